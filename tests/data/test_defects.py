@@ -1,0 +1,184 @@
+"""A file with planted defects: each is reported at its line with its code, and no row is unaccounted for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tuition.data import Reading
+
+GOOD = '{"prompt": "a %d", "completion": "b"}'
+
+
+def chat(*turns: dict[str, object], **row: object) -> str:
+    return json.dumps({"messages": list(turns), **row})
+
+
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+def call(**function: object) -> dict[str, object]:
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]}
+
+
+# Line of the file → what is planted there, and the code it must get.
+REJECTED: list[tuple[str | bytes, str]] = [
+    ('{"prompt": "a", "completion": "b",}', "D054"),  # trailing comma
+    ('{"prompt": "a", "completion": "b"},', "D054"),  # a comma after the row
+    ("{'prompt': 'a', 'completion': 'b'}", "D054"),  # Python's quotes
+    ('{"prompt": "a", "completion": NaN}', "D054"),
+    ('{"prompt": "a", "completion": None}', "D054"),
+    ('{"prompt": "a", "compl', "D054"),  # cut off
+    ('{"prompt": "a\tb", "completion": "b"}', "D054"),  # a raw tab
+    ('{"prompt": "\\d", "completion": "b"}', "D054"),  # a lone backslash
+    ('{"prompt": "a", "completion": "b"} {"prompt": "c", "completion": "d"}', "D054"),
+    ('{"prompt": "a", "completion": "b", "n": ' + "9" * 5000 + "}", "D054"),
+    ('{"prompt": "a", "prompt": "c", "completion": "b"}', "D055"),
+    ('["a", "b"]', "D056"),
+    ('"a"', "D056"),
+    ("null", "D056"),
+    ('{"a": ' * 80 + "1" + "}" * 80, "D057"),
+    ('{"x": ' + "[" * 5000 + "]" * 5000 + "}", "D057"),
+    (b'{"prompt": "caf\xe9", "completion": "b"}', "D051"),
+    (b'{"prompt": "a\x00", "completion": "b"}', "D052"),
+    ('{"prompt": "\\ud83d", "completion": "b"}', "D015"),
+    ('{"task": "a", "solution": "b"}', "D001"),
+    ("{}", "D001"),
+    ('{"prompt": "a", "chosen": "b", "rejected": "c"}', "D002"),
+    ('{"prompt": "a", "completion": 4}', "D003"),
+    ('{"prompt": "a", "completion": {"text": "b"}}', "D003"),
+    ('{"prompt": "a", "completion": ""}', "D005"),
+    ('{"prompt": "a", "completion": " \\n"}', "D005"),
+    ('{"prompt": "a", "completion": null}', "D005"),
+    ('{"prompt": "a", "completion": "b", "weight": 0}', "D009"),
+    ('{"prompt": "a", "completion": "b", "weight": -1}', "D010"),
+    (chat(USER), "D004"),
+    (chat(), "D013"),
+    (chat(USER, {"role": "asistant", "content": "a"}), "D006"),
+    (chat(USER, {"role": "assistant", "text_": "a"}), "D007"),
+    ('{"messages": ["Hi", "Yo"]}', "D007"),
+    ('{"messages": "Hi"}', "D003"),
+    (chat({"role": "user", "content": [{"type": "image_url"}]}, ANSWER), "D008"),
+    (chat(USER, {**ANSWER, "weight": 0}), "D009"),
+    (chat(USER, {**ANSWER, "weight": "heavy"}), "D010"),
+    (chat(USER, call(name="f", arguments='{"x": ')), "D011"),
+    (chat(USER, call(name="f", arguments="x = 1")), "D011"),
+    (chat(USER, call(arguments="{}")), "D011"),
+    (chat(USER, ANSWER, tools="[1]"), "D012"),
+    ('{"instruction": "a", "instances": []}', "D013"),
+    ('{"data": {"prompt": "a"}, "annotations": []}', "D014"),
+]
+
+WARNED: list[tuple[str, str]] = [
+    ('{"prompt": "", "completion": "b"}', "D020"),
+    (chat(USER, ANSWER, {"role": "user", "content": "and?"}), "D021"),
+    (chat(USER, {"role": "user", "content": "hello?"}, ANSWER), "D022"),
+    (chat({"role": "assistant", "content": "Hello!"}, USER, ANSWER), "D023"),
+    (chat({"role": "user", "content": "s"}, {"role": "system", "content": "s"}, ANSWER), "D024"),
+    (chat({"role": "user", "content": "t"}, call(name="f", arguments="{}")), "D025"),
+    (chat({"role": "user", "content": "u"}, {"role": "tool", "content": "r"}, ANSWER), "D026"),
+    (chat(USER, call(name="f", arguments={"x": None}), tools=[{"name": "f"}]), "D027"),
+    (GOOD % 1, "D030"),
+    ('{"prompt": "a\\u0007", "completion": "b"}', "D031"),
+    ('{"prompt": "c", "completion": "nan"}', "D032"),
+    ('{"prompt": "d", "completion": "d"}', "D033"),
+    ('{"prompt": "e", "completion": "Too many requests in 1 hour. Try again later."}', "D034"),
+    ('{"prompt": "f", "completion": "<!DOCTYPE html><html></html>"}', "D034"),
+    ('{"prompt": "g", "completion": "As an AI language model, I cannot."}', "D035"),
+    ('{"prompt": "h", "completion": "b<|endoftext|>"}', "D036"),
+    ('{"instruction": "i", "input": "<noinput>", "output": "b"}', "D040"),
+    ('{"prompt": "j", "completion": "b", "difficulty": "hard"}', "D042"),
+    ('{"question": "k", "answer": "b", "context": "where it is said"}', "D043"),
+]
+
+
+def planted(tmp_path: Path) -> str:
+    """The defects between good rows, with a byte-order mark, blank lines and a mixture of line ends."""
+    lines = [GOOD % 1, "", *(row for row, _ in REJECTED), "  ", *(row for row, _ in WARNED), GOOD % 2]
+    as_bytes = [line if isinstance(line, bytes) else line.encode() for line in lines]
+    ends = [b"\r\n" if number % 3 == 0 else b"\n" for number in range(len(lines))]
+    file = tmp_path / "planted.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + b"".join(line + end for line, end in zip(as_bytes, ends, strict=True)))
+    return str(file)
+
+
+def test_each_planted_defect_is_reported_at_its_line(tmp_path: Path) -> None:
+    reading = Reading([planted(tmp_path)])
+    for conversation in reading:
+        reading.ledger.keep(conversation.origin)
+    ledger = reading.ledger
+    first_warned = 3 + len(REJECTED) + 1
+    expected = [(0, "D053")]
+    expected += [(line, code) for line, (_, code) in enumerate(REJECTED, 3)]
+    expected += [(line, code) for line, (_, code) in enumerate(WARNED, first_warned)]
+    assert [(f.origin.line, f.code) for f in ledger.findings] == expected
+    assert [(e.origin.line, e.code) for e in ledger.rejected] == expected[1 : len(REJECTED) + 1]
+    ledger.check_balance()
+    assert ledger.rows_in == ledger.kept + len(ledger.rejected) == 2 + len(REJECTED) + len(WARNED)
+
+
+def test_every_finding_ends_with_a_step_and_is_one_short_line(tmp_path: Path) -> None:
+    reading = Reading([planted(tmp_path)])
+    list(reading)
+    for finding in reading.ledger.findings:
+        assert finding.fix.endswith("."), finding
+        assert not finding.message.endswith("."), finding
+        assert "\n" not in str(finding) and len(finding.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ('{"prompt": "a",}', "a comma stands before the closing bracket"),
+        ('{"prompt": "a"},', "a comma follows the object"),
+        ("{'prompt': 'a'}", "single quotes are not JSON's"),
+        ('{"prompt": NaN}', "NaN is not JSON"),
+        ('{"prompt": True}', "a word of Python's"),
+        ('{"prompt": "a', "the row is cut off"),
+        ('{"prompt": "a\tb"}', "a raw line break or tab"),
+        ('{"prompt": "\\d"}', "a lone backslash"),
+        ('{"a": 1} {"b": 2}', "something follows the object"),
+    ],
+)
+def test_invalid_json_says_what_people_usually_did(tmp_path: Path, row: str, hint: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(GOOD % 1 + "\n" + row + "\n")
+    reading = Reading([str(file)])
+    list(reading)
+    (finding,) = reading.ledger.findings
+    assert (finding.code, finding.origin.line) == ("D054", 2)
+    assert hint in finding.message
+
+
+def test_turns_after_the_final_answer_are_cut_off_and_counted(tmp_path: Path) -> None:
+    more = [{"role": "user", "content": "and?"}, {"role": "user", "content": "hello?"}]
+    reading = Reading(rows=[[USER, ANSWER, *more]])
+    (conversation,) = reading
+    assert [message.content for message in conversation.messages] == ["q", "a"]
+    assert "the last 2 turns after the final answer are set aside" in [
+        f.message for f in reading.ledger.findings
+    ]
+
+
+def test_a_tool_result_answers_the_call_of_its_id(tmp_path: Path) -> None:
+    def findings(answered_id: str | None) -> list[str]:
+        result = {"role": "tool", "content": "r", **({"tool_call_id": answered_id} if answered_id else {})}
+        row = {"messages": [USER, call(name="f", arguments="{}"), result, ANSWER], "tools": [{"name": "f"}]}
+        reading = Reading(rows=[row])
+        list(reading)
+        return [finding.code for finding in reading.ledger.findings]
+
+    assert (findings("c"), findings(None), findings("d")) == ([], [], ["D026"])
+
+
+def test_columns_that_are_not_used_are_named_once_per_file() -> None:
+    reading = Reading(
+        rows=[{"prompt": str(n), "completion": "b", "topic": "x", "context": "y"} for n in range(9)]
+    )
+    list(reading)
+    assert [(f.code, f.message.split(": ")[1]) for f in reading.ledger.findings] == [
+        ("D043", "'context'"),
+        ("D042", "'topic'"),
+    ]

@@ -1,0 +1,35 @@
+"""tuition: supervised fine-tuning of language models, every token right and nothing lost.
+
+The public API is the names below; each loads what it needs when it is first called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tuition.api import Run, check, evaluate, export, preview, train
+    from tuition.conversation import Conversation, Message
+    from tuition.errors import UserError
+    from tuition.recipe import Recipe
+
+_HOMES = {
+    "Run": "tuition.api", "check": "tuition.api", "evaluate": "tuition.api", "export": "tuition.api",
+    "preview": "tuition.api", "train": "tuition.api", "Conversation": "tuition.conversation",
+    "Message": "tuition.conversation", "Recipe": "tuition.recipe", "UserError": "tuition.errors",
+}  # fmt: skip
+
+__all__ = [  # noqa: RUF022  in the order one meets them
+    "train", "Run", "check", "preview", "evaluate", "export",
+    "Recipe", "Conversation", "Message", "UserError", "__version__",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Names load on first use: `import tuition` takes milliseconds and `tuition --help` imports no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tuition' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,424 @@
+"""The command line: one command per verb. Parse, call api, print; results to stdout, the rest to stderr.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
+
+import typer
+
+from tuition.errors import UserError
+
+app = typer.Typer(
+    name="tuition",
+    help="Supervised fine-tuning: from demonstrations to a better model, every token right and nothing lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Start with: tuition demo. Errors are shown in full with --debug.",
+)
+
+Data = Annotated[list[str], typer.Argument(help="Files, folders, globs or hub names.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+ModelName = Annotated[
+    str, typer.Argument(help="A run folder, an adapter, a model folder or a hub name.", show_default=False)
+]
+Tokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Template = Annotated[str, typer.Option(help="auto, none, or a file that holds a Jinja template.")]
+TrainOn = Annotated[str, typer.Option(help="assistant, last or all.")]
+
+
+def main() -> None:
+    """The `tuition` command: exit 0 done, 1 findings or a failed gate, 2 user error, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except UserError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # `tuition preview … | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        _complain(f"{type(error).__name__}: {error}. This is a defect of tuition; --debug shows where.")
+        sys.exit(2)
+
+
+def _complain(sentence: str) -> None:
+    print(f"tuition: {sentence}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+# --- train ---
+
+
+def _train(recipe: str | None, resume: bool, dry_run: bool, as_json: bool, set_: list[str], **flags: Any) -> None:
+    from tuition import api
+    from tuition.screen import Terminal
+    from tuition.training import command_line
+
+    watcher = Terminal()
+    settings = {**{k: v for k, v in flags.items() if v not in (None, [])}, **_assignments(set_)}
+    if dry_run:
+        opening = api.dry_run(recipe, watcher=watcher, **settings)
+        if as_json:
+            _print_json(opening.to_json())
+        else:
+            watcher.opening(opening)
+        return
+    try:
+        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    except api.interrupted() as stop:
+        folder = stop.folder
+        _complain(f"interrupted; nothing is lost. Go on with: tuition train {folder} --resume")
+        sys.exit(130)
+    _print_end(run.path, as_json)
+
+
+def _print_end(folder: Path, as_json: bool) -> None:
+    from tuition import api
+
+    facts = api.read_report_facts(folder)
+    if as_json:
+        _print_json({"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")})
+        return
+    result = facts["result"]
+    if result.get("best_eval_loss") is not None:
+        print(f"best held-out loss {result['best_eval_loss']:.4f} at step {result['best_step']}")
+    print(f"report: {folder / 'report.html'}")
+    print("next:")
+    print(f"  tuition chat {folder}")
+    print(f"  tuition evaluate {folder} --data HELD_OUT.jsonl --baseline {facts['model']['name']}")
+    print(f"  tuition export {folder} --format hf --to exported")
+
+
+def _assignments(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"'{pair}' is not key=value", where="--set", next_step="Write --set learning_rate=2e-4")
+        settings[key.strip()] = yaml.safe_load(value)
+    return settings
+
+
+def _recipe_options() -> list[inspect.Parameter]:
+    """A flag for every key of the recipe, its help the sentence under the field."""
+    from tuition.recipe import Recipe
+
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=[] if name in ("data", "val_data") else None,
+            annotation=Annotated[
+                list[str] if name in ("data", "val_data") else Optional[str],  # noqa: UP045  Typer reads this form
+                typer.Option(
+                    "--" + name.replace("_", "-"),
+                    help=_help_of(field),
+                    metavar=_metavar(field.annotation),
+                    show_default=False,
+                ),
+            ],
+        )
+        for name, field in Recipe.model_fields.items()
+    ]
+
+
+def _help_of(field: Any) -> str:
+    default = field.get_default()
+    shown = "" if field.is_required() or default in (None, ()) else f" [{default}]"
+    return f"{field.description}{shown}"
+
+
+def _metavar(annotation: Any) -> str:
+    """What a flag takes, in the words of its type: full|lora, INT|auto."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return "|".join(_metavar(part) for part in get_args(annotation) if part is not type(None))
+    return {int: "INT", float: "NUMBER", str: "TEXT"}.get(annotation, "TEXT")
+
+
+def _add_train() -> None:
+    """`train` takes every setting of the recipe: its signature is made from it."""
+    own = [
+        inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[
+            Optional[str], typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),  # noqa: UP045
+        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
+            bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
+        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
+            bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
+        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
+            list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
+    ]  # fmt: skip
+
+    def train(**arguments: Any) -> None:
+        _train(**arguments)
+
+    train.__signature__ = inspect.Signature([*own, *_recipe_options()])  # type: ignore[attr-defined]
+    train.__annotations__ = {p.name: p.annotation for p in [*own, *_recipe_options()]}
+    app.command("train", help="Fine-tune a model; flags beat the recipe file.")(train)
+
+
+# --- the rest of the journey ---
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[str, typer.Option(help="The run folder; auto: the first free outputs/demo.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """The whole journey on the embedded starter: check, train, before and after, report."""
+    from tuition import api
+    from tuition.screen import Terminal, show_comparison
+
+    watcher = Terminal()
+    run, result = api.demo(watcher=watcher, output_dir=output_dir)
+    if as_json:
+        _print_json({"run": str(run.path), **result.to_json()})
+        return
+    show_comparison(result)
+    _print_end(run.path, False)
+
+
+@app.command()
+def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -> None:
+    """Write a commented recipe.yaml and 20 sample rows to start from."""
+    from tuition import api
+
+    for path in api.init(folder):
+        print(f"wrote {path}")
+    print(f"next: cd {folder} && tuition train recipe.yaml" if folder != "." else "next: tuition train recipe.yaml")
+
+
+@app.command()
+def check(
+    data: Data,
+    model: Annotated[Optional[str], typer.Option(help="Also check what only its tokenizer shows.")] = None,  # noqa: UP045
+    max_length: Annotated[Optional[int], typer.Option(help="With --model: longest example, in tokens.")] = None,  # noqa: UP045
+    chat_template: Template = "auto",
+    train_on: TrainOn = "assistant",
+    quarantine: Annotated[Optional[str], typer.Option(help="Write rejected rows with reasons here.")] = None,  # noqa: UP045
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read every row and say what is wrong, where, and how to mend it; exit 1 when rows are rejected."""
+    from tuition import api
+    from tuition.screen import show_check
+
+    checked = api.check(data, model=model, max_length=max_length or "auto", chat_template=chat_template, train_on=train_on)
+    set_aside = api.quarantine(checked, quarantine) if quarantine else None
+    if as_json:
+        _print_json(checked.ledger.summary())
+    else:
+        show_check(checked)
+        if set_aside is not None:
+            print(f"{set_aside:,} rejected rows written to {quarantine}")
+    severities = {finding.severity for finding in checked.ledger.findings}
+    failing = {"error", "warning"} if strict else {"error"}
+    if severities & failing and (set_aside is None or strict):
+        raise typer.Exit(1)
+
+
+@app.command()
+def preview(
+    data: Data,
+    model: Annotated[str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)],
+    limit: Annotated[int, typer.Option(min=1, help="Show this many examples in the terminal.")] = 3,
+    html: Annotated[Optional[str], typer.Option(help="Write all examples as one page that opens offline.")] = None,  # noqa: UP045
+    chat_template: Template = "auto",
+    train_on: TrainOn = "assistant",
+    as_json: Json = False,
+) -> None:
+    """Show the tokens of each example with the learned ones coloured; --json prints every example."""
+    from tuition import api
+    from tuition.screen import show_example
+
+    settings = {"chat_template": chat_template, "train_on": train_on}
+    if html:
+        count = api.preview_html(data, model, html, **settings)
+        print(f"{count:,} examples written to {html}")
+        return
+    for example, tokens in api.preview(data, model, limit=None if as_json else limit, **settings):
+        if as_json:
+            _print_json(api.preview_json(example, tokens))
+        else:
+            show_example(example, tokens)
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    data: Annotated[list[str], typer.Option(help="Rows with the answers expected.", show_default=False)],
+    baseline: Annotated[Optional[str], typer.Option(help="A model to compare with, on the same prompts.")] = None,  # noqa: UP045
+    metric: Annotated[str, typer.Option(help="How answers are scored; loss scores no answers.")] = "exact_match",
+    max_new_tokens: Tokens = 256,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Answer only the first so many prompts.")] = None,  # noqa: UP045
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a model on held-out rows: loss, and a metric with its interval; --baseline compares."""
+    from tuition import api
+    from tuition.screen import Counter, show_evaluation
+
+    with Counter() as counter:
+        result = api.evaluate(
+            model,
+            data,
+            baseline=baseline,
+            metric=None if metric == "loss" else metric,
+            max_new_tokens=max_new_tokens,
+            limit=limit,
+            device=device,
+            on_progress=counter.show,
+        )
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        show_evaluation(result)
+
+
+@app.command()
+def generate(
+    model: ModelName,
+    prompt: Annotated[Optional[str], typer.Option(help="One prompt.")] = None,  # noqa: UP045
+    data: Annotated[Optional[str], typer.Option(help="A file: answer the prompt of every row.")] = None,  # noqa: UP045
+    max_new_tokens: Tokens = 256,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answer one prompt, or every row of a file as JSONL."""
+    from tuition import api
+
+    if (prompt is None) == (data is None):
+        raise UserError("give --prompt or --data, one of them", next_step='tuition generate RUN --prompt "…"')
+    if data is not None:
+        for row in api.generate_file(model, data, max_new_tokens=max_new_tokens, device=device):
+            _print_json(row)
+        return
+    given = api.answer(api.load(model, device=device), str(prompt), max_new_tokens=max_new_tokens)
+    if as_json:
+        _print_json({"prompt": prompt, "answer": given.text, "tokens": given.tokens, "stopped": given.stopped})
+    else:
+        print(given.text)
+
+
+@app.command()
+def chat(
+    model: ModelName,
+    system: Annotated[Optional[str], typer.Option(help="A system prompt.")] = None,  # noqa: UP045
+    max_new_tokens: Tokens = 256,
+    device: Device = "auto",
+) -> None:
+    """Talk to a model; an empty line or Ctrl-D ends it."""
+    from tuition import api
+
+    answerer = api.load(model, device=device)
+    history: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    interactive = sys.stdin.isatty()
+    while line := _read_line("you: " if interactive else ""):
+        question = [*history, {"role": "user", "content": line}]
+        given = api.answer(answerer, question if answerer.renderer.template else line, max_new_tokens=max_new_tokens)
+        print(f"{'model: ' if interactive else ''}{given.text}")
+        history = [*question, {"role": "assistant", "content": given.text}]
+
+
+def _read_line(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
+
+
+@app.command()
+def export(
+    model: ModelName,
+    to: Annotated[str, typer.Option(help="The folder to write; it must not exist.", show_default=False)],
+    format: Annotated[str, typer.Option(help="hf: a plain transformers folder, LoRA merged; adapter: peft's.")] = "hf",
+    dtype: Annotated[str, typer.Option(help="float32 (as trained) or bfloat16.")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Write a model for others to use; it is read back and compared before it is called exported."""
+    from tuition import api
+
+    path = api.export(model, to, format=format, dtype=dtype)
+    if as_json:
+        _print_json({"path": str(path), "format": format, "dtype": dtype})
+    else:
+        print(f"exported to {path}; loaded again, it gives the same logits")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """The machine, the versions, and what is missing."""
+    from tuition import api
+    from tuition.screen import show_doctor
+
+    examined = api.doctor()
+    if as_json:
+        _print_json(examined)
+    else:
+        show_doctor(examined)
+    if not examined["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of the recipe: every setting with its sentence."""
+    from tuition import api
+
+    print(json.dumps(api.schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def explain(code: Annotated[str, typer.Argument(help="A finding's code, such as D004.")], as_json: Json = False) -> None:
+    """What a finding means, why it matters and how to mend it."""
+    from tuition import api
+
+    entry = api.explain(code)
+    if as_json:
+        _print_json(entry)
+        return
+    print(f"{entry['code']}: {entry['title']} ({entry['severity']})\n\n{entry['explanation']}\n\n{entry['mend']}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from tuition import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+_COMMANDS: Callable[[], None] = _add_train
+_COMMANDS()

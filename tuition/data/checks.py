@@ -1,0 +1,294 @@
+"""What is looked at in each conversation, whatever shape it was read from.
+
+A check is one function from a conversation to findings, and one row of `CHECKS`. Findings of severity
+`error` reject the conversation; the others keep it. Checks see a conversation at a time; what needs
+several rows (duplicates, unused columns) is in `reading`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tuition.conversation import Conversation, Message
+from tuition.data.catalogue import finding, quote
+from tuition.data.formats import NO_INPUT
+from tuition.errors import Finding, Origin
+
+
+def final_answer(conversation: Conversation) -> int:
+    """The position of the last turn that can be learned; -1 if there is none."""
+    messages = conversation.messages
+    for position in range(len(messages) - 1, -1, -1):
+        if messages[position].role == "assistant" or messages[position].weight:
+            return position
+    return -1
+
+
+# --- is there something to learn ---
+
+
+def something_to_learn(conversation: Conversation) -> Iterator[Finding]:
+    """D004 no assistant turn; D009 the row's weight, or those of all answers, are 0."""
+    messages = conversation.messages
+    if any(m.weight or (m.weight is None and m.role == "assistant") for m in messages):
+        if conversation.weight == 0:
+            yield finding("D009", conversation.origin, "the row has weight 0")
+    elif final_answer(conversation) >= 0:
+        yield finding("D009", conversation.origin, "every answer has weight 0")
+    else:
+        roles = ", ".join(message.role for message in messages[:8])
+        yield finding("D004", conversation.origin, f"no assistant turn; the roles are {roles}")
+
+
+def empty_turns(conversation: Conversation) -> Iterator[Finding]:
+    """D005 a learned answer of nothing but blanks, without tool calls; D020 an empty question."""
+    for position, message in enumerate(conversation.messages, 1):
+        if message.content and not message.content.isspace():
+            continue
+        if message.role == "user":
+            yield finding("D020", conversation.origin, f"the user's turn {position} is empty")
+        elif message.role == "assistant" and message.weight != 0 and not message.tool_calls:
+            yield finding("D005", conversation.origin, f"the answer in turn {position} is empty")
+
+
+# --- order of the turns ---
+
+
+def turns_after_final_answer(conversation: Conversation) -> Iterator[Finding]:
+    """D021. `reading` cuts these turns off."""
+    final = final_answer(conversation)
+    count = len(conversation.messages) - 1 - final
+    if final >= 0 and count:
+        turns = (
+            "turn after the final answer is" if count == 1 else f"{count} turns after the final answer are"
+        )
+        yield finding("D021", conversation.origin, f"the last {turns} set aside")
+
+
+def order_of_roles(conversation: Conversation) -> Iterator[Finding]:
+    """D022, D023, D024."""
+    messages, origin = conversation.messages, conversation.origin
+    before, spoken = "", False
+    for position, message in enumerate(messages, 1):
+        role = message.role
+        if role in ("system", "developer"):
+            if spoken or before == role:
+                yield finding("D024", origin, f"turn {position} of {len(messages)} is a {role} turn")
+        elif role == before and role != "tool":
+            yield finding("D022", origin, f"turns {position - 1} and {position} are both {role} turns")
+        elif role == "assistant" and message.weight != 0 and not spoken and not conversation.plain:
+            yield finding("D023", origin, "the assistant speaks before any user")
+        before, spoken = role, spoken or role not in ("system", "developer")
+
+
+# --- tools ---
+
+
+def tool_calls(conversation: Conversation) -> Iterator[Finding]:
+    """D025, D026, D027."""
+    declared = {
+        tool.get("function", tool).get("name") for tool in conversation.tools if _names_function(tool)
+    }
+    open_calls: list[object] = []
+    for position, message in enumerate(conversation.messages, 1):
+        for call in message.tool_calls:
+            yield from _call_findings(call["function"], declared, position, conversation.origin)
+        if message.tool_calls:
+            open_calls = [call.get("id") for call in message.tool_calls]
+        elif message.role == "tool":
+            if message.tool_call_id is None or None in open_calls:
+                answered = bool(open_calls)
+            else:
+                answered = message.tool_call_id in open_calls
+            if not answered:
+                shown = quote(message.tool_call_id or message.name or "without an id")
+                yield finding(
+                    "D026",
+                    conversation.origin,
+                    f"the tool result in turn {position}, {shown}, answers no call",
+                )
+        else:
+            open_calls = []
+
+
+def _names_function(tool: Mapping[str, Any]) -> bool:
+    return isinstance(tool.get("function", tool), Mapping)
+
+
+def _call_findings(
+    function: Mapping[str, Any], declared: set[object], position: int, origin: Origin
+) -> Iterator[Finding]:
+    name = function["name"]
+    if name not in declared:
+        among = f"; declared: {', '.join(map(str, sorted(map(str, declared))[:8]))}" if declared else ""
+        yield finding(
+            "D025", origin, f"turn {position} calls {quote(name)}, which the row does not declare{among}"
+        )
+    nulls = [key for key, value in function["arguments"].items() if value is None]
+    if nulls:
+        yield finding(
+            "D027", origin, f"the call of {quote(name)} in turn {position} has {quote(str(nulls[0]))}: null"
+        )
+
+
+# --- the text itself ---
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffd]")
+_MARKER = re.compile(
+    r"<\|[a-zA-Z][\w ]{1,30}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜\n]{1,30}｜>"
+)
+_MARKER_ENDS = ("|>", "s>", "INST]", "YS>>", "_turn>", "｜>")
+_PLACEHOLDERS = (
+    "nan",
+    "null",
+    "none",
+    "n/a",
+    "na",
+    "undefined",
+    "<noinput>",
+    "<nooutput>",
+    "todo",
+    "[object object]",
+)
+_PAGE_STARTS = ("<!doctype html", "<html", "<?xml")
+_FAILURES = (
+    "too many requests",
+    "rate limit exceeded",
+    "502 bad gateway",
+    "503 service unavailable",
+    "504 gateway time-out",
+    "internal server error",
+    "error generating response",
+    "if this issue persists please contact us",
+    "!network error",
+    "enable javascript and cookies",
+)
+_REFUSALS = (
+    "as an ai language model",
+    "as a language model",
+    "as an ai model",
+    "i'm sorry, but i can",
+    "i'm sorry, but as an ai",
+    "i am sorry, but i can",
+    "i’m sorry, but i can",
+    "sorry, but i can",
+    "sorry, i can't",
+    "i cannot assist",
+    "i can't assist",
+    "i cannot fulfill",
+    "i can't help with",
+    "i'm unable to",
+)
+_SHORT = 200  # characters: failures of a server are short, essays that mention one are long
+
+
+def half_characters(conversation: Conversation) -> Iterator[Finding]:
+    """D015: text that has no UTF-8 form, in any field that is rendered."""
+    for position, message in enumerate(conversation.messages, 1):
+        text = message.content
+        if message.reasoning or message.tool_calls:
+            calls = json.dumps(message.tool_calls, ensure_ascii=False, default=str)
+            text = f"{text} {message.reasoning} {calls}"
+        if not text.isascii() and not _is_encodable(text):
+            yield finding("D015", conversation.origin, f"the text of turn {position} holds a lone surrogate")
+    tools = json.dumps(conversation.tools, ensure_ascii=False, default=str) if conversation.tools else ""
+    if not tools.isascii() and not _is_encodable(tools):
+        yield finding("D015", conversation.origin, "the tools hold a lone surrogate")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def control_characters(conversation: Conversation) -> Iterator[Finding]:
+    """D031."""
+    for position, message in enumerate(conversation.messages, 1):
+        if found := _CONTROL.search(message.content):
+            shown = f"U+{ord(found[0]):04X} at character {found.start() + 1}"
+            yield finding("D031", conversation.origin, f"turn {position} holds {shown}")
+
+
+def chat_markers(conversation: Conversation) -> Iterator[Finding]:
+    """D036."""
+    for position, message in enumerate(conversation.messages, 1):
+        text = message.content
+        # plain searches first: they are faster than the pattern, and nearly no text has a marker
+        if any(end in text for end in _MARKER_ENDS) and (found := _MARKER.search(text)):
+            yield finding("D036", conversation.origin, f"turn {position} holds {quote(found[0])}")
+
+
+def useless_answers(conversation: Conversation) -> Iterator[Finding]:
+    """D032 placeholder, D033 repeated question, D034 web page or failure, D035 refusal."""
+    asked = ""
+    for position, message in enumerate(conversation.messages, 1):
+        if message.role == "user":
+            asked = message.content
+        if message.role != "assistant" or message.weight == 0 or conversation.plain:
+            continue
+        if code := _uselessness(message, asked):
+            what = {"D032": "is", "D033": "repeats the question", "D034": "opens", "D035": "opens"}[code]
+            shown = "" if code == "D033" else f" {quote(message.content.strip())}"
+            yield finding(code, conversation.origin, f"the answer in turn {position} {what}{shown}")
+
+
+def _uselessness(message: Message, asked: str) -> str | None:
+    """The code of what is wrong with an answer, if anything is."""
+    text = message.content
+    if text == asked and text:
+        return "D033"
+    head = text[:_SHORT].lstrip().lower()
+    if len(head) < 20 and head.rstrip() in _PLACEHOLDERS:
+        return "D032"
+    if head.startswith(_PAGE_STARTS) or (len(text) < _SHORT and any(words in head for words in _FAILURES)):
+        return "D034"
+    return "D035" if head.startswith(_REFUSALS) else None
+
+
+CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {
+    "something to learn": something_to_learn,
+    "empty turns": empty_turns,
+    "half characters": half_characters,
+    "turns after the final answer": turns_after_final_answer,
+    "order of roles": order_of_roles,
+    "tool calls": tool_calls,
+    "control characters": control_characters,
+    "chat markers": chat_markers,
+    "useless answers": useless_answers,
+}
+
+
+# --- what can only be seen in the row, before it is a conversation ---
+
+
+def placeholder_input(row: Mapping[str, Any], origin: Origin) -> Iterator[Finding]:
+    """D040: Alpaca's ways to say that there is no input."""
+    if (written := row.get("input")) and isinstance(written, str) and written in NO_INPUT:
+        yield finding("D040", origin, f"the input {quote(written)} is read as no input")
+
+
+def several_references(row: Mapping[str, Any], origin: Origin) -> Iterator[Finding]:
+    """D041: instances with more than one accepted output."""
+    instances = row.get("Instances")
+    if not isinstance(instances, list):
+        return
+    outputs = [instance.get("output") for instance in instances if isinstance(instance, Mapping)]
+    several = sum(isinstance(output, list) and len(output) > 1 for output in outputs)
+    if several:
+        yield finding(
+            "D041",
+            origin,
+            f"{several} of {len(instances)} instances have several outputs; the first is learned",
+        )
+
+
+ROW_CHECKS: dict[str, Callable[[Mapping[str, Any], Origin], Iterator[Finding]]] = {
+    "placeholder input": placeholder_input,
+    "several references": several_references,
+}

@@ -1,0 +1,254 @@
+"""The ledger: what became of each row. Rows in = rows accounted for, always.
+
+A row arrives, waits for one verdict on each conversation that was read from it, and ends as kept,
+truncated, split or rejected. Numbers live in flat arrays, so a million rows cost tens of megabytes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tuition.errors import Finding, Origin
+
+Side = Literal["train", "validation"]
+Fate = Literal["open", "kept", "truncated", "split", "rejected"]
+
+# A warning on every row of a large file says the same thing a million times: they are all counted, and
+# this many of each code are kept in full. Reasons of rejected and truncated rows are kept without limit.
+FINDINGS_KEPT_PER_CODE = 10_000
+
+_SIDES: tuple[Side | None, ...] = (None, "train", "validation")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Why one row was rejected or truncated."""
+
+    origin: Origin
+    code: str
+    reason: str
+
+    def to_json(self) -> dict[str, object]:
+        """The object that `check --json` lists."""
+        return {"file": self.origin.file, "line": self.origin.line, "code": self.code, "reason": self.reason}
+
+
+class Ledger:
+    """What became of every row.
+
+    Call `arrive` once a row; then, for each conversation read from it, `keep` or `reject`. Rows that share
+    file and line (an array written on one line) are settled first come, first served.
+
+    Attributes:
+        findings: every complaint, rejections included; at most `FINDINGS_KEPT_PER_CODE` of each code.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self._counts: Counter[str] = Counter()
+        self._file_names: list[str] = []
+        self._file_numbers: dict[str, int] = {}
+        self._files, self._lines = array("I"), array("Q")
+        self._row_ids: list[str | None] = []
+        self._waiting, self._parts, self._sides = array("I"), array("I"), bytearray()
+        self._tokens, self._learned_tokens = array("Q"), array("Q")
+        self._rejected: dict[int, tuple[str, str]] = {}  # row → code and reason
+        self._truncated: dict[int, tuple[str, str]] = {}
+        self._open: dict[tuple[str, int], list[int]] = {}
+
+    # --- what happens to a row ---
+
+    def arrive(self, origin: Origin, *, conversations: int = 1) -> int:
+        """A row was read, and `conversations` verdicts on it will follow. Returns its number, from 0."""
+        row = len(self._lines)
+        self._files.append(self._file_number(origin.file))
+        self._lines.append(origin.line)
+        self._row_ids.append(origin.row_id)
+        self._waiting.append(conversations)
+        self._parts.append(0)
+        self._sides.append(0)
+        self._tokens.append(0)
+        self._learned_tokens.append(0)
+        self._open.setdefault((origin.file, origin.line), []).append(row)
+        return row
+
+    def keep(
+        self,
+        origin: Origin,
+        *,
+        parts: int = 1,
+        tokens: int = 0,
+        learned_tokens: int = 0,
+        side: Side = "train",
+    ) -> None:
+        """One conversation of the row became `parts` examples, with so many tokens together.
+
+        Raises:
+            ValueError: no such row arrived.
+        """
+        row = self._find(origin)
+        self._parts[row] += parts
+        self._tokens[row] += tokens
+        self._learned_tokens[row] += learned_tokens
+        self._sides[row] = _SIDES.index(side)
+        self._settle(row, origin)
+
+    def reject(self, origin: Origin, finding: Finding) -> None:
+        """One conversation of the row is not used. The row is rejected if no other of it is kept.
+
+        Raises:
+            ValueError: no such row arrived.
+        """
+        row = self._find(origin)
+        self.add(finding)
+        self._rejected[row] = (finding.code, finding.message)
+        if not self._waiting[row] and self._parts[row]:  # a later stage takes back what was kept
+            self._parts[row] -= 1
+        self._settle(row, origin)
+
+    def truncate(self, origin: Origin, finding: Finding) -> None:
+        """The row lost tokens. It decides nothing: `keep`, before or after, says what is left.
+
+        Raises:
+            ValueError: no such row arrived.
+        """
+        row = self._find(origin)
+        self.add(finding)
+        self._truncated[row] = (finding.code, finding.message)
+
+    def add(self, finding: Finding) -> None:
+        """Note a finding that settles no row: a warning, or a verdict on a whole file."""
+        self._counts[finding.code] += 1
+        if self._counts[finding.code] <= FINDINGS_KEPT_PER_CODE:
+            self.findings.append(finding)
+
+    # --- what can be asked ---
+
+    @property
+    def rows_in(self) -> int:
+        """How many rows arrived."""
+        return len(self._lines)
+
+    @property
+    def kept(self) -> int:
+        """How many rows gave at least one example: kept whole, truncated or split."""
+        return sum(self.fate(row) not in ("open", "rejected") for row in range(self.rows_in))
+
+    @property
+    def split(self) -> int:
+        """How many rows gave more than one example."""
+        return sum(self.fate(row) == "split" for row in range(self.rows_in))
+
+    @property
+    def rejected(self) -> list[Entry]:
+        """The rows that gave no example, with the last reason."""
+        return [self._entry(row, why) for row, why in self._rejected.items() if self.fate(row) == "rejected"]
+
+    @property
+    def truncated(self) -> list[Entry]:
+        """The rows that lost tokens and gave an example."""
+        return [
+            self._entry(row, why) for row, why in self._truncated.items() if self.fate(row) == "truncated"
+        ]
+
+    def fate(self, row: int) -> Fate:
+        """What became of the row of that number; truncated goes before split."""
+        if self._waiting[row]:
+            return "open"
+        if not self._parts[row]:
+            return "rejected"
+        if row in self._truncated:
+            return "truncated"
+        return "split" if self._parts[row] > 1 else "kept"
+
+    def origin(self, row: int) -> Origin:
+        """Where the row of that number came from."""
+        return Origin(self._file_names[self._files[row]], self._lines[row], self._row_ids[row])
+
+    def counts_by_code(self) -> dict[str, int]:
+        """How often each code was found, beyond what `findings` holds, in the order of the codes."""
+        return dict(sorted(self._counts.items()))
+
+    def check_balance(self) -> None:
+        """Make sure that each row has a verdict.
+
+        Raises:
+            RuntimeError: a row is unaccounted for, which is a defect of tuition and not of the data.
+        """
+        waiting = [row for rows in self._open.values() for row in rows]
+        if waiting:
+            first = self.origin(min(waiting))
+            raise RuntimeError(
+                f"{len(waiting)} of {self.rows_in} rows are unaccounted for, the first is {first}"
+            )
+
+    def to_rows(self) -> Iterator[dict[str, Any]]:
+        """The lines of `ledger.jsonl`, one for each row in the order of arrival."""
+        for row in range(self.rows_in):
+            fate = self.fate(row)
+            why = {"rejected": self._rejected, "truncated": self._truncated}.get(fate, {}).get(row)
+            origin = self.origin(row)
+            yield {
+                "file": origin.file,
+                "line": origin.line,
+                "row_id": origin.row_id,
+                "fate": fate,
+                "parts": self._parts[row],
+                "side": _SIDES[self._sides[row]] if self._parts[row] else None,
+                "tokens": self._tokens[row],
+                "learned_tokens": self._learned_tokens[row],
+                "code": why[0] if why else None,
+                "reason": why[1] if why else None,
+            }
+
+    def summary(self) -> dict[str, Any]:
+        """The object that `check --json` prints."""
+        return {
+            "rows_in": self.rows_in,
+            "kept": self.kept,
+            "examples": sum(self._parts),
+            "tokens": sum(self._tokens),
+            "supervised_tokens": sum(self._learned_tokens),
+            "rejected": [entry.to_json() for entry in self.rejected],
+            "truncated": [entry.to_json() for entry in self.truncated],
+            "findings": [finding.to_json() for finding in self.findings],
+            "counts": self.counts_by_code(),
+        }
+
+    # --- how a row is found ---
+
+    def _file_number(self, file: str) -> int:
+        number = self._file_numbers.get(file)
+        if number is None:
+            number = self._file_numbers[file] = len(self._file_names)
+            self._file_names.append(file)
+        return number
+
+    def _find(self, origin: Origin) -> int:
+        """The first row of that place that waits for a verdict, or else the last one that was settled."""
+        waiting = self._open.get((origin.file, origin.line))
+        if waiting:
+            return waiting[0]
+        file = self._file_numbers.get(origin.file)
+        for row in range(self.rows_in - 1, -1, -1):
+            if self._lines[row] == origin.line and self._files[row] == file:
+                return row
+        raise ValueError(f"{origin} never arrived in the ledger")
+
+    def _settle(self, row: int, origin: Origin) -> None:
+        """Take one verdict; with the last one the row is closed."""
+        if not self._waiting[row]:
+            return
+        self._waiting[row] -= 1
+        if not self._waiting[row]:
+            place = (origin.file, origin.line)
+            self._open[place].remove(row)
+            if not self._open[place]:
+                del self._open[place]
+
+    def _entry(self, row: int, why: tuple[str, str]) -> Entry:
+        return Entry(self.origin(row), *why)

@@ -1,0 +1,174 @@
+"""Tables: CSV, TSV and Parquet, row by row.
+
+CSV cells are text and nothing else: an empty cell is the empty text, and `nan` is the word.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tuition.data.catalogue import finding, quote
+from tuition.data.formats import detect
+from tuition.data.jsonfiles import MAX_ROW_BYTES
+from tuition.data.jsontext import Row, about_file, not_utf8, row_from_value
+from tuition.errors import Origin
+
+_PARQUET_ROWS_AT_ONCE = 256
+
+
+# --- CSV and TSV ---
+
+
+def read_table(open_stream: Callable[[], BinaryIO], source: str, delimiter: str) -> Iterator[Row]:
+    """The rows of a CSV or TSV file, each under the names of the first line."""
+    with open_stream() as stream:
+        if stream.read(3) == b"\xef\xbb\xbf":
+            yield about_file("D053", source, "the file begins with a byte-order mark, which is skipped")
+        else:
+            stream.seek(0)
+        records = _records(_LineFeed(stream), source, delimiter)
+        header = next((record for record in records if record.cells != []), None)
+        if header is None:
+            return
+        if complaint := _header_complaint(header.cells, delimiter):
+            yield about_file("D064", source, complaint, header.line)
+            return
+        if detect(dict.fromkeys(header.cells, "")) is None:
+            complaint = "the first line names no columns of a known shape; is it a row?"
+            yield about_file("D064", source, complaint, header.line)
+        for record in records:
+            if record.cells != []:
+                yield _table_row(record, header.cells, source)
+
+
+def _header_complaint(names: list[str] | str, delimiter: str) -> str:
+    """What is wrong with the line of column names; empty if nothing is."""
+    if isinstance(names, str):
+        return f"the header cannot be read: {names}"
+    if any(not name.strip() for name in names):
+        return f"column {[bool(name.strip()) for name in names].index(False) + 1} of the header has no name"
+    if len(set(names)) < len(names):
+        return f"the header names {quote(next(n for n in names if names.count(n) > 1))} twice"
+    if len(names) == 1 and (other := next((d for d in ",;\t|" if d in names[0] and d != delimiter), None)):
+        return f"the header is one column, {quote(names[0])}; the delimiter seems to be {other!r}"
+    return ""
+
+
+class _Record:
+    """One record: its first line, its cells, or the complaint that stands for them."""
+
+    __slots__ = ("cells", "code", "line")
+
+    def __init__(self, line: int, cells: list[str] | str, code: str = "D065") -> None:
+        self.line, self.cells, self.code = line, cells, code
+
+
+class _LineFeed:
+    """Lines of text for the csv reader, which can be given back.
+
+    Bytes that are not UTF-8 become lone surrogates, so that one bad byte spoils one row only.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._given_back: deque[str] = deque()
+        self._taken: list[str] = []
+        self._lines_before = 0
+
+    def __iter__(self) -> _LineFeed:
+        return self
+
+    def __next__(self) -> str:
+        if self._given_back:
+            line = self._given_back.popleft()
+        else:
+            line = self._stream.readline(MAX_ROW_BYTES + 1).decode("utf-8", "surrogateescape")
+        if not line:
+            raise StopIteration
+        self._taken.append(line)
+        return line
+
+    def begin_record(self) -> int:
+        """Forget the lines of the record before; the number of the line to come, from 1."""
+        self._lines_before += len(self._taken)
+        self._taken.clear()
+        return self._lines_before + 1
+
+    def give_back_all_but_first(self) -> None:
+        """The record could not be read: its first line is lost, the others are read again."""
+        self._given_back.extendleft(reversed(self._taken[1:]))
+        del self._taken[1:]
+
+
+def _records(feed: _LineFeed, source: str, delimiter: str) -> Iterator[_Record]:
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # answers may pass Python's 128 KiB
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    while True:
+        line = feed.begin_record()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            feed.give_back_all_but_first()
+            yield _Record(line, str(error))
+        else:
+            yield _Record(line, cells)
+
+
+def _table_row(record: _Record, header: list[str] | str, source: str) -> Row:
+    origin, cells = Origin(source, record.line), record.cells
+    if isinstance(cells, str):
+        return Row(origin, None, finding("D065", origin, cells))
+    if len(cells) != len(header):
+        return Row(
+            origin, None, finding("D063", origin, f"{len(cells)} cells under {len(header)} column names")
+        )
+    text = "".join(cells)
+    if not text.isascii() and (bad := next((c for c in text if "\udc80" <= c <= "\udcff"), None)):
+        return Row(origin, None, finding("D051", origin, not_utf8(ord(bad) - 0xDC00, text.index(bad))))
+    if "\0" in text:
+        return Row(origin, None, finding("D052", origin, f"{text.count(chr(0))} characters are NUL"))
+    return row_from_value(dict(zip(header, cells, strict=True)), origin)
+
+
+# --- Parquet ---
+
+
+def read_parquet(path: Path, source: str) -> Iterator[Row]:
+    """The rows of a Parquet file, by position from 1."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE):
+                for value in _python_rows(batch):
+                    number += 1
+                    yield _parquet_row(value, Origin(source, number))
+    except (pyarrow.ArrowException, OSError) as error:
+        yield about_file("D066", source, f"after row {number}: {quote(str(error), 200)}")
+
+
+def _python_rows(batch: Any) -> Iterator[Any]:
+    """The batch as dictionaries; a text that is not UTF-8 spoils its own row only."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for position in range(batch.num_rows):
+            try:
+                yield batch.slice(position, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield error
+
+
+def _parquet_row(value: Any, origin: Origin) -> Row:
+    if isinstance(value, UnicodeDecodeError):
+        message = not_utf8(value.object[value.start], value.start)
+        return Row(origin, None, finding("D051", origin, message))
+    return row_from_value(value, origin)

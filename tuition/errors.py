@@ -1,0 +1,83 @@
+"""The two shapes in which tuition complains: an error that stops, and a finding about data.
+
+Both say what is wrong, where, and what to do next. Nothing here prints or exits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "info"]
+
+
+class UserError(Exception):
+    """Something the user can mend. Shown without a traceback; exit code 2.
+
+    Args:
+        what: what is wrong, one sentence without a final full stop.
+        where: file, `file:line`, recipe key or folder; empty when there is no place.
+        next_step: what to do now, one sentence.
+    """
+
+    def __init__(self, what: str, *, where: str = "", next_step: str) -> None:
+        self.what = what
+        self.where = where
+        self.next_step = next_step
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        return f"{place}{self.what}. {self.next_step}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row came from.
+
+    Attributes:
+        file: path as the user gave it, a hub name, or `<python>` for rows passed from Python.
+        line: first line of the row in the file, or its position, counted from 1.
+        row_id: the row's own `id`, if it has one.
+    """
+
+    file: str
+    line: int
+    row_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One complaint about data.
+
+    Attributes:
+        code: a key of `tuition.data.catalogue.CODES`, such as `D004`.
+        severity: `error` rejects the row (or the file), `warning` and `info` keep it.
+        origin: the row, or the file with line 0.
+        message: what is wrong, with what was seen.
+        fix: the next step.
+    """
+
+    code: str
+    severity: Severity
+    origin: Origin
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        place = str(self.origin) if self.origin.line else self.origin.file
+        return f"{place} ({self.code}): {self.message}. {self.fix}"
+
+    def to_json(self) -> dict[str, object]:
+        """The object that `check --json` prints for a finding."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "file": self.origin.file,
+            "line": self.origin.line,
+            "message": self.message,
+            "fix": self.fix,
+        }

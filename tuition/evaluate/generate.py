@@ -1,0 +1,130 @@
+"""Answers by plain greedy decoding, stopped by the token that training taught.
+
+Prompts of the same length share a batch, so that there is no padding and a batch answers as one prompt
+alone would.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tuition.conversation import Conversation, Message
+from tuition.errors import UserError
+from tuition.render import Renderer
+from tuition.train.model import attention_of, context_length, evaluating
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One answer. `stopped` is True when the model ended it by itself, within the limit."""
+
+    text: str
+    tokens: int
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and the answer expected: a conversation cut before its last assistant turn."""
+
+    messages: tuple[Message, ...]
+    expected: str
+    conversation: Conversation
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as one text, for people to read."""
+        if len(self.messages) == 1:
+            return self.messages[0].content
+        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+
+
+def question_of(conversation: Conversation) -> Question | None:
+    """The question in a conversation; None where there is no prompt before the last answer."""
+    answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
+    if not answers or answers[-1] == 0:
+        return None
+    context, answer = conversation.messages[: answers[-1]], conversation.messages[answers[-1]]
+    return Question(context, answer.content, conversation)
+
+
+def generate(
+    model: Any,
+    renderer: Renderer,
+    prompts: Sequence[tuple[Sequence[Message], Sequence[Any]]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    on_answer: Callable[[int], None] = lambda done: None,
+) -> list[Generated]:
+    """Answer each prompt greedily.
+
+    Args:
+        prompts: messages and tools of each.
+        on_answer: told how many are answered so far.
+
+    Returns:
+        one answer a prompt, in the order given.
+
+    Raises:
+        UserError: a prompt leaves no room for an answer in the model's context.
+    """
+    ids = [renderer.prompt_ids(messages, tools).tolist() for messages, tools in prompts]
+    answers: dict[int, Generated] = {}
+    with evaluating(model), attention_of(model, "sdpa"):
+        for group in _same_length(ids, batch_size):
+            batch = torch.tensor([ids[i] for i in group], device=model.device)
+            room = _room(model, batch.shape[1], max_new_tokens)
+            for i, row in zip(group, _greedy(model, batch, renderer.stop_ids, room), strict=True):
+                answers[i] = _as_answer(row, renderer)
+            on_answer(len(answers))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _same_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for position, row in enumerate(ids):
+        by_length[len(row)].append(position)
+    for length in sorted(by_length):
+        group = by_length[length]
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def _room(model: Any, prompt_tokens: int, wanted: int) -> int:
+    context = context_length(model.config)
+    room = wanted if context is None else min(wanted, context - prompt_tokens)
+    if prompt_tokens == 0:
+        raise UserError("the prompt is empty", next_step="Give at least one character to answer to")
+    if room < 1:
+        raise UserError(
+            f"the prompt has {prompt_tokens:,} tokens and the model holds {context:,}",
+            next_step="Shorten the prompt",
+        )
+    return room
+
+
+def _greedy(model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int) -> list[list[int]]:
+    from transformers import GenerationConfig
+
+    stops = list(stop_ids) or None
+    output = model.generate(
+        input_ids=batch,
+        attention_mask=torch.ones_like(batch),
+        generation_config=GenerationConfig(
+            max_new_tokens=room, do_sample=False, eos_token_id=stops, pad_token_id=stops[0] if stops else 0
+        ),
+    )
+    return [row[batch.shape[1] :] for row in output.tolist()]
+
+
+def _as_answer(row: Sequence[int], renderer: Renderer) -> Generated:
+    """Cut a generated row at its stop token; what follows is the batch's filling."""
+    end = next((i for i, token in enumerate(row) if token in renderer.stop_ids), None)
+    spoken = row if end is None else row[:end]
+    return Generated(renderer.answer_text(spoken), len(spoken), end is not None)

@@ -1,0 +1,76 @@
+"""Loss on held-out examples: a sum over all of them, divided once, whatever the batch or the packing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tuition.batch import make_packs
+from tuition.conversation import Rendered
+from tuition.render.tokens import Tokens
+from tuition.train.loss import token_losses, token_mean
+from tuition.train.model import LoadedModel, evaluating
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Figures over learned tokens.
+
+    Attributes:
+        loss: nats a token, each token by its weight.
+        perplexity: exp(loss).
+        bits_per_byte: bits over the UTF-8 bytes of the learned text; comparable between tokenizers.
+        tokens: learned tokens counted.
+        examples: examples counted.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+    examples: int
+
+
+def held_out_loss(
+    loaded: LoadedModel, examples: Sequence[Rendered], *, text_bytes: int, packing: tuple[int | None, int]
+) -> HeldOut:
+    """Score examples without learning from them.
+
+    Args:
+        text_bytes: UTF-8 bytes of the learned text, see `learned_bytes`.
+        packing: most examples in a pack (None: no limit), most tokens in a pack.
+    """
+    total, weight, tokens = 0.0, 0.0, 0
+    most_examples = packing[0] if loaded.packed else 1
+    packs = make_packs(examples, token_mean, max_examples=most_examples, token_budget=packing[1])
+    with evaluating(loaded.model):
+        for pack in packs:
+            losses = token_losses(loaded, pack)
+            weights = torch.from_numpy(pack.weights).to(losses.device)
+            # summed in float64, so that the figure does not depend on how examples were packed
+            total += float((losses.double() * weights.double()).sum())
+            weight += pack.weight
+            tokens += len(pack.targets)
+    loss = total / weight
+    return HeldOut(
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=total / math.log(2) / max(1, text_bytes),
+        tokens=tokens,
+        examples=len(examples),
+    )
+
+
+def learned_bytes(examples: Sequence[Rendered], tokens: Tokens) -> int:
+    """UTF-8 bytes of the learned text, control tokens left out."""
+    return sum(
+        len(
+            tokens.decode(
+                [i for i in example.ids[example.supervised > 0].tolist() if i not in tokens.special_ids]
+            ).encode()
+        )
+        for example in examples
+    )

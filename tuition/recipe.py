@@ -1,0 +1,309 @@
+"""Every setting of a run: typed, frozen, checked once at the door.
+
+A setting's sentence stands under its field, and help, schema and docs are made from it. Rooms receive
+values or a section, never the whole recipe. Nothing here reads data or imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tuition.errors import UserError
+
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """Settings that one room receives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelSettings(Section):
+    """Which model learns, and where its numbers live."""
+
+    model: str = Field(description="Local folder or hub name of the causal language model to start from.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
+    method: Literal["full", "lora"] = Field("full", description="Learn all weights, or a LoRA adapter.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where to compute; auto takes CUDA, then MPS, then the CPU."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Precision of the forward and backward pass; masters and loss stay float32. "
+        "auto: bfloat16 on CUDA that has it, float32 elsewhere.",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the model; 0 switches it off.")
+
+
+class DataSettings(Section):
+    """What is learned from."""
+
+    data: tuple[str, ...] = Field(min_length=1, description="Files, folders, globs or hub names to learn from.")
+    val_data: tuple[str, ...] = Field((), description="Files to validate on, instead of a share of the data.")
+    val_split: float = Field(
+        0.05, ge=0, lt=1, description="Share of the rows held out for validation, by group or by prompt."
+    )
+
+    @field_validator("data", "val_data", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("data", "val_data", mode="before")
+    @classmethod
+    def _paths_are_names(cls, value: Any) -> Any:
+        return tuple(str(v) if isinstance(v, Path) else v for v in value) if isinstance(value, list | tuple) else value
+
+
+class RenderSettings(Section):
+    """How conversations become tokens, and which tokens are learned."""
+
+    chat_template: str = Field(
+        "auto",
+        description="auto: the tokenizer's own, or ChatML where it has none; none: plain text, "
+        "prompt and completion joined as they are; or a file that holds a Jinja template.",
+    )
+    train_on: Literal["assistant", "last", "all"] = Field(
+        "assistant", description="Learn every assistant turn, the last one only, or every token."
+    )
+    max_length: int | Auto = Field(
+        "auto", description="Longest example in tokens; auto: what the model can hold, at most 8,192."
+    )
+    too_long: Literal["drop", "cut", "refuse"] = Field(
+        "drop",
+        description="Longer examples are set aside and counted, cut at the end without a false stop, "
+        "or refused with an error.",
+    )
+
+    @field_validator("max_length")
+    @classmethod
+    def _length_has_room(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and value < 2:
+            raise ValueError("must be at least 2 tokens: one that precedes, one that is learned")
+        return value
+
+
+class BatchSettings(Section):
+    """Which examples make an update, and for how long."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the training rows; ignored when max_steps is set.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many updates.")
+    batch_size: int = Field(16, ge=1, description="Examples in one update, over all ranks.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Most examples in one forward pass; never changes the result. null: no limit."
+    )
+    micro_batch_tokens: int = Field(
+        4096, ge=1, description="Most tokens in one forward pass; lower it when memory is short."
+    )
+    seed: int = Field(0, ge=0, description="Fixes the split, the order, new weights and dropout.")
+
+
+class OptimizerSettings(Section):
+    """How the weights move."""
+
+    loss: Literal["token_mean", "example_mean"] = Field(
+        "token_mean",
+        description="token_mean: every learned token of the update counts the same; "
+        "example_mean: every example does, the mean of its tokens.",
+    )
+    optimizer: Literal["adamw"] = Field("adamw", description="The update rule.")
+    learning_rate: float | Auto = Field("auto", description="Peak learning rate; auto: by method and size.")
+    lr_scheduler: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up."
+    )
+    warmup_steps: float = Field(
+        0.05, ge=0, description="Updates of linear warm-up; below 1 it is a share of all updates."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices; norms and biases are spared.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's memory of the gradient.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's memory of the squared gradient.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's guard against division by nothing.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 switches it off.")
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _rate_is_positive(cls, value: float | Auto) -> float | Auto:
+        if value != "auto" and not 0 < value < 10:
+            raise ValueError("must lie between 0 and 10")
+        return value
+
+
+class AdapterSettings(Section):
+    """The shape of a LoRA adapter."""
+
+    lora_r: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA's scale: the adapter counts alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="Modules that get an adapter: all-linear, or names."
+    )
+
+
+class RunSettings(Section):
+    """Where a run lives and how often it looks up."""
+
+    output_dir: str = Field(
+        "auto", description="The run folder; auto: the first free outputs/NAME, named after the data."
+    )
+    save_every_steps: int | Auto = Field("auto", description="Updates between checkpoints; auto: ten a run.")
+    eval_every_steps: int | Auto = Field("auto", description="Updates between validations; auto: ten a run.")
+    log_every_steps: int = Field(1, ge=1, description="Updates between lines in metrics.jsonl.")
+    keep: Literal["best", "last"] = Field(
+        "best", description="Which checkpoint becomes the model: the one with the lowest held-out loss, or the last."
+    )
+    samples: int = Field(
+        8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
+    )
+
+    @field_validator("save_every_steps", "eval_every_steps")
+    @classmethod
+    def _at_least_one_step(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Recipe(
+    RunSettings, AdapterSettings, OptimizerSettings, BatchSettings, RenderSettings, DataSettings, ModelSettings
+):
+    """All settings of a run: the sections side by side, flat in the file."""
+
+    @model_validator(mode="after")
+    def _adapter_settings_need_an_adapter(self) -> Recipe:
+        given = sorted(set(AdapterSettings.model_fields) & self.model_fields_set)
+        changed = [k for k in given if getattr(self, k) != AdapterSettings.model_fields[k].default]
+        if self.method == "full" and changed:
+            raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
+        return self
+
+    def section(self, kind: type[S]) -> S:
+        """The settings of one room, as that room's own type."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A new recipe with some settings changed, checked again."""
+        return make_recipe({**self.model_dump(mode="json", exclude_unset=True), **changes})
+
+    def to_yaml(self) -> str:
+        """The recipe as the file that gives it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# What other tools call our settings. The left side is only ever named in an error.
+ALIASES: dict[str, str] = {
+    "model_name_or_path": "model", "base_model": "model", "model_id": "model",
+    "model_revision": "revision",
+    "fine_tune_type": "method", "finetuning_type": "method", "adapter": "method", "train_type": "method",
+    "tuner_type": "method", "use_peft": "method",
+    "dataset": "data", "datasets": "data", "dataset_name": "data", "training_file": "data", "train_file": "data",
+    "train_data": "data", "data_path": "data",
+    "validation_file": "val_data", "val_dataset": "val_data", "eval_dataset": "val_data",
+    "val_set_size": "val_split", "val_size": "val_split", "split_dataset_ratio": "val_split",
+    "test_size": "val_split",
+    "template": "chat_template", "chat_template_path": "chat_template",
+    "train_on_what": "train_on", "assistant_only_loss": "train_on", "completion_only_loss": "train_on",
+    "mask_prompt": "train_on", "train_on_inputs": "train_on", "train_on_prompt": "train_on",
+    "max_seq_length": "max_length", "sequence_len": "max_length", "cutoff_len": "max_length",
+    "max_seq_len": "max_length", "model_max_length": "max_length", "block_size": "max_length",
+    "excess_length_strategy": "too_long", "truncation_strategy": "too_long",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
+    "iters": "max_steps", "max_iters": "max_steps", "num_steps": "max_steps",
+    "global_batch_size": "batch_size", "train_batch_size": "batch_size",
+    "per_device_train_batch_size": "micro_batch_size", "mini_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "batch_size",
+    "random_seed": "seed", "data_seed": "seed",
+    "lr": "learning_rate", "learning_rate_multiplier": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler", "lr_schedule": "lr_scheduler",
+    "warmup_ratio": "warmup_steps", "warmup": "warmup_steps",
+    "optim": "optimizer", "max_norm": "max_grad_norm", "gradient_clipping": "max_grad_norm",
+    "adam_eps": "adam_epsilon", "beta1": "adam_beta1", "beta2": "adam_beta2",
+    "lora_rank": "lora_r", "rank": "lora_r", "r": "lora_r", "alpha": "lora_alpha",
+    "lora_target_modules": "target_modules", "lora_target": "target_modules",
+    "output": "output_dir", "out_dir": "output_dir", "save_path": "output_dir",
+    "save_steps": "save_every_steps", "save_freq": "save_every_steps",
+    "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
+    "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
+    "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "use_cpu": "device",
+}  # fmt: skip
+
+
+def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check settings all at once and give the frozen recipe.
+
+    Raises:
+        UserError: naming every wrong key and value together, each with what would be right.
+    """
+    unknown = [key for key in settings if key not in Recipe.model_fields]
+    known = {key: value for key, value in settings.items() if key in Recipe.model_fields}
+    problems = [_unknown_key(str(key)) for key in unknown]
+    try:
+        recipe = Recipe.model_validate(known)
+    except ValidationError as error:
+        # a union gives a fault for each branch; the first, about the number, says more than "should be auto"
+        faults = {_key_of(fault): fault for fault in reversed(error.errors())}
+        problems += [_wrong_value(fault) for fault in reversed(faults.values())]
+    if problems:
+        raise UserError(
+            "; ".join(problems), where=where, next_step="Mend these; `tuition schema` lists every setting"
+        )
+    return recipe
+
+
+def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, lay `overrides` over it and check the whole.
+
+    Raises:
+        UserError: no such file, not YAML, not a mapping, or wrong settings.
+    """
+    return make_recipe({**read_settings(path), **(overrides or {})}, where=str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            "no such recipe", where=str(path), next_step="`tuition init` writes one to start from"
+        ) from None
+    except IsADirectoryError:
+        raise UserError("is a folder, not a recipe", where=str(path), next_step="Name the .yaml file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot be read as YAML ({reason})", where=str(path), next_step="Mend that line") from None
+    if not isinstance(settings, dict):
+        raise UserError(
+            "holds no settings", where=str(path), next_step="Write lines such as `model: PATH` and `data: FILE`"
+        )
+    return {str(key): value for key, value in settings.items()}
+
+
+def _unknown_key(key: str) -> str:
+    if key in ALIASES:
+        return f"unknown key '{key}': here it is '{ALIASES[key]}'"
+    near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
+    return f"unknown key '{key}'" + (f": did you mean '{near[0]}'?" if near else "")
+
+
+def _key_of(fault: Any) -> str:
+    """The setting a fault is about: pydantic adds the branch of a union behind it."""
+    return str(fault["loc"][0]) if fault["loc"] else str(fault["msg"])
+
+
+def _wrong_value(fault: Any) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    key = str(fault["loc"][0])
+    if fault["type"] == "missing":
+        return f"'{key}' is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"'{key}' is {fault['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,118 @@
+"""What each rendering code means, why it matters and how to mend it. `tuition explain CODE` prints an entry."""
+
+from __future__ import annotations
+
+from tuition.data import Code
+from tuition.errors import Finding, Origin
+
+RENDER_CODES: dict[str, Code] = {
+    "R001": Code(
+        "the template refuses the conversation",
+        "error",
+        "Chat templates may raise an error, for a system message or two user turns in a row, for example. "
+        "Serving would fail on the same messages, so they cannot be learned either.",
+        "Change the messages to what the template allows, or give another with --chat-template FILE.",
+    ),
+    "R002": Code(
+        "the generation prompt is not how the turn begins",
+        "error",
+        "Serving feeds the conversation with the template's generation prompt and lets the model go on from "
+        "there. Here the template writes the finished turn differently, so what would be learned is not what "
+        "would be asked.",
+        "Use a template whose finished turn begins with its own generation prompt (--chat-template FILE).",
+    ),
+    "R003": Code(
+        "the template trims white space",
+        "warning",
+        "White space at the ends of a message, such as the indent of a code answer, does not reach the model.",
+        "Accept it, since serving trims too, or use a template that does not trim.",
+    ),
+    "R004": Code(
+        "the template leaves a message out",
+        "warning",
+        "The message is in the data and not in what the model sees, neither now nor when served. System "
+        "messages suffer this most.",
+        "Move the text into a turn that the template writes, or use another template.",
+    ),
+    "R005": Code(
+        "the template does not show a tool",
+        "warning",
+        "The row declares tools, but the template writes none of them, so the model learns calls to tools it "
+        "was never told of.",
+        "Use a template that supports tools.",
+    ),
+    "R006": Code(
+        "the template leaves reasoning out",
+        "warning",
+        "The reasoning of the turn is in the data and not in what is learned.",
+        "Use a template that writes reasoning_content, or put the reasoning into the answer.",
+    ),
+    "R007": Code(
+        "content spells out a control token",
+        "warning",
+        "Text such as <|im_end|> in a message would be read as the real token and could end or forge a turn. "
+        "It is tokenised as plain text instead, so the content stays content.",
+        "Nothing, if the text is meant; else remove the token from the row.",
+    ),
+    "R008": Code(
+        "control tokens in content cannot be kept apart",
+        "error",
+        "The content holds a control token's spelling and every mark that could keep it apart.",
+        "Remove the Unicode noncharacters U+FDD0 to U+FDEF from the row.",
+    ),
+    "R009": Code(
+        "nothing ends an answer",
+        "warning",
+        "Neither the template nor the tokenizer has a token that ends an answer, so the model cannot learn to stop.",
+        "Give the tokenizer an eos_token, or use a template that ends a turn with a special token.",
+    ),
+    "R010": Code(
+        "the template ends an answer with no special token",
+        "info",
+        "The tokenizer's EOS is learned after each answer, so that the model stops by itself.",
+        "Nothing; the stop token is written to generation_config.",
+    ),
+    "R011": Code(
+        "a conversation cannot be plain text",
+        "error",
+        "Without a chat template there is one prompt and one completion; roles and further turns cannot be told apart.",
+        "Drop --chat-template none, or give a template.",
+    ),
+    "R012": Code(
+        "nothing of the row is learned",
+        "error",
+        "Every token is context, so the row would only cost time.",
+        "Give an assistant turn a weight above 0, or remove the row.",
+    ),
+    "R013": Code(
+        "one conversation became several examples",
+        "info",
+        "The template writes earlier turns differently once there are later ones (it drops their reasoning, "
+        "for example). Each learned turn is an example of its own, with the context that serving would feed.",
+        "Nothing; every turn is learned once.",
+    ),
+    "R014": Code(
+        "longer than max_length",
+        "error",
+        "The example does not fit. Cutting it would teach the model to stop nowhere, so it is set aside.",
+        "Raise max_length, shorten the row, or set too_long: cut.",
+    ),
+    "R015": Code(
+        "cut at max_length",
+        "warning",
+        "The end of the answer is missing. No stop token is learned after the cut, so no false end is taught.",
+        "Raise max_length, or shorten the row.",
+    ),
+    "R016": Code(
+        "the template leaves an answer out",
+        "error",
+        "The answer of a learned turn is not in what the template wrote, so something else would be learned.",
+        "Use a template that writes assistant content as it is.",
+    ),
+}
+
+
+def finding(code: str, origin: Origin, message: str, fix: str | None = None) -> Finding:
+    """A finding with the severity of the catalogue and, unless `fix` is given, its next step."""
+    entry = RENDER_CODES[code]
+    return Finding(code, entry.severity, origin, message, fix or entry.mend)

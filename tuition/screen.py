@@ -1,0 +1,312 @@
+"""What a person sees in the terminal: the opening screen, progress, previews, comparisons.
+
+Progress and warnings go to stderr, results to stdout. Plain lines where there is no terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tuition.errors import Finding
+    from tuition.render.preview import TokenText
+    from tuition.train.loop import EvalReport, StepReport
+
+_SECONDS_BETWEEN_PLAIN_LINES = 5.0
+
+
+@dataclass(slots=True)
+class Opening:
+    """What the opening screen says before training.
+
+    Attributes:
+        title: one line.
+        facts: label and text of each line.
+        example: the first training example, token by token.
+        findings: codes with counts and one of each.
+        warnings: sentences that deserve attention.
+    """
+
+    title: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    example: Sequence[TokenText] = ()
+    findings: Sequence[tuple[int, Finding]] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `train --dry-run --json` prints."""
+        return {
+            "title": self.title,
+            "facts": dict(self.facts),
+            "findings": [{"count": count, **finding.to_json()} for count, finding in self.findings],
+            "warnings": self.warnings,
+        }
+
+
+class Watcher:
+    """Told what a run does. This one says nothing; `Terminal` shows it."""
+
+    def stage(self, text: str) -> None:
+        """Something that takes a while begins."""
+
+    def opening(self, opening: Opening) -> None:
+        """All is known and nothing has been trained yet."""
+
+    def begin(self, steps: int, step: int) -> None:
+        """Training begins, or goes on after `step`."""
+
+    def step(self, report: StepReport) -> None:
+        """An update was taken."""
+
+    def evaluation(self, report: EvalReport) -> None:
+        """The held-out examples were scored."""
+
+    def end(self) -> None:
+        """Training is over, or interrupted."""
+
+
+class Terminal(Watcher):
+    """Shows a run on a console: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._steps = 0
+        self._last_line = 0.0
+        self._held_out = ""
+
+    def stage(self, text: str) -> None:
+        self.console.print(f"[dim]{escape(text)}[/dim]")
+
+    def opening(self, opening: Opening) -> None:
+        show_opening(self.console, opening)
+
+    def begin(self, steps: int, step: int) -> None:
+        self._steps = steps
+        if not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+            console=self.console,
+        )  # fmt: skip
+        self._task = self._bar.add_task("training", total=steps, completed=step, figures="")
+        self._bar.start()
+
+    def step(self, report: StepReport) -> None:
+        left = (self._steps - report.step) * report.seconds
+        figures = (
+            f"loss {report.loss:.4f}{self._held_out}  lr {report.learning_rate:.1e}  "
+            f"{report.tokens_per_second:,.0f} tokens/s  {duration(left)} left"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=report.step, figures=figures)
+        elif report.step in (1, self._steps) or time.monotonic() - self._last_line > _SECONDS_BETWEEN_PLAIN_LINES:
+            self._last_line = time.monotonic()
+            self.console.print(f"step {report.step}/{self._steps}  {figures}", highlight=False, soft_wrap=True)
+
+    def evaluation(self, report: EvalReport) -> None:
+        self._held_out = f"  held-out {report.eval_loss:.4f}"
+        if self._bar is None:
+            self.console.print(
+                f"step {report.step}/{self._steps}  held-out loss {report.eval_loss:.4f}  "
+                f"{report.eval_bits_per_byte:.3f} bits a byte",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def show_opening(console: Console, opening: Opening) -> None:
+    """The opening screen: what will be learned, what was set aside and why, how long and how much memory."""
+    console.print(f"\n[bold]{escape(opening.title)}[/bold]\n")
+    table = Table.grid(padding=(0, 2))
+    for label, text in opening.facts:
+        table.add_row(Text(label, style="dim"), Text(text))
+    console.print(table)
+    if opening.findings:
+        console.print()
+        show_findings(console, opening.findings)
+    if opening.example:
+        console.print("\n[dim]one example; what is learned is green, the rest is context[/dim]")
+        console.print(highlighted(opening.example))
+    for warning in opening.warnings:
+        console.print(f"[yellow]{escape(warning)}[/yellow]")
+    console.print()
+
+
+def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> None:
+    """One line a code: how often, the first place, what and what to do."""
+    styles = {"error": "red", "warning": "yellow", "info": "dim"}
+    for count, finding in findings:
+        times = f"{count:,}×" if count > 1 else ""
+        line = Text.assemble((f"{finding.code} ", styles[finding.severity]), (f"{times} ", "dim"), str(finding))
+        console.print(line, soft_wrap=True)
+
+
+def highlighted(tokens: Sequence[TokenText]) -> Text:
+    """Tokens as text: learned ones green, control tokens underlined, white space visible where it is learned."""
+    text = Text()
+    for token in tokens:
+        learned = token.supervised > 0
+        shown = token.text.replace("\n", "↵\n").replace("\t", "→") if learned else token.text
+        style = "green" if learned else "dim"
+        text.append(printable(shown), style=f"{style} underline" if token.special else style)
+    return text
+
+
+def printable(text: str) -> str:
+    """The text with terminal control characters made visible: data must not move the cursor."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+# --- results, to stdout ---
+
+
+def show_check(checked: Any) -> None:
+    """What `check` found: the shapes, the findings by code, the ledger."""
+    console = Console()
+    ledger = checked.ledger
+    for source, shape in checked.shapes.items():
+        console.print(f"{escape(source)}: [bold]{escape(shape)}[/bold]")
+    show_findings(console, first_of_each(ledger.findings, ledger.counts_by_code()))
+    summary = ledger.summary()
+    tokens = f", {summary['tokens']:,} tokens, {summary['supervised_tokens']:,} learned" if summary["tokens"] else ""
+    console.print(
+        f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{tokens}",
+        highlight=False,
+    )
+
+
+def first_of_each(findings: Sequence[Finding], counts: dict[str, int]) -> list[tuple[int, Finding]]:
+    """One finding a code with how often it was made, errors first."""
+    first: dict[str, Finding] = {}
+    for finding in findings:
+        first.setdefault(finding.code, finding)
+    order = {"error": 0, "warning": 1, "info": 2}
+    return sorted(
+        ((counts[code], finding) for code, finding in first.items()),
+        key=lambda pair: (order[pair[1].severity], pair[1].code),
+    )
+
+
+def show_example(example: Any, tokens: Any) -> None:
+    """One example with its place, its counts and its tokens coloured."""
+    from tuition.render.preview import token_texts
+
+    console = Console()
+    share = example.learned_tokens / len(example)
+    console.rule(f"{example.origin}  {len(example):,} tokens, {example.learned_tokens:,} learned ({share:.0%})")
+    console.print(highlighted(token_texts(example, tokens)), soft_wrap=True)
+
+
+def show_evaluation(result: Any) -> None:
+    """Figures of one model, or of two side by side."""
+    if result.comparison is not None:
+        show_comparison(result)
+        return
+    console = Console()
+    console.print(_held_out_line(result.model, result.held_out), highlight=False, soft_wrap=True)
+    if result.score is not None:
+        console.print(f"{result.metric} {_score(result.score)} on {result.score.count:,} prompts", highlight=False)
+
+
+def show_comparison(result: Any) -> None:
+    """Base and tuned on the same prompts: a few answers side by side, then the figures with intervals."""
+    console = Console()
+    comparison = result.comparison
+    table = Table(title="the same held-out questions", title_justify="left")
+    for column in ("question", "expected", "base", "tuned"):
+        table.add_column(column, overflow="fold")
+    for answer in [*comparison.losses[:4], *comparison.wins[:8]]:
+        table.add_row(*(Text(printable(shorten(t))) for t in (answer.prompt, answer.expected, answer.base, answer.tuned)))
+    console.print(table)
+    console.print(f"{comparison.metric}, base:  {_score(comparison.base)}", highlight=False)
+    console.print(f"{comparison.metric}, tuned: {_score(comparison.tuned)}", highlight=False)
+    console.print(
+        f"tuned − base: {_score(comparison.difference)} on {comparison.tuned.count:,} prompts: [bold]{comparison.verdict}[/bold]"
+        f"  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)",
+        highlight=False,
+    )
+    console.print(_held_out_line("base ", result.base_held_out), highlight=False, soft_wrap=True)
+    console.print(_held_out_line("tuned", result.held_out), highlight=False, soft_wrap=True)
+
+
+def show_doctor(examined: dict[str, Any]) -> None:
+    """Each check on a line, with what to do where it failed."""
+    console = Console()
+    for entry in examined["checks"]:
+        mark = "[green]ok[/green]  " if entry["ok"] else "[red]mend[/red]"
+        fix = f"  {entry['fix']}" if entry["fix"] else ""
+        console.print(f"{mark} {entry['name']:16} {escape(entry['found'])}{escape(fix)}", highlight=False, soft_wrap=True)
+
+
+class Counter:
+    """Shows how many prompts are answered, on a terminal only."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            console=self.console, transient=True, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Counter:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """So many prompts of so many are answered by this model."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(f"answering: {name}", total=total)
+        self._bar.update(self._tasks[name], completed=done)
+
+
+def _score(score: Any) -> str:
+    return f"{score.value:6.1%}  [{score.low:.1%}, {score.high:.1%}]".replace("[", "\\[")
+
+
+def _held_out_line(name: str, held_out: Any) -> str:
+    return (
+        f"{escape(name)}: loss {held_out.loss:.4f}, perplexity {held_out.perplexity:,.2f}, "
+        f"{held_out.bits_per_byte:.3f} bits a byte over {held_out.tokens:,} tokens"
+    )
+
+
+def shorten(text: str, length: int = 160) -> str:
+    """The text on one screen: its start, and how much more there is."""
+    return text if len(text) <= length else f"{text[:length]}… ({len(text) - length:,} more)"

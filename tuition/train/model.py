@@ -1,0 +1,257 @@
+"""Loading the model that learns, and saving what others can load with plain transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuition.errors import UserError
+from tuition.recipe import ModelSettings
+from tuition.render import check_local_folder
+from tuition.train import attention
+
+# What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
+# saving again rewrites them in a form that tools of the previous major version cannot read.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+)  # fmt: skip
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own bars and advice off the screen: tuition reports what matters itself."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(peft|transformers)")
+    warnings.filterwarnings("ignore", category=UserWarning, module="peft")
+
+
+def load_config(model: str, revision: str | None = None) -> Any:
+    """The model's configuration. Remote code is never run.
+
+    Raises:
+        UserError: no such model, no config.json, or one that transformers does not know.
+    """
+    check_local_folder(model)
+    if Path(model).is_dir() and not (Path(model) / "config.json").exists():
+        raise UserError(
+            "the model folder has no config.json",
+            where=model,
+            next_step="Name the folder that save_pretrained wrote, or a run's model/ folder",
+        )
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the model's configuration cannot be loaded ({reason})",
+            where=model,
+            next_step="Give the folder of a transformers causal language model, or the name of one on the hub",
+        ) from error
+
+
+def context_length(config: Any) -> int | None:
+    """The most positions the model can hold, as its configuration says."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        value = getattr(config.get_text_config(), name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """The causal language model, its dropout set, its weights in the dtype given.
+
+    Only safetensors are read: pickled weights could run code.
+
+    Raises:
+        UserError: the folder has no safetensors, or the weights do not fit the configuration.
+    """
+    from transformers import AutoModelForCausalLM
+
+    attention.register()
+    set_dropout(config, settings.dropout)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            settings.model,
+            revision=settings.revision,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise UserError(
+            f"the model cannot be loaded ({reason})",
+            where=settings.model,
+            next_step="It needs config.json and *.safetensors of a causal language model",
+        ) from error
+    return model.to(device)
+
+
+def set_dropout(config: Any, rate: float) -> None:
+    """Set every dropout rate of a configuration. Fine-tuning leaves it off unless asked."""
+    for name, value in vars(config.get_text_config()).items():
+        named = name.endswith(("dropout", "pdrop", "dropout_rate")) and "lora" not in name
+        if named and isinstance(value, int | float) and not isinstance(value, bool):
+            setattr(config.get_text_config(), name, rate)
+
+
+def choose_device(setting: str) -> torch.device:
+    """The device that `device` names.
+
+    Raises:
+        UserError: the machine has none of that kind.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if setting == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    if not present[setting]:
+        raise UserError(
+            f"this machine has no {setting} device", where="device", next_step="Set device: auto, or run `tuition doctor`"
+        )
+    return torch.device(setting)
+
+
+def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
+    """The precision of forward and backward: `auto` is bfloat16 on CUDA that has it, float32 elsewhere."""
+    if setting != "auto":
+        return _DTYPES[setting]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def compute_in(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Forward passes inside run in `dtype` beside float32 weights."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def fit_embeddings(model: Any, tokenizer: Any) -> None:
+    """Give the model a row for every token; spare rows that a checkpoint was padded with stay.
+
+    New rows start from the distribution of the old ones (transformers' mean resizing).
+    """
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model and how it is run.
+
+    Attributes:
+        model: a transformers causal language model or a peft wrapper of one.
+        device: where it lives.
+        dtype: of its forward pass; float32 or bfloat16.
+        packed: it runs our segment attention, so several segments of a pack stand apart.
+    """
+
+    model: Any
+    device: torch.device
+    dtype: torch.dtype
+    packed: bool = False
+
+
+@contextlib.contextmanager
+def attention_of(model: Any, name: str) -> Iterator[None]:
+    """Run the model under another attention implementation for a while."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = base.config._attn_implementation
+    base.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Dropout off and no gradients inside; the model's mode is put back after."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that learn, by name; tied ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
+    """Parameters in all, and those that learn."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+
+
+def set_stop_tokens(model: Any, tokenizer: Any, stop_ids: Sequence[int]) -> None:
+    """Write the learned stop tokens where every server looks for them: generation_config."""
+    generation = model.generation_config
+    known = generation.eos_token_id
+    known = [] if known is None else [known] if isinstance(known, int) else list(known)
+    stops = list(dict.fromkeys([*stop_ids, *known]))
+    if stops:
+        generation.eos_token_id = stops[0] if len(stops) == 1 else stops
+    if tokenizer.pad_token_id is not None:
+        generation.pad_token_id = tokenizer.pad_token_id
+    elif generation.pad_token_id is None and stops:
+        generation.pad_token_id = stops[-1]
+
+
+def save_model(model: Any, folder: Path, *, config_dropout_of: str | None = None) -> None:
+    """Write weights, configuration and generation configuration as plain transformers loads them."""
+    with attention_of(model, "sdpa"):
+        model.save_pretrained(folder, safe_serialization=True)
+    if config_dropout_of is not None:
+        _restore_dropout(folder / "config.json", config_dropout_of)
+
+
+def _restore_dropout(config_file: Path, base: str) -> None:
+    """Fine-tuning switched dropout off for the run; the shipped configuration says what the base's said."""
+    original = Path(base) / "config.json"
+    if not original.exists():
+        return
+    before = json.loads(original.read_text(encoding="utf-8"))
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    for name in config.keys() & before.keys():
+        if name.endswith(("dropout", "pdrop", "dropout_rate")):
+            config[name] = before[name]
+    config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_changed: bool) -> None:
+    """Write the tokenizer and its chat template beside the model.
+
+    Args:
+        base: the model it came from; its files are copied verbatim when the vocabulary did not change.
+        vocabulary_changed: True when control tokens were added.
+    """
+    source = Path(base)
+    if source.is_dir() and not vocabulary_changed:
+        for name in _TOKENIZER_FILES:
+            if (source / name).exists():
+                shutil.copyfile(source / name, folder / name)
+    else:
+        tokenizer.save_pretrained(folder)
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

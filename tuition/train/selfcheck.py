@@ -1,0 +1,101 @@
+"""Before step 1: does this model keep packed examples apart, and what do time and memory look like?
+
+One example packed among others and the same example alone must give the same losses. Where they do not,
+the run goes on one example at a time, which is slower and right.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tuition.batch import Pack, make_packs
+from tuition.conversation import Rendered
+from tuition.train.attention import NAME
+from tuition.train.loop import Learner
+from tuition.train.loss import token_losses, token_mean, weighted_loss_sum
+from tuition.train.model import LoadedModel, attention_of, evaluating
+
+# The largest difference of a token's loss that rounding explains, in nats.
+_TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
+_PROBED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PathCheck:
+    """Whether packing is exact on this model, and the sentence that says so."""
+
+    packed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One forward and backward, measured.
+
+    Attributes:
+        tokens_per_second: real tokens over the second, warm pass.
+        peak_bytes: the most memory in use on the device so far; on the CPU, of the process.
+    """
+
+    tokens_per_second: float
+    peak_bytes: int
+
+
+def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
+    """Compare packed losses with those of each example alone, under the model's ordinary attention."""
+    probed = sorted(examples[:64], key=len)[:_PROBED]
+    pack = make_packs(probed, token_mean, max_examples=None, token_budget=10**9)[0]
+    singles = make_packs(probed, token_mean, max_examples=1, token_budget=10**9)
+    with evaluating(loaded.model):
+        with attention_of(loaded.model, "sdpa"):
+            alone = torch.cat([token_losses(replace(loaded, packed=False), single) for single in singles])
+        try:
+            with attention_of(loaded.model, NAME):
+                together = token_losses(replace(loaded, packed=True), pack)
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+            return PathCheck(False, f"one example at a time: this model cannot run packed ({_brief(error)})")
+    gap = float((together - alone).abs().max())
+    if gap <= _TOLERANCE[loaded.dtype]:
+        return PathCheck(True, f"packed = alone on the first examples (largest difference {gap:.1e} nats)")
+    return PathCheck(False, f"one example at a time: packed and alone differ by {gap:.2g} nats on this model")
+
+
+def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
+    """Check packing, and set the model up for the path that is exact."""
+    check = check_packing(loaded, examples)
+    base = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    base.set_attn_implementation(NAME if check.packed else "sdpa")
+    loaded.packed = check.packed
+    return check
+
+
+def try_step(learner: Learner, packs: Sequence[Pack]) -> Trial:
+    """Run the largest pack forward and backward twice, and forget the gradients."""
+    largest = max(packs, key=lambda pack: len(pack.ids))
+    for _ in range(2):
+        started = time.perf_counter()
+        (weighted_loss_sum(token_losses(learner, largest), largest) / largest.weight).backward()
+        if learner.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    learner.optimizer.zero_grad(set_to_none=True)
+    return Trial(len(largest.ids) / seconds, peak_memory(learner.device))
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in use so far, in bytes: of the CUDA device, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,510 @@
+"""One training run from recipe to report: where the rooms meet for `api.train`.
+
+Each method is one stage, in the order `run` calls them. Nothing here computes: it hands values from
+room to room and writes down what happened.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from tuition import files
+from tuition.batch import Plan, make_packs, make_plan
+from tuition.conversation import Conversation
+from tuition.data import content_sha256, find_sources
+from tuition.errors import UserError
+from tuition.machine import hardware, versions
+from tuition.recipe import (
+    AdapterSettings,
+    BatchSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+)
+from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer
+from tuition.render.corpus import Corpus, build_corpus
+from tuition.render.preview import example_json, token_texts
+from tuition.screen import Opening, Watcher, duration, first_of_each, size
+from tuition.train.journal import Journal, RunFolder
+
+_LONGEST_BY_DEFAULT = 8192
+_SAMPLE_TOKENS = 96
+
+
+class Training:
+    """A run in the making.
+
+    Args:
+        recipe: settings as the user gave them; `auto` is resolved here, once.
+        folder: where the run lives.
+        resume: go on from the newest checkpoint in it.
+        watcher: told what happens.
+        command: what was typed, for run.json.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, *, resume: bool, watcher: Watcher, command: str) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.resume = resume
+        self.watcher = watcher
+        self.command = command
+        self.started = time.monotonic()
+
+    def prepare(self) -> Opening:
+        """Everything before step 1: read, render, load, check, try. Writes nothing."""
+        self._read()
+        self._load()
+        self._resolve()
+        self._check_and_try()
+        return self._opening()
+
+    def run(self) -> None:
+        """Train, keep the model, answer the samples, write the report.
+
+        Raises:
+            Interrupted: a complete checkpoint was written.
+        """
+        from tuition.train.loop import Interrupted
+
+        self._begin()
+        status = "failed"
+        try:
+            self._train()
+            self._keep_model()
+            status = "finished"
+        except Interrupted as stop:
+            status, stop.folder = "interrupted", str(self.folder.path)
+            raise
+        finally:
+            self.watcher.end()
+            self._finish(status)
+
+    # --- before step 1 ---
+
+    def _read(self) -> None:
+        """Tokenizer, template and every row of data: what is learned is known before a weight is loaded."""
+        from tuition.train.model import context_length, load_config, quiet_transformers
+
+        recipe = self.recipe
+        sources = find_sources(recipe.data)
+        if recipe.val_data:
+            sources = sources.with_validation(find_sources(recipe.val_data).train)
+        self.sources = sources
+        quiet_transformers()
+        self.config = load_config(recipe.model, recipe.revision)
+        self.tokenizer = load_tokenizer(recipe.model, recipe.revision)
+        self.template = choose_template(recipe.chat_template, self.tokenizer)
+        self.new_tokens = adopt_template(self.tokenizer, self.template)
+        longest = context_length(self.config)
+        if recipe.max_length == "auto":
+            recipe = recipe.replace(max_length=min(longest or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT))
+        elif longest is not None and int(recipe.max_length) > longest:
+            raise UserError(
+                f"max_length {recipe.max_length:,} is more than the {longest:,} positions the model holds",
+                where="max_length",
+                next_step=f"Set max_length: {longest} or auto",
+            )
+        self.recipe = recipe
+        self.watcher.stage("reading and rendering the data")
+        self.renderer = self._make_renderer()
+        self.corpus: Corpus = build_corpus(
+            self.sources, self.renderer, val_split=recipe.val_split, seed=recipe.seed
+        )
+
+    def _make_renderer(self) -> Renderer:
+        return Renderer(
+            self.tokenizer,
+            self.template,
+            train_on=self.recipe.train_on,
+            max_length=int(self.recipe.max_length),
+            too_long=self.recipe.too_long,
+        )
+
+    def _load(self) -> None:
+        """The model with what learns in it. New weights come from the seed."""
+        import torch
+
+        from tuition.train.adapters import ADAPTERS
+        from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
+
+        self.watcher.stage("loading the model")
+        recipe = self.recipe
+        self.device = choose_device(recipe.device)
+        self.dtype = choose_dtype(recipe.dtype, self.device)
+        torch.manual_seed(recipe.seed)
+        stored = self.dtype if recipe.method == "lora" else torch.float32
+        model = load_model(recipe.section(ModelSettings), self.config, device=self.device, dtype=stored)
+        fit_embeddings(model, self.tokenizer)
+        self.model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), self.new_tokens)
+
+    def _resolve(self) -> None:
+        """Every `auto` becomes a value, written to the run folder and never changed again."""
+        from tuition.train.model import parameter_counts
+        from tuition.train.optimizer import default_learning_rate
+
+        recipe, batch = self.recipe, self.recipe.section(BatchSettings)
+        self.parameters, self.trainable = parameter_counts(self.model)
+        self.plan: Plan = make_plan(
+            examples=len(self.corpus.train),
+            batch_size=batch.batch_size,
+            epochs=batch.epochs,
+            max_steps=batch.max_steps,
+            seed=batch.seed,
+        )
+        tenth = max(1, self.plan.steps // 10)
+        autos = {
+            "learning_rate": default_learning_rate(recipe.method, self.parameters),
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "output_dir": str(self.folder.path),
+            "save_every_steps": tenth,
+            "eval_every_steps": tenth,
+        }
+        self.recipe = recipe.replace(**{k: v for k, v in autos.items() if getattr(recipe, k) == "auto"})
+
+    def _check_and_try(self) -> None:
+        """Packed must equal alone; then one real step is tried, which also gives time and memory."""
+        from tuition.train.loop import Learner
+        from tuition.train.loss import LOSSES
+        from tuition.train.optimizer import OPTIMIZERS
+        from tuition.train.selfcheck import choose_path, try_step
+
+        self.watcher.stage("checking that packed examples stand apart, and trying one step")
+        settings = self.recipe.section(OptimizerSettings)
+        optimizer = OPTIMIZERS[settings.optimizer](self.model.parameters(), settings)
+        self.model.train()
+        self.learner = Learner(self.model, self.device, self.dtype, optimizer=optimizer)
+        self.path = choose_path(self.learner, self.corpus.train)
+        first = [self.corpus.train[i] for i in self.plan.examples_of(1)]
+        most, budget = self.packing
+        packs = make_packs(
+            first,
+            LOSSES[settings.loss],
+            max_examples=most if self.learner.packed else 1,
+            token_budget=budget,
+        )
+        self.trial = try_step(self.learner, packs)
+
+    @property
+    def packing(self) -> tuple[int | None, int]:
+        """Most examples and most tokens in one forward pass."""
+        return self.recipe.micro_batch_size, self.recipe.micro_batch_tokens
+
+    # --- the opening screen ---
+
+    def _opening(self) -> Opening:
+        recipe, corpus = self.recipe, self.corpus
+        tokens = renderer_tokens = self.renderer.tokens
+        facts = corpus.facts()
+        seconds = facts["tokens"] / max(1, facts["examples"]) * self.plan.steps * recipe.batch_size
+        seconds = seconds / self.trial.tokens_per_second if corpus.examples else 0.0
+        share = facts["learned_tokens"] / facts["tokens"]
+        lines = [
+            ("model", f"{recipe.model}  {self.parameters:,} parameters, {self.trainable:,} learn ({recipe.method})"),
+            ("template", self.template.provenance if self.template else "none: plain text"),
+            *((("data", f"{source}  {shape}") for source, shape in corpus.shapes.items())),
+            (
+                "rows",
+                f"{facts['rows_in']:,} in, {facts['kept']:,} kept, {facts['rejected']:,} rejected"
+                f"{_truncated(facts['truncated'])}",
+            ),
+            (
+                "examples",
+                f"{len(corpus.train):,} to learn from, {len(corpus.validation):,} held out; "
+                f"longest {facts['longest_tokens']:,} of {int(recipe.max_length):,} tokens",
+            ),
+            ("tokens", f"{facts['tokens']:,}, of which {facts['learned_tokens']:,} are learned ({share:.0%})"),
+            (
+                "plan",
+                f"{self.plan.steps:,} updates of {recipe.batch_size} examples ({self.plan.epochs:.3g} epochs), "
+                f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
+            ),
+            ("machine", f"{self.device} in {recipe.dtype}, {self.path.detail}"),
+            (
+                "estimate",
+                f"{duration(seconds)} and {size(self._memory_bytes())} of memory "
+                f"({self.trial.tokens_per_second:,.0f} tokens/s measured on the first step)",
+            ),
+            ("run folder", str(self.folder.path)),
+        ]
+        example = token_texts(min(corpus.train, key=len), tokens) if renderer_tokens else ()
+        return Opening(
+            title=f"tuition: {recipe.method} fine-tuning of {Path(recipe.model).name or recipe.model}",
+            facts=lines,
+            example=example,
+            findings=first_of_each(corpus.ledger.findings, corpus.ledger.counts_by_code()),
+            warnings=self._warnings(),
+        )
+
+    def _memory_bytes(self) -> int:
+        """Measured on the tried step, plus AdamW's two float32 moments, which the first update adds."""
+        return self.trial.peak_bytes + 8 * self.trainable
+
+    def _warnings(self) -> list[str]:
+        warnings = []
+        if not self.corpus.validation and self.recipe.val_split:
+            warnings.append("No row fell to validation: the last checkpoint becomes the model.")
+        if self.recipe.batch_size > len(self.corpus.train):
+            warnings.append(
+                f"batch_size {self.recipe.batch_size} is more than the {len(self.corpus.train)} examples: "
+                "every update sees them all."
+            )
+        return warnings
+
+    # --- the run ---
+
+    def _begin(self) -> None:
+        """Write what is known, or prove that a resume continues the same run."""
+        if not self.resume:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            files.write_text(self.folder.recipe, self.recipe.to_yaml())
+            self.folder.update_facts(**self._facts())
+            files.write_jsonl(self.folder.ledger, self.corpus.ledger.to_rows())
+            files.write_jsonl(self.folder.findings, (f.to_json() for f in self.corpus.ledger.findings))
+            example = min(self.corpus.train, key=len)
+            files.write_json(self.folder.example, example_json(example, self.renderer.tokens))
+        else:
+            refuse_changed(self.folder.read_facts()["hashes"], self.hashes, str(self.folder.path))
+            self.folder.update_facts(status="running")
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "name": self.folder.name,
+            "command": self.command,
+            "started": now(),
+            "status": "running",
+            "versions": versions(),
+            "hardware": hardware(str(self.device)),
+            "hashes": self.hashes,
+            "model": {
+                "name": self.recipe.model,
+                "parameters": self.parameters,
+                "trainable_parameters": self.trainable,
+                "method": self.recipe.method,
+                "dtype": self.recipe.dtype,
+                "new_tokens": self.new_tokens,
+            },
+            "data": self.corpus.facts(),
+            "plan": {
+                "steps": self.plan.steps,
+                "epochs": self.plan.epochs,
+                "batch_size": self.plan.batch_size,
+                "steps_per_epoch": self.plan.steps_per_epoch,
+            },
+            "proof": self._proof(),
+        }
+
+    def _proof(self) -> list[dict[str, Any]]:
+        ledger = self.corpus.ledger
+        accounted = ledger.kept + len(ledger.rejected)
+        return [
+            {
+                "name": "every row accounted for",
+                "ok": accounted == ledger.rows_in,
+                "detail": f"{ledger.rows_in:,} in = {ledger.kept:,} kept + {len(ledger.rejected):,} rejected",
+            },
+            {"name": "packed = alone", "ok": True, "detail": self.path.detail},
+        ]
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What fixes the result, by name."""
+        from tuition.train import fingerprint as fp
+
+        sources = [*self.sources.train, *self.sources.validation]
+        return {
+            "data": fp.text_sha256("".join(content_sha256(source) for source in sources)),
+            "examples": fp.examples_sha256(self.corpus.examples),
+            "template": fp.text_sha256(self.template.source if self.template else ""),
+            "tokenizer": fp.tokenizer_sha256(self.tokenizer),
+            "model": fp.model_sha256(self.recipe.model, self.recipe.revision),
+            "recipe": fp.recipe_sha256(self.recipe),
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """One hash over all of them, kept in every checkpoint."""
+        from tuition.train.fingerprint import fingerprint_of
+
+        return fingerprint_of(self.hashes)
+
+    def _train(self) -> None:
+        import torch
+
+        from tuition.train import loop
+        from tuition.train.checkpoint import Progress
+
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        self.progress = self._restore() if self.resume else Progress()
+        journal = Journal(self.folder.metrics, last_step=self.progress.step if self.resume else -1)
+        pacing = loop.Pacing(int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps)
+        if not self.resume:
+            self._write_samples("base")
+            if self.corpus.validation:
+                journal.write(loop.as_line(self._evaluate(0)))
+        self.watcher.begin(self.plan.steps, self.progress.step)
+        with loop.stop_on_signals() as should_stop:
+            hooks = loop.Hooks(
+                on_step=partial(_report, journal, self.watcher.step),
+                on_eval=partial(_report, journal, self.watcher.evaluation),
+                evaluate=self._evaluate if self.corpus.validation else None,
+                save=self._save,
+                should_stop=should_stop,
+            )
+            loop.train(
+                self.learner, self.corpus.train, self.plan, recipe.section(OptimizerSettings),
+                self.packing, pacing, self.progress, hooks,
+            )  # fmt: skip
+
+    def _restore(self) -> Any:
+        from tuition.train.checkpoint import Progress, load_checkpoint, newest_checkpoint
+
+        newest, passed = newest_checkpoint(self.folder.checkpoints)
+        for sentence in passed:
+            self.watcher.stage(sentence)
+        if newest is None:
+            self.watcher.stage("no checkpoint yet: starting from step 1")
+            return Progress()
+        self.watcher.stage(f"going on from {newest}")
+        return load_checkpoint(newest, self.model, self.learner.optimizer, fingerprint=self.fingerprint)
+
+    def _evaluate(self, step: int) -> Any:
+        from tuition.evaluate.heldout import held_out_loss
+        from tuition.train.loop import EvalReport
+
+        held_out = held_out_loss(
+            self.learner, self.corpus.validation, text_bytes=self._held_out_bytes, packing=self.packing
+        )
+        return EvalReport(step, held_out.loss, held_out.bits_per_byte, held_out.tokens)
+
+    @cached_property
+    def _held_out_bytes(self) -> int:
+        from tuition.evaluate.heldout import learned_bytes
+
+        return learned_bytes(self.corpus.validation, self.renderer.tokens)
+
+    def _save(self, progress: Any) -> None:
+        from tuition.train.checkpoint import save_checkpoint
+
+        save_checkpoint(
+            self.folder.checkpoints, self.model, self.learner.optimizer, progress, fingerprint=self.fingerprint
+        )
+
+    def _keep_model(self) -> None:
+        """The kept checkpoint becomes model/ or adapter/, whole or not at all."""
+        from tuition.ship.export import write_model_folder
+        from tuition.train.adapters import save_adapter
+        from tuition.train.checkpoint import load_weights
+        from tuition.train.model import save_tokenizer
+
+        best = self.progress.best_step
+        if self.recipe.keep == "best" and best is not None and best != self.progress.step:
+            load_weights(self.folder.checkpoints / f"step-{best}", self.model)
+        self._write_samples("tuned")
+        final = self.folder.adapter if self.recipe.method == "lora" else self.folder.model
+        if final.exists():  # a sitting that was killed after this point
+            files.remove_folder(final)
+        temporary = files.fresh_folder(final.with_name(f".{final.name}.tmp"))
+        if self.recipe.method == "lora":
+            save_adapter(self.model, temporary, base=self.recipe.model)
+            save_tokenizer(
+                self.tokenizer, temporary, base=self.recipe.model, vocabulary_changed=bool(self.new_tokens)
+            )
+        else:
+            write_model_folder(
+                self.model, self.tokenizer, temporary, base=self.recipe.model, stop_ids=self.renderer.stop_ids
+            )
+        files.publish_folder(temporary, final)
+
+    def _write_samples(self, which: str) -> None:
+        """Answer the sample prompts with the model as it is now, beside what was answered before."""
+        from tuition.evaluate.generate import generate, question_of
+
+        pool: Sequence[Conversation] = self.corpus.held_out or self.corpus.learned_from
+        questions = [q for q in map(question_of, pool) if q is not None][: self.recipe.samples]
+        prompts = [(q.messages, q.conversation.tools) for q in questions]
+        answers = generate(self.model, self.renderer, prompts, max_new_tokens=_SAMPLE_TOKENS, batch_size=16)
+        before = {(row["file"], row["line"]): row for row in read_jsonl(self.folder.samples)}
+        rows = []
+        for question, answer in zip(questions, answers, strict=True):
+            origin = question.conversation.origin
+            row = before.get((origin.file, origin.line), {"base": None, "tuned": None})
+            place = {"prompt": question.prompt, "expected": question.expected, "file": origin.file, "line": origin.line}
+            rows.append({**row, **place, which: answer.text})
+        files.write_jsonl(self.folder.samples, rows)
+
+    def _finish(self, status: str) -> None:
+        from tuition.evaluate.report import write_report
+        from tuition.train.selfcheck import peak_memory
+
+        progress = getattr(self, "progress", None)
+        result = {}
+        if progress is not None:
+            result = {
+                **asdict(progress),
+                "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+                "peak_memory_bytes": peak_memory(self.device),
+            }
+        self.folder.update_facts(
+            status=status, finished=now(), seconds=round(time.monotonic() - self.started, 3), result=result
+        )
+        with suppress(OSError):  # a full disk must not hide why the run ended
+            write_report(self.folder.path)
+
+
+def refuse_changed(before: dict[str, str], after: dict[str, str], folder: str) -> None:
+    """A resume goes on only with the very same data, template, tokenizer, model and recipe.
+
+    Raises:
+        UserError: naming each that changed, with both hashes.
+    """
+    changed = [
+        f"{name} was {before.get(name, 'unknown')[:12]} and is {after[name][:12]}"
+        for name in after
+        if before.get(name) != after[name]
+    ]
+    if changed:
+        raise UserError(
+            f"cannot be resumed, because it is not the same run any more: {'; '.join(changed)}",
+            where=folder,
+            next_step="Put it back as it was, or start a new run with another output_dir",
+        )
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that tuition wrote; none when there is no file."""
+    import json
+
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def now() -> str:
+    """The time now, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """What was typed, as it can be pasted again."""
+    import shlex
+
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _report(journal: Journal, tell: Any, report: Any) -> None:
+    journal.write(asdict(report))
+    tell(report)
+
+
+def _truncated(count: int) -> str:
+    return f", {count:,} cut" if count else ""
