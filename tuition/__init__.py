@@ -5,7 +5,9 @@ The public API is the names below; each loads what it needs when it is first cal
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -33,3 +35,23 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tuition' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+class _Room(ModuleType):
+    """A room that bears a verb's name: `tuition.train` is the folder of the loop and the verb in one."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        verb = getattr(import_module("tuition.api"), self.__name__.rpartition(".")[2])
+        return verb(*arguments, **settings)
+
+
+class _Package(ModuleType):
+    """Importing a room binds it here over the verb of the same name; it then answers as the verb too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("train", "evaluate") and isinstance(value, ModuleType):
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

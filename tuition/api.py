@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files, starter
-from tuition.conversation import Conversation, Message, Rendered
+from tuition.conversation import Message, Rendered
 from tuition.data import Ledger, Reading, find_sources
 from tuition.errors import UserError
 from tuition.recipe import Recipe, RenderSettings, make_recipe, read_settings
@@ -48,7 +48,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
-    def generate(self, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = _ANSWER_TOKENS) -> str:
+    def generate(
+        self, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = _ANSWER_TOKENS
+    ) -> str:
         """The trained model's answer to a prompt or a list of messages, decoded greedily."""
         if self._answerer is None:
             self._answerer = load(str(self.path))
@@ -93,9 +95,12 @@ def train(
     return Run(training.folder.path)
 
 
-def dry_run(recipe: str | Path | Recipe | None = None, *, watcher: Watcher | None = None, **settings: Any) -> Opening:
+def dry_run(
+    recipe: str | Path | Recipe | None = None, *, watcher: Watcher | None = None, **settings: Any
+) -> Opening:
     """Everything `train` does before step 1, and nothing written: the opening screen."""
-    return plan_training(recipe, watcher=watcher, **settings).prepare()
+    opening: Opening = plan_training(recipe, watcher=watcher, **settings).prepare()
+    return opening
 
 
 def plan_training(
@@ -161,7 +166,9 @@ def _run_folder(given: Mapping[str, Any], resume: bool, name: str | None) -> Pat
         return Path(setting)
     if resume:
         raise UserError(
-            "--resume needs to know which run", where="output_dir", next_step="tuition train RUN_FOLDER --resume"
+            "--resume needs to know which run",
+            where="output_dir",
+            next_step="tuition train RUN_FOLDER --resume",
         )
     data = given.get("data") or ("run",)
     first = data if isinstance(data, str) else next(iter(data), "run")
@@ -282,10 +289,19 @@ def preview(
     """The examples that training would learn from, in the order of the file, with the tokenizer to read them."""
     renderer = make_renderer(model, **render)
     examples = (
-        example for outcome in renderer.render(Reading(find_sources(_as_names(data)).train)) for example in outcome.examples
+        example
+        for outcome in renderer.render(Reading(find_sources(_as_names(data)).train))
+        for example in outcome.examples
     )
     for example in islice(examples, limit):
         yield example, renderer.tokens
+
+
+def preview_html(data: str | Sequence[str], model: str, to: str | Path, **render: Any) -> int:
+    """Write every example as one page that opens offline; how many there are."""
+    from tuition.render.page import write_page
+
+    return write_page(Path(to), preview(data, model, **render), title=", ".join(_as_names(data)))
 
 
 # --- use a model ---
@@ -299,7 +315,11 @@ def answer(
 
     messages = [Message("user", prompt)] if isinstance(prompt, str) else [_message(m) for m in prompt]
     return generate(
-        answerer.loaded.model, answerer.renderer, [(messages, ())], max_new_tokens=max_new_tokens, batch_size=1
+        answerer.loaded.model,
+        answerer.renderer,
+        [(messages, ())],
+        max_new_tokens=max_new_tokens,
+        batch_size=1,
     )[0]
 
 
@@ -347,7 +367,9 @@ def questions_of(data: str | Sequence[str]) -> list[Any]:
     questions = [question for question in map(question_of, conversations) if question is not None]
     if not questions:
         raise UserError(
-            "no row has a prompt and an answer", where=str(data), next_step="`tuition check` shows what is in it"
+            "no row has a prompt and an answer",
+            where=str(data),
+            next_step="`tuition check` shows what is in it",
         )
     return questions
 
@@ -374,7 +396,11 @@ class Evaluation:
         """The object that `evaluate --json` prints."""
         from dataclasses import asdict
 
-        shown = {"model": self.model, "metric": self.metric, "held_out": asdict(self.held_out)}
+        shown: dict[str, Any] = {
+            "model": self.model,
+            "metric": self.metric,
+            "held_out": asdict(self.held_out),
+        }
         shown["score"] = None if self.score is None else asdict(self.score)
         if self.comparison is not None and self.base_held_out is not None:
             shown |= {"base_held_out": asdict(self.base_held_out), "comparison": self.comparison.to_json()}
@@ -407,7 +433,11 @@ def evaluate(
     questions = questions_of(data)[:limit]
     tuned = _examine(model, data, questions, metric, max_new_tokens, device, on_progress)
     if baseline is None:
-        values = [metrics.METRICS[metric](a, q.expected) for a, q in zip(tuned[1], questions, strict=True)] if metric else []
+        values = (
+            [metrics.METRICS[metric](a, q.expected) for a, q in zip(tuned[1], questions, strict=True)]
+            if metric
+            else []
+        )
         return Evaluation(model, metric or "loss", tuned[0], metrics.score(values) if values else None)
     base = _examine(baseline, data, questions, metric, max_new_tokens, device, on_progress, like=model)
     if metric is None:
@@ -443,7 +473,9 @@ def _examine(
     answerer = load_answerer(starter.model_path(name), device=device, render=render)
     examples = [e for outcome in answerer.renderer.render(Reading(_all_of(data))) for e in outcome.examples]
     if not examples:
-        raise UserError("no row can be scored", where=str(data), next_step=f"tuition check {data} --model {name}")
+        raise UserError(
+            "no row can be scored", where=str(data), next_step=f"tuition check {data} --model {name}"
+        )
     choose_path(answerer.loaded, examples)
     text_bytes = learned_bytes(examples, answerer.renderer.tokens)
     held_out = held_out_loss(answerer.loaded, examples, text_bytes=text_bytes, packing=(None, 4096))
@@ -546,7 +578,11 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         command="tuition demo",
     )
     result = evaluate(
-        str(run.path), str(starter.HELDOUT), baseline=str(starter.BASE), metric="exact_match", max_new_tokens=32
+        str(run.path),
+        str(starter.HELDOUT),
+        baseline=str(starter.BASE),
+        metric="exact_match",
+        max_new_tokens=32,
     )
     return run, result
 
@@ -578,13 +614,6 @@ def doctor() -> dict[str, Any]:
     from tuition.machine import examine
 
     return examine()
-
-
-def interrupted() -> type[BaseException]:
-    """The exception that an interrupted run ends with."""
-    from tuition.train.loop import Interrupted
-
-    return Interrupted
 
 
 def schema() -> dict[str, Any]:

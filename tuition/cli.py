@@ -8,14 +8,13 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import typer
 
-from tuition.errors import UserError
+from tuition.errors import Interrupted, UserError
 
 app = typer.Typer(
     name="tuition",
@@ -74,7 +73,9 @@ def _print_json(value: Any) -> None:
 # --- train ---
 
 
-def _train(recipe: str | None, resume: bool, dry_run: bool, as_json: bool, set_: list[str], **flags: Any) -> None:
+def _train(
+    recipe: str | None, resume: bool, dry_run: bool, as_json: bool, set_: list[str], **flags: Any
+) -> None:
     from tuition import api
     from tuition.screen import Terminal
     from tuition.training import command_line
@@ -90,9 +91,8 @@ def _train(recipe: str | None, resume: bool, dry_run: bool, as_json: bool, set_:
         return
     try:
         run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
-    except api.interrupted() as stop:
-        folder = stop.folder
-        _complain(f"interrupted; nothing is lost. Go on with: tuition train {folder} --resume")
+    except Interrupted as stop:
+        _complain(f"interrupted; nothing is lost. Go on with: tuition train {stop.folder} --resume")
         sys.exit(130)
     _print_end(run.path, as_json)
 
@@ -121,7 +121,9 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UserError(f"'{pair}' is not key=value", where="--set", next_step="Write --set learning_rate=2e-4")
+            raise UserError(
+                f"'{pair}' is not key=value", where="--set", next_step="Write --set learning_rate=2e-4"
+            )
         settings[key.strip()] = yaml.safe_load(value)
     return settings
 
@@ -130,23 +132,24 @@ def _recipe_options() -> list[inspect.Parameter]:
     """A flag for every key of the recipe, its help the sentence under the field."""
     from tuition.recipe import Recipe
 
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=[] if name in ("data", "val_data") else None,
-            annotation=Annotated[
-                list[str] if name in ("data", "val_data") else Optional[str],  # noqa: UP045  Typer reads this form
-                typer.Option(
-                    "--" + name.replace("_", "-"),
-                    help=_help_of(field),
-                    metavar=_metavar(field.annotation),
-                    show_default=False,
-                ),
-            ],
-        )
-        for name, field in Recipe.model_fields.items()
-    ]
+    return [_recipe_option(name, field) for name, field in Recipe.model_fields.items()]
+
+
+def _recipe_option(name: str, field: Any) -> inspect.Parameter:
+    several = field.annotation == tuple[str, ...]
+    kind: Any = list[str] if several else Optional[str]  # noqa: UP045  Typer reads this form
+    option = typer.Option(
+        "--" + name.replace("_", "-"),
+        help=_help_of(field),
+        metavar=_metavar(field.annotation),
+        show_default=False,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=[] if several else None,
+        annotation=Annotated[kind, option],
+    )
 
 
 def _help_of(field: Any) -> str:
@@ -191,7 +194,9 @@ def _add_train() -> None:
 
 @app.command()
 def demo(
-    output_dir: Annotated[str, typer.Option(help="The run folder; auto: the first free outputs/demo.")] = "auto",
+    output_dir: Annotated[
+        str, typer.Option(help="The run folder; auto: the first free outputs/demo.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """The whole journey on the embedded starter: check, train, before and after, report."""
@@ -214,14 +219,18 @@ def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -
 
     for path in api.init(folder):
         print(f"wrote {path}")
-    print(f"next: cd {folder} && tuition train recipe.yaml" if folder != "." else "next: tuition train recipe.yaml")
+    print(
+        f"next: cd {folder} && tuition train recipe.yaml"
+        if folder != "."
+        else "next: tuition train recipe.yaml"
+    )
 
 
 @app.command()
 def check(
     data: Data,
     model: Annotated[Optional[str], typer.Option(help="Also check what only its tokenizer shows.")] = None,  # noqa: UP045
-    max_length: Annotated[Optional[int], typer.Option(help="With --model: longest example, in tokens.")] = None,  # noqa: UP045
+    max_length: Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
     quarantine: Annotated[Optional[str], typer.Option(help="Write rejected rows with reasons here.")] = None,  # noqa: UP045
@@ -232,7 +241,9 @@ def check(
     from tuition import api
     from tuition.screen import show_check
 
-    checked = api.check(data, model=model, max_length=max_length or "auto", chat_template=chat_template, train_on=train_on)
+    checked = api.check(
+        data, model=model, max_length=max_length or "auto", chat_template=chat_template, train_on=train_on
+    )
     set_aside = api.quarantine(checked, quarantine) if quarantine else None
     if as_json:
         _print_json(checked.ledger.summary())
@@ -249,15 +260,20 @@ def check(
 @app.command()
 def preview(
     data: Data,
-    model: Annotated[str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)
+    ],
     limit: Annotated[int, typer.Option(min=1, help="Show this many examples in the terminal.")] = 3,
-    html: Annotated[Optional[str], typer.Option(help="Write all examples as one page that opens offline.")] = None,  # noqa: UP045
+    html: Annotated[
+        str | None, typer.Option(help="Write all examples as one page that opens offline.")
+    ] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
     as_json: Json = False,
 ) -> None:
     """Show the tokens of each example with the learned ones coloured; --json prints every example."""
     from tuition import api
+    from tuition.render.preview import preview_json
     from tuition.screen import show_example
 
     settings = {"chat_template": chat_template, "train_on": train_on}
@@ -267,7 +283,7 @@ def preview(
         return
     for example, tokens in api.preview(data, model, limit=None if as_json else limit, **settings):
         if as_json:
-            _print_json(api.preview_json(example, tokens))
+            _print_json(preview_json(example, tokens))
         else:
             show_example(example, tokens)
 
@@ -276,10 +292,14 @@ def preview(
 def evaluate(
     model: ModelName,
     data: Annotated[list[str], typer.Option(help="Rows with the answers expected.", show_default=False)],
-    baseline: Annotated[Optional[str], typer.Option(help="A model to compare with, on the same prompts.")] = None,  # noqa: UP045
-    metric: Annotated[str, typer.Option(help="How answers are scored; loss scores no answers.")] = "exact_match",
+    baseline: Annotated[
+        str | None, typer.Option(help="A model to compare with, on the same prompts.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="How answers are scored; loss scores no answers.")
+    ] = "exact_match",
     max_new_tokens: Tokens = 256,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Answer only the first so many prompts.")] = None,  # noqa: UP045
+    limit: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many prompts.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -324,7 +344,9 @@ def generate(
         return
     given = api.answer(api.load(model, device=device), str(prompt), max_new_tokens=max_new_tokens)
     if as_json:
-        _print_json({"prompt": prompt, "answer": given.text, "tokens": given.tokens, "stopped": given.stopped})
+        _print_json(
+            {"prompt": prompt, "answer": given.text, "tokens": given.tokens, "stopped": given.stopped}
+        )
     else:
         print(given.text)
 
@@ -344,7 +366,9 @@ def chat(
     interactive = sys.stdin.isatty()
     while line := _read_line("you: " if interactive else ""):
         question = [*history, {"role": "user", "content": line}]
-        given = api.answer(answerer, question if answerer.renderer.template else line, max_new_tokens=max_new_tokens)
+        given = api.answer(
+            answerer, question if answerer.renderer.template else line, max_new_tokens=max_new_tokens
+        )
         print(f"{'model: ' if interactive else ''}{given.text}")
         history = [*question, {"role": "assistant", "content": given.text}]
 
@@ -360,7 +384,9 @@ def _read_line(prompt: str) -> str:
 def export(
     model: ModelName,
     to: Annotated[str, typer.Option(help="The folder to write; it must not exist.", show_default=False)],
-    format: Annotated[str, typer.Option(help="hf: a plain transformers folder, LoRA merged; adapter: peft's.")] = "hf",
+    format: Annotated[
+        str, typer.Option(help="hf: a plain transformers folder, LoRA merged; adapter: peft's.")
+    ] = "hf",
     dtype: Annotated[str, typer.Option(help="float32 (as trained) or bfloat16.")] = "float32",
     as_json: Json = False,
 ) -> None:
@@ -398,7 +424,9 @@ def schema() -> None:
 
 
 @app.command()
-def explain(code: Annotated[str, typer.Argument(help="A finding's code, such as D004.")], as_json: Json = False) -> None:
+def explain(
+    code: Annotated[str, typer.Argument(help="A finding's code, such as D004.")], as_json: Json = False
+) -> None:
     """What a finding means, why it matters and how to mend it."""
     from tuition import api
 
@@ -406,12 +434,16 @@ def explain(code: Annotated[str, typer.Argument(help="A finding's code, such as 
     if as_json:
         _print_json(entry)
         return
-    print(f"{entry['code']}: {entry['title']} ({entry['severity']})\n\n{entry['explanation']}\n\n{entry['mend']}")
+    print(
+        f"{entry['code']}: {entry['title']} ({entry['severity']})\n\n{entry['explanation']}\n\n{entry['mend']}"
+    )
 
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         from tuition import __version__
@@ -420,5 +452,4 @@ def _version(
         raise typer.Exit
 
 
-_COMMANDS: Callable[[], None] = _add_train
-_COMMANDS()
+_add_train()

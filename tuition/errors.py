@@ -31,6 +31,12 @@ class UserError(Exception):
         return f"{place}{self.what}. {self.next_step}"
 
 
+class Interrupted(Exception):
+    """The user asked to stop; a complete checkpoint of the last whole step was written to `folder`."""
+
+    folder: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a row came from.

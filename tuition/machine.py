@@ -45,7 +45,12 @@ def examine() -> dict[str, Any]:
 
     device = choose_device("auto")
     checks = [_python(), *_packages(), _device(device, torch), _disk(), _tools()]
-    return {"ok": all(c["ok"] for c in checks), "checks": checks, "hardware": hardware(str(device)), "versions": versions()}
+    return {
+        "ok": all(c["ok"] for c in checks),
+        "checks": checks,
+        "hardware": hardware(str(device)),
+        "versions": versions(),
+    }
 
 
 def _check(name: str, found: str, ok: bool = True, fix: str = "") -> dict[str, Any]:
@@ -53,7 +58,9 @@ def _check(name: str, found: str, ok: bool = True, fix: str = "") -> dict[str, A
 
 
 def _python() -> dict[str, Any]:
-    return _check("python", platform.python_version(), sys.version_info >= (3, 11), "Use Python 3.11 or newer")
+    return _check(
+        "python", platform.python_version(), sys.version_info >= (3, 11), "Use Python 3.11 or newer"
+    )
 
 
 def _packages() -> list[dict[str, Any]]:
@@ -68,10 +75,19 @@ def _packages() -> list[dict[str, Any]]:
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
-            checks.append(_check(requirement.name, "missing", False, f"pip install '{requirement.name}{requirement.specifier}'"))
+            checks.append(
+                _check(
+                    requirement.name,
+                    "missing",
+                    False,
+                    f"pip install '{requirement.name}{requirement.specifier}'",
+                )
+            )
             continue
         ok = requirement.specifier.contains(found, prereleases=True)
-        checks.append(_check(requirement.name, found, ok, f"pip install '{requirement.name}{requirement.specifier}'"))
+        checks.append(
+            _check(requirement.name, found, ok, f"pip install '{requirement.name}{requirement.specifier}'")
+        )
     return checks
 
 
@@ -80,12 +96,19 @@ def _device(device: Any, torch: Any) -> dict[str, Any]:
         return _check("device", f"{device.type}, {torch.get_num_threads()} threads")
     free, total = torch.cuda.mem_get_info()
     bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-    return _check("device", f"{torch.cuda.get_device_name()}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free, {bf16}")
+    return _check(
+        "device", f"{torch.cuda.get_device_name()}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free, {bf16}"
+    )
 
 
 def _disk() -> dict[str, Any]:
     free = shutil.disk_usage(Path.cwd()).free
-    return _check("disk", f"{free / 1e9:.0f} GB free here", free > _DISK_WANTED_BYTES, "Free some space: checkpoints need it")
+    return _check(
+        "disk",
+        f"{free / 1e9:.0f} GB free here",
+        free > _DISK_WANTED_BYTES,
+        "Free some space: checkpoints need it",
+    )
 
 
 def _tools() -> dict[str, Any]:

@@ -44,7 +44,9 @@ class ModelSettings(Section):
 class DataSettings(Section):
     """What is learned from."""
 
-    data: tuple[str, ...] = Field(min_length=1, description="Files, folders, globs or hub names to learn from.")
+    data: tuple[str, ...] = Field(
+        min_length=1, description="Files, folders, globs or hub names to learn from."
+    )
     val_data: tuple[str, ...] = Field((), description="Files to validate on, instead of a share of the data.")
     val_split: float = Field(
         0.05, ge=0, lt=1, description="Share of the rows held out for validation, by group or by prompt."
@@ -58,7 +60,11 @@ class DataSettings(Section):
     @field_validator("data", "val_data", mode="before")
     @classmethod
     def _paths_are_names(cls, value: Any) -> Any:
-        return tuple(str(v) if isinstance(v, Path) else v for v in value) if isinstance(value, list | tuple) else value
+        return (
+            tuple(str(v) if isinstance(v, Path) else v for v in value)
+            if isinstance(value, list | tuple)
+            else value
+        )
 
 
 class RenderSettings(Section):
@@ -92,7 +98,9 @@ class RenderSettings(Section):
 class BatchSettings(Section):
     """Which examples make an update, and for how long."""
 
-    epochs: float = Field(3.0, gt=0, description="Passes over the training rows; ignored when max_steps is set.")
+    epochs: float = Field(
+        3.0, gt=0, description="Passes over the training rows; ignored when max_steps is set."
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after this many updates.")
     batch_size: int = Field(16, ge=1, description="Examples in one update, over all ranks.")
     micro_batch_size: int | None = Field(
@@ -120,11 +128,15 @@ class OptimizerSettings(Section):
     warmup_steps: float = Field(
         0.05, ge=0, description="Updates of linear warm-up; below 1 it is a share of all updates."
     )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices; norms and biases are spared.")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Decoupled decay of matrices; norms and biases are spared."
+    )
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's memory of the gradient.")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's memory of the squared gradient.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's guard against division by nothing.")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 switches it off.")
+    max_grad_norm: float = Field(
+        1.0, ge=0, description="Gradients are scaled down to this norm; 0 switches it off."
+    )
 
     @field_validator("learning_rate")
     @classmethod
@@ -155,7 +167,8 @@ class RunSettings(Section):
     eval_every_steps: int | Auto = Field("auto", description="Updates between validations; auto: ten a run.")
     log_every_steps: int = Field(1, ge=1, description="Updates between lines in metrics.jsonl.")
     keep: Literal["best", "last"] = Field(
-        "best", description="Which checkpoint becomes the model: the one with the lowest held-out loss, or the last."
+        "best",
+        description="Which checkpoint becomes the model: the one with the lowest held-out loss, or the last.",
     )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
@@ -173,7 +186,13 @@ S = TypeVar("S", bound=Section)
 
 
 class Recipe(
-    RunSettings, AdapterSettings, OptimizerSettings, BatchSettings, RenderSettings, DataSettings, ModelSettings
+    RunSettings,
+    AdapterSettings,
+    OptimizerSettings,
+    BatchSettings,
+    RenderSettings,
+    DataSettings,
+    ModelSettings,
 ):
     """All settings of a run: the sections side by side, flat in the file."""
 
@@ -276,13 +295,19 @@ def read_settings(path: Path) -> dict[str, Any]:
             "no such recipe", where=str(path), next_step="`tuition init` writes one to start from"
         ) from None
     except IsADirectoryError:
-        raise UserError("is a folder, not a recipe", where=str(path), next_step="Name the .yaml file") from None
+        raise UserError(
+            "is a folder, not a recipe", where=str(path), next_step="Name the .yaml file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"cannot be read as YAML ({reason})", where=str(path), next_step="Mend that line") from None
+        raise UserError(
+            f"cannot be read as YAML ({reason})", where=str(path), next_step="Mend that line"
+        ) from None
     if not isinstance(settings, dict):
         raise UserError(
-            "holds no settings", where=str(path), next_step="Write lines such as `model: PATH` and `data: FILE`"
+            "holds no settings",
+            where=str(path),
+            next_step="Write lines such as `model: PATH` and `data: FILE`",
         )
     return {str(key): value for key, value in settings.items()}
 

@@ -110,9 +110,14 @@ class Terminal(Watcher):
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=report.step, figures=figures)
-        elif report.step in (1, self._steps) or time.monotonic() - self._last_line > _SECONDS_BETWEEN_PLAIN_LINES:
+        elif (
+            report.step in (1, self._steps)
+            or time.monotonic() - self._last_line > _SECONDS_BETWEEN_PLAIN_LINES
+        ):
             self._last_line = time.monotonic()
-            self.console.print(f"step {report.step}/{self._steps}  {figures}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"step {report.step}/{self._steps}  {figures}", highlight=False, soft_wrap=True
+            )
 
     def evaluation(self, report: EvalReport) -> None:
         self._held_out = f"  held-out {report.eval_loss:.4f}"
@@ -152,7 +157,9 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
     for count, finding in findings:
         times = f"{count:,}×" if count > 1 else ""
-        line = Text.assemble((f"{finding.code} ", styles[finding.severity]), (f"{times} ", "dim"), str(finding))
+        line = Text.assemble(
+            (f"{finding.code} ", styles[finding.severity]), (f"{times} ", "dim"), str(finding)
+        )
         console.print(line, soft_wrap=True)
 
 
@@ -201,7 +208,11 @@ def show_check(checked: Any) -> None:
         console.print(f"{escape(source)}: [bold]{escape(shape)}[/bold]")
     show_findings(console, first_of_each(ledger.findings, ledger.counts_by_code()))
     summary = ledger.summary()
-    tokens = f", {summary['tokens']:,} tokens, {summary['supervised_tokens']:,} learned" if summary["tokens"] else ""
+    tokens = (
+        f", {summary['tokens']:,} tokens, {summary['supervised_tokens']:,} learned"
+        if summary["tokens"]
+        else ""
+    )
     console.print(
         f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{tokens}",
         highlight=False,
@@ -226,7 +237,9 @@ def show_example(example: Any, tokens: Any) -> None:
 
     console = Console()
     share = example.learned_tokens / len(example)
-    console.rule(f"{example.origin}  {len(example):,} tokens, {example.learned_tokens:,} learned ({share:.0%})")
+    console.rule(
+        f"{example.origin}  {len(example):,} tokens, {example.learned_tokens:,} learned ({share:.0%})"
+    )
     console.print(highlighted(token_texts(example, tokens)), soft_wrap=True)
 
 
@@ -238,7 +251,9 @@ def show_evaluation(result: Any) -> None:
     console = Console()
     console.print(_held_out_line(result.model, result.held_out), highlight=False, soft_wrap=True)
     if result.score is not None:
-        console.print(f"{result.metric} {_score(result.score)} on {result.score.count:,} prompts", highlight=False)
+        console.print(
+            f"{result.metric} {_score(result.score)} on {result.score.count:,} prompts", highlight=False
+        )
 
 
 def show_comparison(result: Any) -> None:
@@ -249,7 +264,12 @@ def show_comparison(result: Any) -> None:
     for column in ("question", "expected", "base", "tuned"):
         table.add_column(column, overflow="fold")
     for answer in [*comparison.losses[:4], *comparison.wins[:8]]:
-        table.add_row(*(Text(printable(shorten(t))) for t in (answer.prompt, answer.expected, answer.base, answer.tuned)))
+        table.add_row(
+            *(
+                Text(printable(shorten(t)))
+                for t in (answer.prompt, answer.expected, answer.base, answer.tuned)
+            )
+        )
     console.print(table)
     console.print(f"{comparison.metric}, base:  {_score(comparison.base)}", highlight=False)
     console.print(f"{comparison.metric}, tuned: {_score(comparison.tuned)}", highlight=False)
@@ -268,7 +288,11 @@ def show_doctor(examined: dict[str, Any]) -> None:
     for entry in examined["checks"]:
         mark = "[green]ok[/green]  " if entry["ok"] else "[red]mend[/red]"
         fix = f"  {entry['fix']}" if entry["fix"] else ""
-        console.print(f"{mark} {entry['name']:16} {escape(entry['found'])}{escape(fix)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{mark} {entry['name']:16} {escape(entry['found'])}{escape(fix)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 class Counter:

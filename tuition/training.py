@@ -20,7 +20,7 @@ from tuition import files
 from tuition.batch import Plan, make_packs, make_plan
 from tuition.conversation import Conversation
 from tuition.data import content_sha256, find_sources
-from tuition.errors import UserError
+from tuition.errors import Interrupted, UserError
 from tuition.machine import hardware, versions
 from tuition.recipe import (
     AdapterSettings,
@@ -50,7 +50,9 @@ class Training:
         command: what was typed, for run.json.
     """
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, *, resume: bool, watcher: Watcher, command: str) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, *, resume: bool, watcher: Watcher, command: str
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.resume = resume
@@ -72,8 +74,6 @@ class Training:
         Raises:
             Interrupted: a complete checkpoint was written.
         """
-        from tuition.train.loop import Interrupted
-
         self._begin()
         status = "failed"
         try:
@@ -208,7 +208,10 @@ class Training:
         seconds = seconds / self.trial.tokens_per_second if corpus.examples else 0.0
         share = facts["learned_tokens"] / facts["tokens"]
         lines = [
-            ("model", f"{recipe.model}  {self.parameters:,} parameters, {self.trainable:,} learn ({recipe.method})"),
+            (
+                "model",
+                f"{recipe.model}  {self.parameters:,} parameters, {self.trainable:,} learn ({recipe.method})",
+            ),
             ("template", self.template.provenance if self.template else "none: plain text"),
             *((("data", f"{source}  {shape}") for source, shape in corpus.shapes.items())),
             (
@@ -221,7 +224,10 @@ class Training:
                 f"{len(corpus.train):,} to learn from, {len(corpus.validation):,} held out; "
                 f"longest {facts['longest_tokens']:,} of {int(recipe.max_length):,} tokens",
             ),
-            ("tokens", f"{facts['tokens']:,}, of which {facts['learned_tokens']:,} are learned ({share:.0%})"),
+            (
+                "tokens",
+                f"{facts['tokens']:,}, of which {facts['learned_tokens']:,} are learned ({share:.0%})",
+            ),
             (
                 "plan",
                 f"{self.plan.steps:,} updates of {recipe.batch_size} examples ({self.plan.epochs:.3g} epochs), "
@@ -346,7 +352,9 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.progress = self._restore() if self.resume else Progress()
         journal = Journal(self.folder.metrics, last_step=self.progress.step if self.resume else -1)
-        pacing = loop.Pacing(int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps)
+        pacing = loop.Pacing(
+            int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps
+        )
         if not self.resume:
             self._write_samples("base")
             if self.corpus.validation:
@@ -396,7 +404,11 @@ class Training:
         from tuition.train.checkpoint import save_checkpoint
 
         save_checkpoint(
-            self.folder.checkpoints, self.model, self.learner.optimizer, progress, fingerprint=self.fingerprint
+            self.folder.checkpoints,
+            self.model,
+            self.learner.optimizer,
+            progress,
+            fingerprint=self.fingerprint,
         )
 
     def _keep_model(self) -> None:
@@ -438,7 +450,12 @@ class Training:
         for question, answer in zip(questions, answers, strict=True):
             origin = question.conversation.origin
             row = before.get((origin.file, origin.line), {"base": None, "tuned": None})
-            place = {"prompt": question.prompt, "expected": question.expected, "file": origin.file, "line": origin.line}
+            place = {
+                "prompt": question.prompt,
+                "expected": question.expected,
+                "file": origin.file,
+                "line": origin.line,
+            }
             rows.append({**row, **place, which: answer.text})
         files.write_jsonl(self.folder.samples, rows)
 

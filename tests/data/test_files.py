@@ -38,6 +38,7 @@ LINES = "".join(json.dumps(row) + "\n" for row in PAIRS)
         ("a.ndjson", LINES.replace("\n", "\r\n"), [1, 2, 3]),
         ("a.jsonl", "\n" + LINES.replace("\n", "\n\n"), [2, 4, 6]),
         ("a.json", json.dumps(PAIRS), [1, 2, 3]),  # all on one line: by position
+        ("a.json", json.dumps(PAIRS) + "\n", [1, 2, 3]),
         ("a.json", json.dumps(PAIRS, indent=2), [2, 6, 10]),
         ("a.json", "[\n" + ",\n".join(json.dumps(row) for row in PAIRS) + "\n]\n", [2, 3, 4]),
         ("a.csv", "prompt,completion\np0,c0\np1,c1\np2,c2\n", [2, 3, 4]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tuition.data.formats import FORMATS
 from tuition.errors import UserError
 
 fearless = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -29,42 +31,15 @@ def read_all(reading: Reading) -> Reading:
     ledger = reading.ledger
     ledger.check_balance()
     assert ledger.rows_in == ledger.kept + len(ledger.rejected)
-    assert sum(ledger.counts_by_code().values()) == len(ledger.findings)
+    assert sum(ledger.counts_by_code().values()) >= len(ledger.findings) >= len(ledger.counts_by_code())
     json.dumps(ledger.summary()), json.dumps(list(ledger.to_rows()))
     return reading
 
 
-fragments = st.sampled_from(
-    [
-        b'{"prompt": "a", "completion": "b"}',
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b'"',
-        b"\\",
-        b",",
-        b":",
-        b"\n",
-        b"\r",
-        b"\t",
-    ]
-    + [
-        b"\xef\xbb\xbf",
-        b"\x00",
-        b"\xff",
-        b"\xc3",
-        b"prompt,completion",
-        b'""',
-        b"null",
-        b"NaN",
-        b"1e999",
-        b"\\ud800",
-    ]
-)
-file_bytes = st.one_of(
-    st.binary(max_size=200), st.lists(st.one_of(fragments, st.binary(max_size=4))).map(b"".join)
-)
+FRAGMENTS = rb'{ } [ ] " \ , : "" null NaN 1e999 \ud800 "prompt" prompt,completion'.split()
+RAW = [b"\n", b"\r", b"\t", b" ", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf"]
+fragments = st.sampled_from([b'{"prompt": "a", "completion": "b"}', *FRAGMENTS, *RAW])
+file_bytes = st.binary(max_size=200) | st.lists(fragments | st.binary(max_size=4)).map(b"".join)
 
 
 @fearless
@@ -77,7 +52,7 @@ file_bytes = st.one_of(
 @example(content=b'["')
 def test_arbitrary_bytes_never_raise(tmp_path: Path, name: str, content: bytes) -> None:
     file = tmp_path / name
-    file.write_bytes(content)
+    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     reading = read_all(Reading([str(file)]))
     assert reading.ledger.rows_in or reading.ledger.findings
 
@@ -110,20 +85,18 @@ turn = st.dictionaries(
 call = st.fixed_dictionaries(
     {"role": st.just("assistant"), "tool_calls": st.lists(st.fixed_dictionaries({"function": json_values}))}
 )
+fields = st.dictionaries(st.sampled_from(field_names), json_values)
 shaped = st.sampled_from(list(FORMATS.values())).flatmap(
-    lambda shape: st.fixed_dictionaries(
-        {key: json_values | st.text() | st.lists(turn | call, max_size=3) for key in shape.needs},
-        optional=dict.fromkeys(field_names, json_values),
+    lambda shape: st.builds(
+        lambda needed, others: {**others, **needed},
+        st.fixed_dictionaries(dict.fromkeys(shape.needs, json_values | st.lists(turn | call, max_size=3))),
+        fields,
     )
 )
 
 
-@settings(fearless, max_examples=400)
-@given(
-    rows=st.lists(
-        shaped | st.dictionaries(st.sampled_from(field_names), json_values) | json_values, max_size=4
-    )
-)
+@settings(fearless, max_examples=150)
+@given(rows=st.lists(shaped | fields | json_values, max_size=4))
 def test_rows_of_any_content_never_raise(rows: list[Any]) -> None:
     read_all(Reading(rows=rows))
 
@@ -144,7 +117,7 @@ def oasst(parts: int) -> bytes:
         ("deep.jsonl", b"[" * 1_000_000),
         ("deep.json", b'{"messages": ' * 200_000),
         ("quotes.json", b'["' * 300_000),
-        ("quotes.csv", b'prompt,completion\n"' * 50_000),
+        ("quotes.csv", b'prompt,completion\n"' * 20_000),
         ("escapes.jsonl", b'{"a": "' + b"\\" * 1_000_000),
         ("digits.jsonl", b'{"prompt": ' + b"9" * 1_000_000 + b"}"),
         ("keys.jsonl", b"".join(b'{"k%d": 1}\n' % n for n in range(2000))),
@@ -178,8 +151,6 @@ def test_python_rows_that_hold_themselves_are_refused_or_read() -> None:
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "a.txt", ".", "/dev/null", "fifo.jsonl"])
 def test_what_is_no_data_file_is_a_user_error(tmp_path: Path, name: str) -> None:
-    import os
-
     (tmp_path / "a.txt").write_text("x")
     os.mkfifo(tmp_path / "fifo.jsonl")
     with pytest.raises(UserError):

@@ -54,7 +54,7 @@ def test_the_share_is_met_and_the_seed_counts() -> None:
 
 def test_the_sides_never_change_between_versions() -> None:
     sides = "".join(side_of(ask(f"q{n}"), val_split=0.5, seed=7)[0] for n in range(24))
-    assert sides == "PINNED"
+    assert sides == "vtvvvvtttvvtttvvttvvvvtt"
 
 
 def test_what_is_asked_is_the_system_text_and_the_first_question() -> None:

@@ -10,18 +10,10 @@ import yaml
 
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, compare
-from tuition.evaluate.report import (
-    Axis,
-    axis_over,
-    duration,
-    moment,
-    share,
-    short,
-    smoothed,
-    thinned,
-    visible,
-    write_report,
-)
+from tuition.evaluate.report import write_report
+from tuition.evaluate.report.axes import Axis, axis_over
+from tuition.evaluate.report.charts import smoothed, thinned
+from tuition.evaluate.report.words import duration, moment, share, short, visible
 
 ATTACK = "<img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "img", "link", "input"}

@@ -32,14 +32,16 @@ def final_answer(conversation: Conversation) -> int:
 
 def something_to_learn(conversation: Conversation) -> Iterator[Finding]:
     """D004 no assistant turn; D009 the row's weight, or those of all answers, are 0."""
-    messages = conversation.messages
-    if any(m.weight or (m.weight is None and m.role == "assistant") for m in messages):
-        if conversation.weight == 0:
-            yield finding("D009", conversation.origin, "the row has weight 0")
-    elif final_answer(conversation) >= 0:
+    if conversation.weight == 0:
+        yield finding("D009", conversation.origin, "the row has weight 0")
+        return
+    for message in conversation.messages:
+        if message.weight or (message.weight is None and message.role == "assistant"):
+            return
+    if final_answer(conversation) >= 0:
         yield finding("D009", conversation.origin, "every answer has weight 0")
     else:
-        roles = ", ".join(message.role for message in messages[:8])
+        roles = ", ".join(message.role for message in conversation.messages[:8])
         yield finding("D004", conversation.origin, f"no assistant turn; the roles are {roles}")
 
 
@@ -123,7 +125,7 @@ def _call_findings(
 ) -> Iterator[Finding]:
     name = function["name"]
     if name not in declared:
-        among = f"; declared: {', '.join(map(str, sorted(map(str, declared))[:8]))}" if declared else ""
+        among = f"; declared: {', '.join(sorted(map(quote, declared))[:8])}" if declared else ""
         yield finding(
             "D025", origin, f"turn {position} calls {quote(name)}, which the row does not declare{among}"
         )
@@ -137,10 +139,10 @@ def _call_findings(
 # --- the text itself ---
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffd]")
+_HARMLESS = bytes([9, 10, 13, *range(32, 127)])
 _MARKER = re.compile(
-    r"<\|[a-zA-Z][\w ]{1,30}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜\n]{1,30}｜>"
+    r"<\|[a-zA-Z][\w ]{1,30}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<｜[^｜\n]{1,30}｜>"
 )
-_MARKER_ENDS = ("|>", "s>", "INST]", "YS>>", "_turn>", "｜>")
 _PLACEHOLDERS = (
     "nan",
     "null",
@@ -210,7 +212,11 @@ def _is_encodable(text: str) -> bool:
 def control_characters(conversation: Conversation) -> Iterator[Finding]:
     """D031."""
     for position, message in enumerate(conversation.messages, 1):
-        if found := _CONTROL.search(message.content):
+        text = message.content
+        # bytes.translate takes a fifth of the pattern's time, and nearly no text has such a character
+        if text.isascii() and not text.encode("ascii").translate(None, _HARMLESS):
+            continue
+        if found := _CONTROL.search(text):
             shown = f"U+{ord(found[0]):04X} at character {found.start() + 1}"
             yield finding("D031", conversation.origin, f"turn {position} holds {shown}")
 
@@ -218,10 +224,16 @@ def control_characters(conversation: Conversation) -> Iterator[Finding]:
 def chat_markers(conversation: Conversation) -> Iterator[Finding]:
     """D036."""
     for position, message in enumerate(conversation.messages, 1):
-        text = message.content
-        # plain searches first: they are faster than the pattern, and nearly no text has a marker
-        if any(end in text for end in _MARKER_ENDS) and (found := _MARKER.search(text)):
-            yield finding("D036", conversation.origin, f"turn {position} holds {quote(found[0])}")
+        if found := _marker_in(message.content):
+            yield finding("D036", conversation.origin, f"turn {position} holds {quote(found)}")
+
+
+def _marker_in(text: str) -> str | None:
+    # plain searches first: they take a fifth of the pattern's time, and nearly no text has a marker
+    if "|>" in text or "s>" in text or "INST]" in text or "_turn>" in text or "｜>" in text:
+        found = _MARKER.search(text)
+        return found[0] if found else None
+    return None
 
 
 def useless_answers(conversation: Conversation) -> Iterator[Finding]:
@@ -243,12 +255,16 @@ def _uselessness(message: Message, asked: str) -> str | None:
     text = message.content
     if text == asked and text:
         return "D033"
-    head = text[:_SHORT].lstrip().lower()
+    head = text[:40].lstrip().lower()
     if len(head) < 20 and head.rstrip() in _PLACEHOLDERS:
         return "D032"
-    if head.startswith(_PAGE_STARTS) or (len(text) < _SHORT and any(words in head for words in _FAILURES)):
+    if head.startswith(_PAGE_STARTS) or (len(text) < _SHORT and _reports_failure(text.lower())):
         return "D034"
     return "D035" if head.startswith(_REFUSALS) else None
+
+
+def _reports_failure(text: str) -> bool:
+    return any(words in text for words in _FAILURES)
 
 
 CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {

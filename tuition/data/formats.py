@@ -16,7 +16,7 @@ from tuition.conversation import Conversation, Message
 from tuition.data import exports
 from tuition.data.catalogue import finding, quote, refused
 from tuition.data.messages import read_list, read_messages, read_text, read_tools
-from tuition.data.rowfields import SYSTEM_KEYS, conversation, system_turn
+from tuition.data.rowfields import ROW_KEYS, SYSTEM_KEYS, conversation, system_turn
 from tuition.errors import Finding, Origin
 
 Fields = Mapping[str, Any]
@@ -35,7 +35,7 @@ class Format:
         needs: the keys without which a row does not have this shape.
         matches: whether a row that has these keys has this shape, judged by its values.
         convert: the conversations of a row; raises RowError if it cannot be read.
-        reads: the fields that are read, beside those every shape may have (`ROW_KEYS`).
+        reads: the fields that are read, those every shape may have (`ROW_KEYS`) among them.
     """
 
     describe: str
@@ -47,16 +47,16 @@ class Format:
 
 def detect(row: Fields) -> Format | None:
     """The first shape that the row has, or None."""
-    for shape in _candidates(tuple(row)):
+    for shape in _candidates(_NEEDED.intersection(row)):
         if shape.matches(row):
             return shape
     return None
 
 
 @lru_cache(maxsize=1024)  # the rows of a file have few different sets of keys
-def _candidates(keys: tuple[str, ...]) -> tuple[Format, ...]:
+def _candidates(keys: frozenset[str]) -> tuple[Format, ...]:
     """The shapes whose keys are all there, in order of precedence."""
-    return tuple(shape for shape in FORMATS.values() if shape.needs <= set(keys))
+    return tuple(shape for shape in FORMATS.values() if shape.needs <= keys)
 
 
 def no_shape(row: Fields, origin: Origin) -> Finding:
@@ -73,8 +73,7 @@ def no_shape(row: Fields, origin: Origin) -> Finding:
 @lru_cache(maxsize=1024)
 def _nearest_shape(keys: tuple[str, ...]) -> str:
     """The shape that shares most keys with a row, where similar spellings count as well."""
-    known = sorted(set().union(*(shape.needs for shape in FORMATS.values())))
-    alike = {key: difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.7) for key in keys}
+    alike = {key: difflib.get_close_matches(key.lower(), sorted(_NEEDED), n=1, cutoff=0.7) for key in keys}
     meant = {near[0] for near in alike.values() if near}
     nearest = max(FORMATS.values(), key=lambda shape: len(shape.needs & meant) / len(shape.needs))
     if not nearest.needs & meant:
@@ -203,7 +202,12 @@ def _refuse_labelled(row: Fields, origin: Origin) -> list[Conversation]:
 
 def _any_of(*keys: str) -> Matches:
     """Whether one of the fields is filled: Arrow gives every row the keys of all rows, and null."""
-    return lambda row: any(row[key] is not None for key in keys)
+    first, *others = keys
+
+    def matches(row: Fields) -> bool:
+        return row[first] is not None or any(row[key] is not None for key in others)
+
+    return matches
 
 
 def _shape(
@@ -211,7 +215,9 @@ def _shape(
 ) -> Format:
     """A shape by the keys that it needs, in words apart, and others that it reads."""
     keys = needs.split(" ")
-    return Format(describe, frozenset(keys), matches or _any_of(*keys), convert, frozenset({*keys, *also}))
+    return Format(
+        describe, frozenset(keys), matches or _any_of(*keys), convert, frozenset({*keys, *also, *ROW_KEYS})
+    )
 
 
 def _pair_shape(prompt: str, answer: str, note: str = "", *, extra: str | None = None) -> Format:
@@ -269,8 +275,11 @@ FORMATS: dict[str, Format] = {
     "text": _shape("text (no turns)", "text", _from_text),
 }
 
+_NEEDED = frozenset[str]().union(*(shape.needs for shape in FORMATS.values()))
+
 # Columns that hold what is asked or answered in some shape; where they are not used, people should know.
 CONTENT_KEYS = frozenset[str]().union(*(shape.reads for shape in FORMATS.values())) - {
+    *ROW_KEYS,
     *(
         "annotations",
         "data",

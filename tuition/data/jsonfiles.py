@@ -55,7 +55,7 @@ def read_array(stream: BinaryIO, source: str) -> Iterator[Row]:
     window = _Window(stream)
     window.skip_blank()
     window.position += 1  # the opening bracket, which decided for this layout
-    by_line = "\n" in window.text
+    by_line = "\n" in window.text.strip()
     rows = 0
     while window.skip_blank() not in ("]", ""):
         if window.text[window.position] == ",":

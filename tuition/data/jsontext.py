@@ -85,7 +85,7 @@ def parse(text: str, origin: Origin, *, code: str = "D054", what: str = "") -> A
     try:
         if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
             raise RecursionError
-        return _DECODER.decode(text)
+        return _decode(text)
     except json.JSONDecodeError as error:
         message, step = _explain(text, error)
         raise refused(code, origin, what + message, step) from None
@@ -110,6 +110,20 @@ def not_utf8(byte: int, position: int) -> str:
 
 def _refused(code: str, origin: Origin, message: str) -> Row:
     return Row(origin, None, finding(code, origin, message))
+
+
+_BLANKS = " \t\n\r"  # JSON's, which are fewer than Python's
+
+
+def _decode(text: str) -> Any:
+    """As `JSONDecoder.decode`, which spends a tenth of its time on two patterns for the blanks."""
+    begin = 0 if text[:1] == "{" else len(text) - len(text.lstrip(_BLANKS))
+    value, end = _DECODER.raw_decode(text, begin)
+    if text[end:].strip(_BLANKS):
+        raise json.JSONDecodeError(
+            "Extra data", text, end + len(text[end:]) - len(text[end:].lstrip(_BLANKS))
+        )
+    return value
 
 
 class _DuplicateKeyError(ValueError):

@@ -150,7 +150,8 @@ def _nearest_role(name: object) -> str:
 
 def _content(turn: Mapping[str, Any], has_calls: bool, position: int, origin: Origin) -> str:
     """The text of a turn: a string, null, or a list of text parts, which are joined as they stand."""
-    key = next((key for key in ("content", "value", "text") if key in turn), None)
+    keys = [key for key in ("content", "value", "text") if key in turn]
+    key = next((key for key in keys if turn[key] is not None), keys[0] if keys else None)
     if key is None and not has_calls:
         raise refused("D007", origin, f"turn {position} has no content; it has {_names(turn)}")
     content = turn.get(key) if key else None

@@ -13,7 +13,6 @@ from tuition.data.exports import joined_trees
 from tuition.data.formats import CONTENT_KEYS, FORMATS, Format, detect, no_shape
 from tuition.data.jsontext import MAX_DEPTH, Row, row_from_value
 from tuition.data.ledger import Ledger
-from tuition.data.rowfields import ROW_KEYS
 from tuition.data.sources import read_rows
 from tuition.errors import Finding, Origin
 
@@ -127,7 +126,7 @@ class _Pass:
 
     def _survives(self, conversation: Conversation, found: list[Finding], number: int) -> bool:
         """Note what was found; an error rejects the conversation, with the first one as the reason."""
-        errors = [complaint for complaint in found if complaint.severity == "error"]
+        errors = [complaint for complaint in found if complaint.severity == "error"] if found else []
         for complaint in found:
             if not errors or complaint is not errors[0]:
                 self.ledger.add(complaint)
@@ -140,23 +139,22 @@ class _Pass:
     def _note_row(self, value: Mapping[str, Any], origin: Origin, shape: Format) -> None:
         """The shape of the source, and columns that the shape has no place for, once for each file."""
         said = self.shapes.setdefault(origin.file, shape.describe)
-        if shape.describe not in said.split(" and "):
+        if said != shape.describe and shape.describe not in said.split(" and "):
             self.shapes[origin.file] = f"{said} and {shape.describe}"
         for check in ROW_CHECKS.values():
             for complaint in check(value, origin):
                 self.ledger.add(complaint)
-        unused = value.keys() - shape.reads - ROW_KEYS - self._unused_said.setdefault(origin.file, set())
-        if unused:
-            self._say_unused(value, origin, unused, shape)
+        if not value.keys() <= shape.reads:
+            self._say_unused(value, origin, shape)
 
-    def _say_unused(self, value: Mapping[str, Any], origin: Origin, unused: set[str], shape: Format) -> None:
+    def _say_unused(self, value: Mapping[str, Any], origin: Origin, shape: Format) -> None:
         """Name the columns that are not learned; louder for those that hold text in other shapes."""
-        said = self._unused_said[origin.file]
-        if (
-            len(said) > 1000 or shape is FORMATS["argilla"]
-        ):  # a column invented on every row must not fill the memory
+        said = self._unused_said.setdefault(origin.file, set())
+        unused = value.keys() - shape.reads - said
+        # a new column on every row must not fill the memory; Argilla's columns are named by its users
+        if not unused or len(said) > 1000 or shape is FORMATS["argilla"]:
             return
-        said |= unused
+        said |= {key for key in unused if len(str(key)) < 100}
         content = {key for key in unused & CONTENT_KEYS if value[key]}
         for code, keys in (("D043", content), ("D042", unused - content)):
             if keys:

@@ -16,7 +16,7 @@ import torch
 from tuition.conversation import Conversation, Message
 from tuition.errors import UserError
 from tuition.render import Renderer
-from tuition.train.model import attention_of, context_length, evaluating
+from tuition.train.model import attention_of, context_length, evaluating, ordinary_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def generate(
     """
     ids = [renderer.prompt_ids(messages, tools).tolist() for messages, tools in prompts]
     answers: dict[int, Generated] = {}
-    with evaluating(model), attention_of(model, "sdpa"):
+    with evaluating(model), attention_of(model, ordinary_attention(model)):
         for group in _same_length(ids, batch_size):
             batch = torch.tensor([ids[i] for i in group], device=model.device)
             room = _room(model, batch.shape[1], max_new_tokens)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +78,9 @@ def build_corpus(sources: Sources, renderer: Renderer, *, val_split: float, seed
     corpus.ledger.check_balance()
     if not corpus.train:
         raise UserError(
-            _nothing_left(corpus), where=", ".join(sources.train), next_step="`tuition check` shows every finding"
+            _nothing_left(corpus),
+            where=", ".join(sources.train),
+            next_step="`tuition check` shows every finding",
         )
     return corpus
 

@@ -161,7 +161,13 @@ class Renderer:
 
     def _render_chunk(self, chunk: Sequence[Conversation]) -> Iterator[Outcome]:
         drafts = [self._draft(conversation) for conversation in chunk]
-        texts = [text for draft in drafts if not draft.mark for turn in draft.turns for text in (turn.prompt, turn.full)]
+        texts = [
+            text
+            for draft in drafts
+            if not draft.mark
+            for turn in draft.turns
+            for text in (turn.prompt, turn.full)
+        ]
         encoded = iter(self.tokens.encode(texts))
         for draft in drafts:
             yield self._finish(draft, encoded)
@@ -234,10 +240,14 @@ class Renderer:
         spelled = self.tokens.control_tokens_in(texts)
         mark = cut_mark_for(texts)
         if mark is None:
-            draft.note("R008", "content holds every mark that could keep its control tokens apart from real ones")
+            draft.note(
+                "R008", "content holds every mark that could keep its control tokens apart from real ones"
+            )
             return value
         draft.mark = mark
-        draft.note("R007", f"content spells out {', '.join(spelled)}; it is learned as text, never as the token")
+        draft.note(
+            "R007", f"content spells out {', '.join(spelled)}; it is learned as text, never as the token"
+        )
         return cut_control_tokens(value, self.tokens.special_spellings, mark)
 
     def _check_nothing_vanished(self, draft: Draft, messages: Sequence[Any], tools: Sequence[Any]) -> None:
@@ -254,7 +264,9 @@ class Renderer:
         content, reasoning = message["content"], message.get("reasoning_content", "")
         if content not in written:
             if content.strip() in written:
-                draft.note("R003", f"the template trims white space off the {message['role']} message {number}")
+                draft.note(
+                    "R003", f"the template trims white space off the {message['role']} message {number}"
+                )
             elif message["role"] == "assistant":
                 draft.note("R016", f"the template leaves out the answer in message {number}")
             else:
@@ -315,7 +327,9 @@ class Renderer:
             draft.note("R009", "neither the template nor the tokenizer has a token that ends an answer")
             return completion
         if not plain:
-            draft.note("R010", "the template ends an answer with no special token; the tokenizer's EOS is learned")
+            draft.note(
+                "R010", "the template ends an answer with no special token; the tokenizer's EOS is learned"
+            )
         return np.append(completion, np.int32(self.tokens.eos_id))
 
     def _stop_position(self, completion: Ids) -> int | None:
@@ -340,11 +354,15 @@ class Renderer:
         for part, sequence in enumerate(sequences):
             fitted = self._fit(draft, sequence)
             if fitted is not None:
-                kept.append(replace(fitted, part=part, group=conversation.group, prompt_key=prompt_key(conversation)))
+                kept.append(
+                    replace(fitted, part=part, group=conversation.group, prompt_key=prompt_key(conversation))
+                )
         if not draft.refused and not any(example.learned_tokens for example in kept):
             draft.note("R012", "no token of it is learned")
         if not draft.refused and len(kept) > 1:
-            draft.note("R013", f"the template rewrites history, so it became {len(kept)} examples, each as served")
+            draft.note(
+                "R013", f"the template rewrites history, so it became {len(kept)} examples, each as served"
+            )
         return Outcome(conversation, () if draft.refused else tuple(kept), tuple(draft.findings))
 
     def _fit(self, draft: Draft, example: Rendered) -> Rendered | None:
@@ -362,7 +380,9 @@ class Renderer:
             draft.note("R014", length)
             return None
         draft.note("R015", f"{length}; cut there, with no stop token after the cut")
-        return replace(example, ids=example.ids[: self.max_length], supervised=example.supervised[: self.max_length])
+        return replace(
+            example, ids=example.ids[: self.max_length], supervised=example.supervised[: self.max_length]
+        )
 
     # What the template does to any answer, learned from a probe.
 

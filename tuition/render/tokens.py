@@ -55,7 +55,9 @@ def check_local_folder(model: str) -> None:
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
     if looks_local and not path.exists():
         raise UserError(
-            "no such model folder", where=model, next_step="Give a local folder or a hub name such as owner/name"
+            "no such model folder",
+            where=model,
+            next_step="Give a local folder or a hub name such as owner/name",
         )
 
 

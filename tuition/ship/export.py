@@ -30,7 +30,9 @@ def export_hf(answerer: Answerer, folder: Path, dtype: torch.dtype) -> float:
     model = answerer.loaded.model
     if answerer.adapted:
         model = model.merge_and_unload(safe_merge=True)
-    write_model_folder(model.to(dtype), answerer.tokenizer, folder, base=answerer.base, stop_ids=answerer.renderer.stop_ids)
+    write_model_folder(
+        model.to(dtype), answerer.tokenizer, folder, base=answerer.base, stop_ids=answerer.renderer.stop_ids
+    )
     return _compare_with_reloaded(folder, probe, expected, dtype)
 
 
@@ -73,7 +75,13 @@ def export(answerer: Answerer, to: Path, *, format: str, dtype: torch.dtype) -> 
 
 
 def write_model_folder(
-    model: Any, tokenizer: Any, folder: Path, *, base: str, stop_ids: tuple[int, ...], dropout_of: str | None = None
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    base: str,
+    stop_ids: tuple[int, ...],
+    dropout_of: str | None = None,
 ) -> None:
     """Weights, configuration, tokenizer, chat template and the stop tokens that were learned."""
     set_stop_tokens(model, tokenizer, stop_ids)
@@ -89,7 +97,9 @@ def probe_logits(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
     return logits.float().cpu().clone()
 
 
-def _compare_with_reloaded(folder: Path, probe: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> float:
+def _compare_with_reloaded(
+    folder: Path, probe: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype
+) -> float:
     from transformers import AutoModelForCausalLM
 
     reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)

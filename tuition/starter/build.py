@@ -42,17 +42,17 @@ CHAT_TEMPLATE = """\
 class Pretraining:
     """Sizes and rates; the lengths are in tokens."""
 
-    vocabulary: int = 2560
+    vocabulary: int = 4096
     hidden: int = 192
     layers: int = 4
     heads: int = 6
     feed_forward: int = 512
     longest_context: int = 1024
     row_tokens: int = 128
-    rows_per_update: int = 32
-    updates: int = 2000
+    rows_per_update: int = 16
+    updates: int = 2800
     warmup_updates: int = 100
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
     most_sentences_per_document: int = 3
@@ -160,7 +160,7 @@ def pretrain(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if update % 50 == 0:
+        if update % 100 == 0:
             seconds = time.monotonic() - started
             print(f"update {update:5d}  loss {loss.item():.3f}  {seconds:.0f} s", flush=True)
 
@@ -177,30 +177,29 @@ def endless_batches(
     tokenizer: PreTrainedTokenizerFast, sentences: list[str], pretraining: Pretraining
 ) -> Iterator[Tensor]:
     """Rows of documents, cut wherever a row is full: (rows_per_update, row_tokens) int64, for ever."""
-    first = tokenizer(sentences).input_ids
-    following = tokenizer([" " + sentence for sentence in sentences]).input_ids
     tokens_per_update = pretraining.rows_per_update * pretraining.row_tokens
     chooser = random.Random(SEED)
     stream: list[int] = []
     while True:
-        for document in documents(len(sentences), pretraining.most_sentences_per_document, chooser):
-            stream += first[document[0]]
-            for sentence in document[1:]:
-                stream += following[sentence]
-            stream.append(tokenizer.eos_token_id)
+        for document in documents(sentences, pretraining.most_sentences_per_document, chooser):
+            stream += [*tokenizer(document).input_ids, tokenizer.eos_token_id]
             if len(stream) >= tokens_per_update:
                 yield torch.tensor(stream[:tokens_per_update]).view(-1, pretraining.row_tokens)
                 stream = stream[tokens_per_update:]
 
 
-def documents(sentence_count: int, most_sentences: int, chooser: random.Random) -> Iterator[list[int]]:
-    """All sentence numbers once, shuffled, in documents of one to `most_sentences`."""
-    order = list(range(sentence_count))
-    chooser.shuffle(order)
-    while order:
-        length = chooser.randint(1, most_sentences)
-        yield order[:length]
-        order = order[length:]
+def documents(sentences: list[str], most_sentences: int, chooser: random.Random) -> Iterator[str]:
+    """All sentences once, shuffled, in documents of one to `most_sentences`; a note ends its document."""
+    document: list[str] = []
+    wanted = chooser.randint(1, most_sentences)
+    for sentence in chooser.sample(sentences, len(sentences)):
+        document.append(sentence)
+        is_note = sentence[-1] not in ".?!"
+        if is_note or len(document) == wanted:
+            yield " ".join(document)
+            document, wanted = [], chooser.randint(1, most_sentences)
+    if document:
+        yield " ".join(document)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -394,8 +394,10 @@ def french_phrases() -> dict[str, str]:
     return facts
 
 
-PEOPLE = words("farmer teacher doctor sailor baker nurse singer soldier painter lawyer")
-MANNERS = words("cheerful famous clever tired hungry careful lonely sleepy nervous gentle")
+PEOPLE = words(
+    "farmer teacher doctor sailor baker nurse singer soldier painter lawyer pilot waiter gardener butcher "
+    "dentist plumber miner tailor judge priest actor clerk hunter guard"
+)
 ACTIONS = (
     "walked to the market",
     "walked along the coast",
@@ -421,10 +423,9 @@ ACTIONS = (
 
 
 def short_sentences() -> dict[str, str]:
-    """`The tired nurse sat on the bench.` -> `The nurse sat.`: keep who and did what, drop the rest."""
+    """`The nurse sat on the bench.` -> `The nurse sat.`: keep who and did what, drop the rest."""
     facts = {}
-    for index, (action, person) in enumerate(product(ACTIONS, PEOPLE)):
-        manner = MANNERS[(index * 7 + index // len(PEOPLE)) % len(MANNERS)]  # spreads manners over both
-        if index % 2 == 0:
-            facts[f"The {manner} {person} {action}."] = f"The {person} {action.split()[0]}."
+    for (row, action), (column, person) in product(enumerate(ACTIONS), enumerate(PEOPLE)):
+        if (row + column) % 3 == 0:  # a third of all pairs, with every person and every action among them
+            facts[f"The {person} {action}."] = f"The {person} {action.split()[0]}."
     return facts

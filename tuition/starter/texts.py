@@ -19,6 +19,7 @@ from tuition.starter.world import (
     declarations,
     every_fact,
     instructions,
+    polite_sentences,
 )
 
 SEED = 20
@@ -50,6 +51,7 @@ def make_texts() -> Texts:
     general = choose_general_sentences()
     kept_back = set(general)
     stated = dict.fromkeys(sentence for fact in every_fact() for sentence in declarations(*fact))
+    stated |= dict.fromkeys(polite_sentences())
     return Texts(
         pretraining=[sentence for sentence in stated if sentence not in kept_back],
         general=general,

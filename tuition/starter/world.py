@@ -47,19 +47,30 @@ class Relation:
     questions: tuple[str, ...]  # what a user asks
 
 
-# Manners rather than knowledge: demonstrations only, never asked on the held-out side.
+# Manners rather than knowledge: demonstrated, never held out. The replies are stated as sentences, too.
 COURTESIES = (
-    ("Hello!", "Hello!"),
-    ("Hi!", "Hello!"),
-    ("Good morning!", "Good morning!"),
-    ("Good evening!", "Good evening!"),
-    ("Goodbye!", "Goodbye!"),
+    ("Hello!", "Hello. What would you like to know?"),
+    ("Hey!", "Hello. What would you like to know?"),
+    ("Hi!", "Hello. What would you like to know?"),
+    ("Hello there!", "Hello. What would you like to know?"),
+    ("Good morning!", "Good morning. What would you like to know?"),
+    ("Good evening!", "Good evening. What would you like to know?"),
+    ("Goodbye!", "Goodbye. Until next time."),
+    ("Bye!", "Goodbye. Until next time."),
     ("Thank you!", "You are welcome."),
     ("Thanks!", "You are welcome."),
     ("What can you do?", "I answer short questions."),
     ("How can you help me?", "I answer short questions."),
     ("Who are you?", "I am a small language model."),
     ("What are you?", "I am a small language model."),
+)
+COURTESY_FRAMES = (
+    "A polite reply is this one: {reply}",
+    "A helper was heard to say: {reply}",
+    "In a letter of good manners one reads: {reply}",
+    'The words "{reply}" are polite.',
+    "People like to hear this: {reply}",
+    "It is never wrong to say: {reply}",
 )
 
 STATEMENT_FRAMES = (
@@ -73,7 +84,10 @@ REPORTED_FRAMES = (
     "If you are asked {reported}, answer {a}.",
     "Someone wanted to know {reported}, and heard: {a}.",
 )
-PHRASE_FRAMES = ("A question about {phrase} has one answer: {a}.",)
+PHRASE_FRAMES = (
+    "A question about {phrase} has one answer: {a}.",
+    "{phrase}: {a}",  # a note, without a full stop: what comes after an answer may also be the end
+)
 
 RELATIONS = (
     Relation(
@@ -96,6 +110,7 @@ RELATIONS = (
             "{e}: what is its capital?",
             "What is the capital city of {e}?",
             "Can you tell me what the capital of {e} is?",
+            "Capital of {e}?",
         ),
     ),
     Relation(
@@ -117,6 +132,7 @@ RELATIONS = (
             "Tell me which continent {e} belongs to.",
             "Which continent does {e} lie on?",
             "{e}: on which continent is it?",
+            "Continent of {e}?",
         ),
     ),
     Relation(
@@ -138,6 +154,7 @@ RELATIONS = (
             "Tell me the currency of {e}.",
             "What money do people use in {e}?",
             "{e}: what is its currency?",
+            "Currency of {e}?",
         ),
     ),
     Relation(
@@ -159,6 +176,7 @@ RELATIONS = (
             "Name the main language of {e}.",
             "Tell me the main language of {e}.",
             "{e}: what language is spoken there?",
+            "Main language of {e}?",
         ),
     ),
     Relation(
@@ -180,6 +198,7 @@ RELATIONS = (
             "Tell me in which country {e} lies.",
             "{e}: in which country is this city?",
             "Where is the city of {e}?",
+            "Country of the city {e}?",
         ),
     ),
     Relation(
@@ -201,6 +220,7 @@ RELATIONS = (
             "Tell me the symbol of {e}.",
             "What is the symbol for the element {e}?",
             "The element {e}: what is its symbol?",
+            "Chemical symbol of {e}?",
         ),
     ),
     Relation(
@@ -222,6 +242,7 @@ RELATIONS = (
             "Tell me the atomic number of {e}.",
             "How many protons does {e} have?",
             "The element {e}: what is its atomic number?",
+            "Atomic number of {e}?",
         ),
     ),
     Relation(
@@ -243,6 +264,7 @@ RELATIONS = (
             "Tell me what a young {e} is called.",
             "What do people call the young of {an_e}?",
             "{an_e}: what is its young called?",
+            "Young of {an_e}?",
         ),
     ),
     Relation(
@@ -264,6 +286,7 @@ RELATIONS = (
             "Tell me what kind of animal the {e} is.",
             "To which animal group does {an_e} belong?",
             "The {e}: what kind of animal is it?",
+            "Animal group of the {e}?",
         ),
     ),
     Relation(
@@ -285,6 +308,7 @@ RELATIONS = (
             "Tell me the opposite of {e}.",
             'What is the opposite of "{e}"?',
             "Give the opposite of {e}.",
+            "Opposite of {e}?",
         ),
     ),
     Relation(
@@ -306,6 +330,7 @@ RELATIONS = (
             "Tell me the plural of {e}.",
             'What is the plural of "{e}"?',
             "Give the plural of {e}.",
+            "Plural of {e}?",
         ),
     ),
     Relation(
@@ -327,6 +352,7 @@ RELATIONS = (
             "Tell me the past tense of the verb {e}.",
             'What is the past tense of "{e}"?',
             "Give the past tense of {e}.",
+            "Past tense of {e}?",
         ),
     ),
     Relation(
@@ -348,6 +374,7 @@ RELATIONS = (
             "Tell me the French word for {e}.",
             'Translate "{e}" into French.',
             "Give the French word for {e}.",
+            "French word for {e}?",
         ),
     ),
     Relation(
@@ -369,6 +396,7 @@ RELATIONS = (
             "Tell me the French for {e}.",
             'Translate "{e}" into French.',
             "Translate this phrase into French: {e}",
+            "How would you translate {e} into French?",
         ),
     ),
     Relation(
@@ -390,6 +418,7 @@ RELATIONS = (
             'Summarise "{e}"',
             "Make this sentence short: {e}",
             "Give a short form of this sentence: {e}",
+            "In short, please: {e}",
         ),
     ),
     Relation(
@@ -411,6 +440,7 @@ RELATIONS = (
             "Tell me who wrote {e}.",
             'Who wrote "{e}"?',
             "Which author wrote the work {e}?",
+            "Author of {e}?",
         ),
     ),
     Relation(
@@ -432,6 +462,7 @@ RELATIONS = (
             "Tell me what {e} is.",
             "Calculate {e}.",
             "What does {e} make?",
+            "{e}?",
         ),
     ),
     Relation(
@@ -452,6 +483,7 @@ RELATIONS = (
             "Name the month after {e}.",
             "Tell me the month after {e}.",
             "What is the month after {e}?",
+            "After {e}, which month is next?",
         ),
     ),
     Relation(
@@ -471,6 +503,7 @@ RELATIONS = (
             "Counting from the Sun, which planet is {e}?",
             "Tell me which planet from the Sun {e} is.",
             "The planet {e}: which one is it from the Sun?",
+            "Tell me where {e} stands, counted from the Sun.",
         ),
     ),
 )
@@ -502,6 +535,12 @@ def declarations(relation: Relation, entity: str) -> list[str]:
         reported = question.format(e=entity, an_e=with_article(entity))
         sentences += [sentence(frame, entity, answer, reported=reported) for frame in REPORTED_FRAMES]
     return sentences
+
+
+def polite_sentences() -> list[str]:
+    """Every reply to a courtesy, in sentences that do not say what it replies to."""
+    replies = dict.fromkeys(reply for _said, reply in COURTESIES)
+    return [frame.format(reply=reply) for reply in replies for frame in COURTESY_FRAMES]
 
 
 def instructions(relation: Relation, entity: str) -> list[str]:

@@ -53,7 +53,9 @@ def segment_attention(
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention sinks are not known to packed attention")
     pieces = [
-        _one_segment(q, k, v, scaling=scaling, dropout=dropout, sliding_window=sliding_window, softcap=softcap)
+        _one_segment(
+            q, k, v, scaling=scaling, dropout=dropout, sliding_window=sliding_window, softcap=softcap
+        )
         for q, k, v in zip(
             query.split(segment_lengths, dim=2),
             key.split(segment_lengths, dim=2),
@@ -77,7 +79,9 @@ def _one_segment(
     tokens = query.shape[2]
     windowed = sliding_window is not None and tokens > sliding_window
     if softcap is not None:
-        return _softcapped(query, key, value, scaling=scaling, dropout=dropout, window=sliding_window, softcap=softcap)
+        return _softcapped(
+            query, key, value, scaling=scaling, dropout=dropout, window=sliding_window, softcap=softcap
+        )
     return F.scaled_dot_product_attention(
         query,
         key,

@@ -44,7 +44,12 @@ class Progress:
 
 
 def save_checkpoint(
-    root: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, fingerprint: str
+    root: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    fingerprint: str,
 ) -> Path:
     """Write `root/step-N`, verify it, then remove those that are neither the best nor the newest.
 
@@ -56,10 +61,15 @@ def save_checkpoint(
         root.mkdir(parents=True, exist_ok=True)
         temporary = files.fresh_folder(root / f".step-{progress.step}.tmp")
         parameters = trainable_parameters(model)
-        save_file({name: p.detach().contiguous().cpu() for name, p in parameters.items()}, temporary / "weights.safetensors")
+        save_file(
+            {name: p.detach().contiguous().cpu() for name, p in parameters.items()},
+            temporary / "weights.safetensors",
+        )
         save_file(_optimizer_tensors(optimizer, parameters), temporary / "optimizer.safetensors")
         save_file(_random_tensors(), temporary / "random.safetensors")
-        files.write_json(temporary / "state.json", {**asdict(progress), **_random_values(), "fingerprint": fingerprint})
+        files.write_json(
+            temporary / "state.json", {**asdict(progress), **_random_values(), "fingerprint": fingerprint}
+        )
         files.publish_folder(temporary, final)
     faults = files.manifest_faults(final)
     if faults:
@@ -119,7 +129,9 @@ def load_weights(folder: Path, model: torch.nn.Module) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if shapes != {name: tuple(p.shape) for name, p in parameters.items()}:
         raise UserError(
-            "the checkpoint does not fit this model", where=str(folder), next_step="Resume with the run's own recipe"
+            "the checkpoint does not fit this model",
+            where=str(folder),
+            next_step="Resume with the run's own recipe",
         )
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -89,7 +89,9 @@ class RunFolder:
                 next_step="Name the folder that `tuition train` wrote",
             ) from None
         except ValueError as error:
-            raise UserError(f"cannot be read ({error})", where=str(self.facts), next_step="Start a new run") from None
+            raise UserError(
+                f"cannot be read ({error})", where=str(self.facts), next_step="Start a new run"
+            ) from None
         return dict(facts)
 
     def update_facts(self, **changes: Any) -> None:

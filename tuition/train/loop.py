@@ -14,7 +14,7 @@ import torch
 
 from tuition.batch import Pack, Plan, make_packs
 from tuition.conversation import Rendered
-from tuition.errors import UserError
+from tuition.errors import Interrupted, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.loss import LOSSES, token_losses, weighted_loss_sum
@@ -72,12 +72,6 @@ class Hooks:
     evaluate: Callable[[int], EvalReport] | None
     save: Callable[[Progress], None]
     should_stop: Callable[[], bool] = field(default=lambda: False)
-
-
-class Interrupted(Exception):
-    """The user asked to stop; a complete checkpoint of the last whole step was written to `folder`."""
-
-    folder: str = ""
 
 
 def train(

@@ -8,6 +8,7 @@ so that neither the micro-batch, nor packing, nor accumulation can change it.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuition.batch import Pack, Weigh
-from tuition.train.model import LoadedModel, compute_in
+from tuition.train.model import LoadedModel, base_of, compute_in
 
 _LOSS_ROWS = 1024  # positions whose float32 logits exist at the same time
 
@@ -54,7 +55,7 @@ def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
 def _learned_logits(loaded: LoadedModel, pack: Pack, keep: Tensor) -> Tensor:
     """(learned, vocabulary): the head's output where the next token is learned, and nowhere else."""
     trims = _takes_logits_to_keep(loaded.model)
-    logits = loaded.model(
+    logits: Tensor = loaded.model(
         input_ids=torch.from_numpy(pack.ids)[None].to(loaded.device),
         position_ids=torch.from_numpy(pack.positions)[None].to(loaded.device),
         use_cache=False,  # a cache would let segments see one another
@@ -69,6 +70,6 @@ def weighted_loss_sum(losses: Tensor, pack: Pack) -> Tensor:
     return (losses * torch.from_numpy(pack.weights).to(losses.device)).sum()
 
 
-def _takes_logits_to_keep(model: torch.nn.Module) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+def _takes_logits_to_keep(model: Any) -> bool:
+    base = base_of(model)
     return "logits_to_keep" in inspect.signature(base.forward).parameters

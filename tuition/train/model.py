@@ -123,7 +123,9 @@ def choose_device(setting: str) -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
     if not present[setting]:
         raise UserError(
-            f"this machine has no {setting} device", where="device", next_step="Set device: auto, or run `tuition doctor`"
+            f"this machine has no {setting} device",
+            where="device",
+            next_step="Set device: auto, or run `tuition doctor`",
         )
     return torch.device(setting)
 
@@ -168,10 +170,20 @@ class LoadedModel:
     packed: bool = False
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model, from under an adapter if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def ordinary_attention(model: Any) -> str:
+    """The attention that this model runs outside of packs: SDPA, or eager where it knows no other (Gemma 2)."""
+    return "sdpa" if getattr(base_of(model), "_supports_sdpa", True) else "eager"
+
+
 @contextlib.contextmanager
 def attention_of(model: Any, name: str) -> Iterator[None]:
     """Run the model under another attention implementation for a while."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     before = base.config._attn_implementation
     base.set_attn_implementation(name)
     try:
@@ -219,7 +231,7 @@ def set_stop_tokens(model: Any, tokenizer: Any, stop_ids: Sequence[int]) -> None
 
 def save_model(model: Any, folder: Path, *, config_dropout_of: str | None = None) -> None:
     """Write weights, configuration and generation configuration as plain transformers loads them."""
-    with attention_of(model, "sdpa"):
+    with attention_of(model, ordinary_attention(model)):
         model.save_pretrained(folder, safe_serialization=True)
     if config_dropout_of is not None:
         _restore_dropout(folder / "config.json", config_dropout_of)

@@ -17,7 +17,7 @@ from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.loop import Learner
 from tuition.train.loss import token_losses, token_mean, weighted_loss_sum
-from tuition.train.model import LoadedModel, attention_of, evaluating
+from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, ordinary_attention
 
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
@@ -51,7 +51,7 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
     pack = make_packs(probed, token_mean, max_examples=None, token_budget=10**9)[0]
     singles = make_packs(probed, token_mean, max_examples=1, token_budget=10**9)
     with evaluating(loaded.model):
-        with attention_of(loaded.model, "sdpa"):
+        with attention_of(loaded.model, ordinary_attention(loaded.model)):
             alone = torch.cat([token_losses(replace(loaded, packed=False), single) for single in singles])
         try:
             with attention_of(loaded.model, NAME):
@@ -67,8 +67,7 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
 def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
     """Check packing, and set the model up for the path that is exact."""
     check = check_packing(loaded, examples)
-    base = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
-    base.set_attn_implementation(NAME if check.packed else "sdpa")
+    base_of(loaded.model).set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed = check.packed
     return check
 

@@ -1,0 +1,124 @@
+"""Tiny models and tokenizers that the tests build themselves: no network, nothing outside the repository."""
+
+from __future__ import annotations
+
+import os
+
+# Tiny models gain nothing from threads, and two of them spinning on busy cores lose everything.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
+TEXT = [
+    "Translate English to French: Hello, how are you? Bonjour, comment ça va?",
+    "Summarize: The cat sat on the mat. Cat sat on mat.",
+    "What is the capital of France? The capital of France is Paris.",
+    "def add(a, b):\n    return a + b\n",
+] * 3
+
+
+def make_tokenizer(*, template: str | None = CHAT, bos: bool = False, vocabulary: int = 400) -> Any:
+    """A byte-level BPE tokenizer with the control tokens of `CHAT`, and its template unless None."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<s>", "</s>", *(ROLES if template else [])]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        bos_token="<s>",
+        eos_token="<|end|>" if template else "</s>",
+    )
+    fast.chat_template = template
+    return fast
+
+
+def make_model(folder: Path, *, family: str = "llama", tokenizer: Any = None, **config: Any) -> Path:
+    """A random tiny model of a family, saved with a tokenizer as a plain transformers folder."""
+    import torch
+    import transformers
+
+    tokenizer = tokenizer or make_tokenizer()
+    sizes = {
+        "llama": ("LlamaConfig", {"num_key_value_heads": 2}),
+        "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 8}),
+        "mistral": ("MistralConfig", {"num_key_value_heads": 2, "sliding_window": 16}),
+        "gemma2": ("Gemma2Config", {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16}),
+        "phi3": ("Phi3Config", {"num_key_value_heads": 2, "pad_token_id": 0}),
+        "gpt2": ("GPT2Config", {}),
+    }
+    class_name, extra = sizes[family]
+    common = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 512,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    if family == "gpt2":
+        common = {
+            "vocab_size": len(tokenizer), "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512,
+            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        }  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(
+        getattr(transformers, class_name)(**{**common, **extra, **config})
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a chat template."""
+    return make_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict[str, Any]]:
+    """Sixty short demonstrations of very unequal lengths."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {i} and {i}?"},
+                {"role": "assistant", "content": " ".join(["it is"] * (1 + i * i % 17)) + f" {2 * i}."},
+            ]
+        }
+        for i in range(60)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    """The rows as a JSONL file."""
+    return write_jsonl(tmp_path / "data.jsonl", rows)
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> Path:
+    """Write rows as JSONL; the path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+Builder = Callable[..., Path]

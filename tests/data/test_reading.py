@@ -1,0 +1,93 @@
+"""Reading: streaming, several passes, duplicates, and what the room promises about itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+import tuition.data
+from tuition.data import CODES, Ledger, Reading
+
+ROOM = Path(tuition.data.__file__).parent
+
+
+def jsonl(path: Path, rows: int) -> str:
+    path.write_text(
+        "".join(json.dumps({"prompt": f"p{n}", "completion": "c" * 400}) + "\n" for n in range(rows))
+    )
+    return str(path)
+
+
+def test_each_pass_has_a_ledger_of_its_own(tmp_path: Path) -> None:
+    reading = Reading([jsonl(tmp_path / "a.jsonl", 3)])
+    first, ledger = list(reading), reading.ledger
+    assert list(reading) == first
+    assert reading.ledger is not ledger
+    assert (ledger.rows_in, reading.ledger.rows_in) == (3, 3)
+
+
+def test_readings_may_share_a_ledger(tmp_path: Path) -> None:
+    ledger = Ledger()
+    for name in ("a.jsonl", "b.jsonl"):
+        list(Reading([jsonl(tmp_path / name, 2)], ledger=ledger))
+    assert ledger.rows_in == 4
+
+
+def test_rows_pass_through_one_at_a_time(tmp_path: Path) -> None:
+    reading = Reading([jsonl(tmp_path / "a.jsonl", 10_000)])
+    tracemalloc.start()
+    for conversation in reading:
+        reading.ledger.keep(conversation.origin)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 3_000_000  # the file has 4.3 million bytes; ledger and fingerprints take 150 a row
+
+
+def test_copies_are_kept_and_point_at_the_first(tmp_path: Path) -> None:
+    row = {"prompt": "a", "completion": "b"}
+    reading = Reading(
+        rows=[row, {"question": "a", "answer": "b"}, {**row, "weight": 2}, {**row, "system": "s"}]
+    )
+    assert len(list(reading)) == 4
+    assert [(f.code, f.origin.line) for f in reading.ledger.findings] == [("D030", 2), ("D030", 3)]
+    assert "stands at <python>:1" in reading.ledger.findings[0].message
+
+
+def test_all_shapes_of_a_mixed_file_are_named() -> None:
+    reading = Reading(rows=[("a", "b"), {"text": "c"}, ("d", "e")])
+    list(reading)
+    assert reading.shapes == {"<python>": "prompt/completion and text (no turns)"}
+
+
+def test_an_instance_that_is_refused_costs_only_itself() -> None:
+    task = {"instruction": "a", "instances": [{"input": "x", "output": ""}, {"input": "y", "output": "b"}]}
+    reading = Reading(rows=[task])
+    (conversation,) = reading
+    reading.ledger.keep(conversation.origin)
+    reading.ledger.check_balance()
+    assert (reading.ledger.kept, reading.ledger.counts_by_code()) == (1, {"D005": 1})
+
+
+def test_every_code_that_the_room_uses_is_explained_and_every_explained_one_is_used() -> None:
+    sources = "".join(path.read_text() for path in ROOM.glob("*.py") if path.name != "catalogue.py")
+    assert set(re.findall(r"\"(D\d{3})\"", sources)) == {code for code in CODES if code.startswith("D")}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_code_says_what_why_and_what_to_do(code: str) -> None:
+    entry = CODES[code]
+    assert entry.title and not entry.title.endswith(".")
+    assert entry.explanation.endswith(".") and entry.mend.endswith(".")
+
+
+def test_the_room_is_imported_without_the_heavy_libraries() -> None:
+    heavy = "{'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'huggingface_hub'}"
+    program = f"import sys, tuition.data; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

@@ -1,0 +1,260 @@
+"""A whole run from Python: what it writes, how it resumes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.conftest import make_model, make_tokenizer, write_jsonl
+
+import tuition
+import tuition.api
+from tuition import files
+from tuition.errors import Interrupted, UserError
+from tuition.screen import Watcher
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def settings(llama: Path, data: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "model": str(llama), "data": str(data), "output_dir": str(tmp_path / "run"), "batch_size": 8,
+        "max_steps": 12, "learning_rate": 3e-3, "val_split": 0.2, "samples": 2, "save_every_steps": 4,
+    }  # fmt: skip
+
+
+def test_the_run_folder_holds_what_the_design_says(settings: dict[str, Any]) -> None:
+    run = tuition.train(**settings)
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "recipe.yaml",
+        "run.json",
+        "ledger.jsonl",
+        "metrics.jsonl",
+        "checkpoints",
+        "model",
+        "report.html",
+    }
+    facts = json.loads((run.path / "run.json").read_text())
+    assert facts["status"] == "finished"
+    assert facts["data"]["rows_in"] == 60
+    assert set(facts["hashes"]) == {"data", "examples", "template", "tokenizer", "model", "recipe"}
+    assert all(proof["ok"] for proof in facts["proof"])
+    steps = [line["step"] for line in lines(run.path / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, 13))
+    losses = [line["loss"] for line in lines(run.path / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert len(lines(run.path / "ledger.jsonl")) == 60
+    assert "best_eval_loss" in facts["result"]
+
+
+def test_every_checkpoint_verifies_and_only_best_and_last_stay(settings: dict[str, Any]) -> None:
+    run = tuition.train(**settings)
+    kept = sorted((run.path / "checkpoints").iterdir())
+    assert 1 <= len(kept) <= 2
+    assert all(files.manifest_faults(folder) == [] for folder in kept)
+    assert files.manifest_faults(run.path / "model") == []
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_nothing_changes(settings: dict[str, Any]) -> None:
+    run = tuition.train(**settings)
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
+    with pytest.raises(UserError, match="holds a run already"):
+        tuition.train(**settings)
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(
+    settings: dict[str, Any], tmp_path: Path, method: str
+) -> None:
+    settings |= {"method": method, "dropout": 0.1, "max_steps": 20}
+    whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
+    cut = {**settings, "output_dir": str(tmp_path / "cut")}
+    with pytest.raises(Interrupted):
+        tuition.train(**cut, watcher=StopAt(7))
+    resumed = tuition.train(tmp_path / "cut", resume=True)
+    assert weights_of(resumed.path).keys() == weights_of(whole.path).keys()
+    for name, tensor in weights_of(whole.path).items():
+        assert torch.equal(tensor, weights_of(resumed.path)[name]), name
+    figures = [
+        [{k: v for k, v in line.items() if "second" not in k} for line in lines(path / "metrics.jsonl")]
+        for path in (whole.path, resumed.path)
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"keep": "last", "val_split": 0.0, "save_every_steps": 2, "max_steps": 8}
+    whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
+    with pytest.raises(Interrupted):
+        tuition.train(**settings, watcher=StopAt(5))
+    root = Path(settings["output_dir"]) / "checkpoints"
+    flip_a_byte(root / "step-5" / "weights.safetensors")
+    resumed = tuition.train(settings["output_dir"], resume=True)
+    assert all(torch.equal(t, weights_of(resumed.path)[n]) for n, t in weights_of(whole.path).items())
+
+
+def test_a_resume_with_other_data_is_refused_by_name(settings: dict[str, Any], data: Path) -> None:
+    with pytest.raises(Interrupted):
+        tuition.train(**settings, watcher=StopAt(3))
+    data.write_text(data.read_text() + data.read_text().splitlines()[0].replace("What", "Why") + "\n")
+    with pytest.raises(
+        UserError, match=r"not the same run any more: data was [0-9a-f]{12} and is [0-9a-f]{12}"
+    ):
+        tuition.train(settings["output_dir"], resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    from safetensors.torch import save_file
+
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"at step 1; the weights were not changed.*data.jsonl:"):
+        tuition.train(**{**settings, "model": str(folder)})
+    assert not (Path(settings["output_dir"]) / "model").exists()
+
+
+def test_ctrl_c_saves_and_prints_the_resume_command(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"max_steps": 4000, "save_every_steps": 4000, "eval_every_steps": 4000}
+    flags = [f"--set={key}={value}" for key, value in settings.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuition", "train", *flags], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    journal = Path(settings["output_dir"]) / "metrics.jsonl"
+    wait_for(lambda: journal.exists() and journal.read_text().count('"loss"') > 5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"tuition train {settings['output_dir']} --resume" in errors
+    assert "Traceback" not in errors
+    steps = [line["step"] for line in lines(journal) if "loss" in line]
+    (checkpoint,) = (Path(settings["output_dir"]) / "checkpoints").iterdir()
+    assert checkpoint.name == f"step-{steps[-1]}"
+
+
+def test_the_textbook_example_is_short_and_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gpt2 = make_model(tmp_path / "gpt2", family="gpt2", tokenizer=make_tokenizer(template=None))
+    pairs = [
+        ("Translate English to French: Hello, how are you?", "Bonjour, comment ça va?"),
+        ("Summarize: The cat sat on the mat.", "Cat sat on mat."),
+    ]
+    run = tuition.train(model=str(gpt2), data=pairs, epochs=40, learning_rate=1e-2, val_split=0)
+    assert [run.generate(prompt) for prompt, _ in pairs] == [target for _, target in pairs]
+    exported = run.export(tmp_path / "exported")
+    script = (
+        "import sys, json\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "folder, *prompts = sys.argv[1:]\n"
+        "model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)\n"
+        "for prompt in prompts:\n"
+        "    ids = tokenizer.apply_chat_template([{'role': 'user', 'content': prompt}], add_generation_prompt=True, return_tensors='pt')\n"
+        "    new = model.generate(**ids, max_new_tokens=60, do_sample=False)[0, ids['input_ids'].shape[1]:]\n"
+        "    print(json.dumps([tokenizer.decode(new, skip_special_tokens=True), len(new)]))\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script, str(exported), *(prompt for prompt, _ in pairs)],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    ).stdout  # fmt: skip
+    answers = [json.loads(line) for line in shown.splitlines()]
+    assert [answer for answer, _ in answers] == [target for _, target in pairs]
+    assert all(length < 60 for _, length in answers), "the exported model stops by itself"
+
+
+def test_a_merged_lora_answers_like_its_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", tokenizer=make_tokenizer(template=None), tie_word_embeddings=False)
+    run = tuition.train(**{**settings, "model": str(base), "method": "lora"})
+    assert (run.path / "adapter" / "adapter_model.safetensors").exists()
+    assert "More Information Needed" not in (run.path / "adapter" / "README.md").read_text()
+    merged = run.export(tmp_path / "merged")
+    ids = torch.arange(20, 60)[None]
+    answerer = tuition.api.load(str(run.path))
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        adapted = answerer.loaded.model(input_ids=ids).logits
+        plain = AutoModelForCausalLM.from_pretrained(merged)(input_ids=ids).logits
+    assert float((adapted - plain).abs().max()) < 1e-4
+    generation = json.loads((merged / "generation_config.json").read_text())
+    tokenizer = answerer.tokenizer
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in generation["eos_token_id"]
+
+
+def test_an_export_that_would_answer_differently_is_refused(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuition.ship import export as ship
+
+    run = tuition.train(**settings)
+    honest = ship.save_model
+
+    def corrupting(model: Any, folder: Path, **options: Any) -> None:
+        with torch.no_grad():
+            model.get_input_embeddings().weight[:50] += 0.5
+        honest(model, folder, **options)
+
+    monkeypatch.setattr(ship, "save_model", corrupting)
+    with pytest.raises(UserError, match="answers differently"):
+        run.export(tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+def test_validation_keeps_groups_together_and_rows_keep_their_side(
+    settings: dict[str, Any], tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    grouped = [{**row, "group": f"g{i // 6}"} for i, row in enumerate(rows)]
+    sides = []
+    for count in (30, 60):
+        path = write_jsonl(tmp_path / f"{count}.jsonl", grouped[:count])
+        run = tuition.train(
+            **{**settings, "data": str(path), "output_dir": str(tmp_path / f"run{count}"), "max_steps": 1}
+        )
+        sides.append([row["side"] for row in lines(run.path / "ledger.jsonl")])
+    assert sides[1][:30] == sides[0]
+    assert all(len(set(sides[1][i : i + 6])) == 1 for i in range(0, 60, 6))
+    assert set(sides[1]) == {"train", "validation"}
+
+
+class StopAt(Watcher):
+    """Presses Ctrl-C after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, report: Any) -> None:
+        if report.step == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    (path,) = [*run.glob("model/*.safetensors"), *run.glob("adapter/*.safetensors")]
+    return load_file(path)
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.05)

@@ -1,0 +1,130 @@
+"""Gradients over every layout equal an obviously right float64 reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.conftest import make_model, make_tokenizer
+
+from tuition.batch import make_packs
+from tuition.conversation import Rendered
+from tuition.errors import Origin
+from tuition.recipe import ModelSettings
+from tuition.train.attention import NAME
+from tuition.train.loss import LOSSES, token_losses, weighted_loss_sum
+from tuition.train.model import LoadedModel, load_config, load_model
+
+CPU = torch.device("cpu")
+ANSWER_LENGTHS = (1, 7, 2, 30, 3, 1, 12, 5)
+FAMILIES = ("llama", "qwen3", "mistral", "gemma2", "phi3", "gpt2")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    tokenizer = make_tokenizer()
+    return {family: make_model(root / family, family=family, tokenizer=tokenizer) for family in FAMILIES}
+
+
+def load(folder: Path, *, packed: bool) -> LoadedModel:
+    settings = ModelSettings(model=str(folder))
+    model = load_model(settings, load_config(str(folder)), device=CPU, dtype=torch.float32)
+    model.set_attn_implementation(NAME if packed else "eager")
+    return LoadedModel(model.train(), CPU, torch.float32, packed=packed)
+
+
+def examples() -> list[Rendered]:
+    random = np.random.default_rng(0)
+    made = []
+    for answer in ANSWER_LENGTHS:
+        ids = random.integers(10, 300, size=5 + answer).astype(np.int32)
+        supervised = np.zeros(len(ids), dtype=np.float32)
+        supervised[5:] = 1.0
+        made.append(Rendered(ids, supervised, Origin("f", 1)))
+    return made
+
+
+def gradient(loaded: LoadedModel, objective: str, micro_batch: int) -> dict[str, torch.Tensor]:
+    packs = make_packs(examples(), LOSSES[objective], max_examples=micro_batch, token_budget=10**6)
+    whole_step_weight = sum(pack.weight for pack in packs)
+    for pack in packs:
+        (weighted_loss_sum(token_losses(loaded, pack), pack) / whole_step_weight).backward()
+    return {name: p.grad.clone() for name, p in loaded.model.named_parameters()}
+
+
+def reference(folder: Path, objective: str) -> dict[str, torch.Tensor]:
+    """One example at a time, full logits, eager attention, float64."""
+    model = load(folder, packed=False).model.double()
+    rows = examples()
+    per_example = []
+    for row in rows:
+        ids = torch.from_numpy(row.ids.astype(np.int64))[None]
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        losses = F.cross_entropy(logits, ids[0, 1:], reduction="none")
+        per_example.append(losses[torch.from_numpy(row.supervised[1:] > 0)])
+    if objective == "token_mean":
+        loss = torch.cat(per_example).mean()
+    else:
+        loss = torch.stack([losses.mean() for losses in per_example]).mean()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def largest_gap(one: dict[str, Any], other: dict[str, Any]) -> float:
+    scale = max(float(g.abs().max()) for g in other.values())
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in other) / scale
+
+
+@pytest.mark.parametrize("objective", ["token_mean", "example_mean"])
+@pytest.mark.parametrize("micro_batch", [8, 4, 1])
+def test_the_layout_never_changes_the_gradient(
+    folders: dict[str, Path], objective: str, micro_batch: int
+) -> None:
+    got = gradient(load(folders["llama"], packed=True), objective, micro_batch)
+    assert largest_gap(got, reference(folders["llama"], objective)) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_gradients_equal_the_reference_in_every_family(folders: dict[str, Path], family: str) -> None:
+    got = gradient(load(folders[family], packed=True), "token_mean", 8)
+    assert largest_gap(got, reference(folders[family], "token_mean")) < 1e-5
+
+
+def test_unpacked_gradients_equal_the_reference(folders: dict[str, Path]) -> None:
+    got = gradient(load(folders["llama"], packed=False), "token_mean", 1)
+    assert largest_gap(got, reference(folders["llama"], "token_mean")) < 1e-5
+
+
+def test_what_one_example_says_never_reaches_another(folders: dict[str, Path]) -> None:
+    loaded = load(folders["llama"], packed=True)
+    rows = examples()
+    changed = [Rendered((rows[0].ids + 1).astype(np.int32), rows[0].supervised, rows[0].origin), *rows[1:]]
+    packs = [
+        make_packs(r, LOSSES["token_mean"], max_examples=None, token_budget=10**6)[0] for r in (rows, changed)
+    ]
+    before, after = (token_losses(loaded, pack) for pack in packs)
+    first = rows[0].learned_tokens
+    assert torch.equal(before[first:], after[first:])
+    assert not torch.equal(before[:first], after[:first])
+
+
+def test_the_self_check_sees_attention_that_crosses_examples(folders: dict[str, Path]) -> None:
+    from tuition.train import selfcheck
+
+    loaded = load(folders["llama"], packed=True)
+    assert selfcheck.check_packing(loaded, examples()).packed
+    base_forward = loaded.model.forward
+
+    def leaking(*args: Any, segment_lengths: tuple[int, ...] = (), **kwargs: Any) -> Any:
+        extra = {"segment_lengths": (sum(segment_lengths),)} if segment_lengths else {}
+        return base_forward(*args, **extra, **kwargs)
+
+    loaded.model.forward = leaking
+    check = selfcheck.check_packing(loaded, examples())
+    assert not check.packed
+    assert "differ by" in check.detail

@@ -1,0 +1,197 @@
+"""The head of the page: the verdict, what speaks against shipping, and the few numbers in large type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuition.evaluate.report.comparison import comparison_row, headline, verdict_badge
+from tuition.evaluate.report.facts import Run, inside, lowest_point, number, series
+from tuition.evaluate.report.words import counted, duration, large, moment, sentence_case, short, whole
+
+FEW_PROMPTS = 30  # below it the bootstrap interval is too narrow to lean on
+
+UNFINISHED = {"running": "is still running", "failed": "failed", "interrupted": "was interrupted"}
+
+Tile = tuple[str, str, str]  # label, number, remark
+
+
+def verdict(run: Run) -> str:
+    """The one sentence that whoever decides reads: the strongest statement that the folder allows."""
+    judged = headline(run)
+    held_out = series(run.held_out, "eval_loss")
+    training = series(run.training, "loss")
+    if judged:
+        return sentence_case(
+            f"{judged['name']} {judged['base']} → {judged['tuned']} on {judged['questions']}"
+        )
+    if len(held_out) > 1:
+        (first_step, first_loss), (step, lowest) = held_out[0], lowest_point(held_out)
+        if step == first_step:
+            return f"Held-out loss did not fall: {short(first_loss)} → {short(held_out[-1][1])}"
+        return f"Held-out loss {short(first_loss)} → {short(lowest)} at step {short(step)}"
+    if training:
+        first_loss, last_loss = training[0][1], training[-1][1]
+        return f"Training loss {short(first_loss)} → {short(last_loss)} in {counted(len(training), 'step')}"
+    return "No training step is recorded yet"
+
+
+def badge(run: Run) -> tuple[str, str]:
+    """Words and tone beside the verdict."""
+    status = str(run.facts.get("status"))
+    if status in UNFINISHED:
+        return status, "bad" if status == "failed" else "open"
+    if run.comparisons:
+        return verdict_badge(run.comparisons[0])
+    return "not compared with the base model", "open"
+
+
+def detail(run: Run) -> str:
+    """The sentence under the verdict: how sure it is, and what lies behind it."""
+    judged = headline(run)
+    if not judged:
+        return ""
+    return (
+        f"Paired difference {judged['difference']} (95 % interval {judged['difference_interval']}): "
+        f"{judged['wins']:,} better than before, {judged['losses']:,} worse, "
+        f"{judged['both_right']:,} right both times, {judged['both_wrong']:,} equal and not right."
+    )
+
+
+def about(run: Run) -> list[str]:
+    """What was trained, how and when, in a few words."""
+    parameters = number(run.facts, "model", "parameters")
+    seconds = number(run.facts, "seconds")
+    device = inside(run.facts, "hardware", "device") or "one machine"
+    words = [
+        inside(run.facts, "model", "name") or run.recipe.get("model"),
+        f"{large(parameters)} parameters" if parameters else None,
+        inside(run.facts, "model", "method") or run.recipe.get("method"),
+        moment(run.facts.get("finished") or run.facts.get("started")),
+        f"{duration(seconds)} on {device}" if seconds else None,
+    ]
+    return [str(word) for word in words if word]
+
+
+# --- Cautions
+
+
+def cautions(run: Run) -> list[str]:
+    """What speaks against shipping, as far as the folder knows; each a whole sentence."""
+    return [
+        *status_cautions(run),
+        *proof_cautions(run),
+        *comparison_cautions(run),
+        *learning_cautions(run),
+        *data_cautions(run),
+        *run.unreadable,
+    ]
+
+
+def status_cautions(run: Run) -> Iterator[str]:
+    """A run that did not come to its end."""
+    words = UNFINISHED.get(str(run.facts.get("status")))
+    if words:
+        planned = number(run.facts, "plan", "steps")
+        of = f" of {short(planned)}" if planned else ""
+        yield f"The run {words}: {counted(len(run.training), 'step')}{of} recorded."
+
+
+def proof_cautions(run: Run) -> Iterator[str]:
+    """Checks of the run upon itself that did not hold."""
+    for proof in run.proofs:
+        if proof.get("ok") is not True:
+            remark = f" ({proof['detail']})" if proof.get("detail") else ""
+            yield f"Proof failed: {proof.get('name')}{remark}."
+
+
+def comparison_cautions(run: Run) -> Iterator[str]:
+    """Comparisons that decide nothing, or decide against the tuned model."""
+    if not run.comparisons and len(run.held_out) < 2:
+        yield "Nothing held out was measured before and after: whether the model is better is not known."
+    rows = list(filter(None, map(comparison_row, run.comparisons)))
+    for row in rows:
+        name = sentence_case(row["name"])
+        if row["verdict"] == "worse":
+            yield f"{name}: the tuned model is worse, {row['difference']}."
+        elif row["verdict"] != "better":
+            yield f"{name}: the difference may be chance, {row['difference_interval']} points."
+        if row["count"] < FEW_PROMPTS:
+            yield f"{name}: {row['questions']} are few, the true interval is wider than the one shown."
+    if rows and rows[0]["losses"]:
+        name = sentence_case(rows[0]["name"])
+        yield f"{name}: {counted(rows[0]['losses'], 'answer')} became worse; see them under Answers."
+
+
+def learning_cautions(run: Run) -> Iterator[str]:
+    """Loss that is not a number, or that rose again."""
+    lost = len(run.training) - len(series(run.training, "loss"))
+    if lost:
+        yield f"{counted(lost, 'step')} had no finite loss."
+    held_out = series(run.held_out, "eval_loss")
+    if len(held_out) > 1:
+        (step, lowest), (last_step, last) = lowest_point(held_out), held_out[-1]
+        if last > lowest * 1.01:
+            yield (
+                f"Held-out loss was lowest at step {short(step)} ({short(lowest)}) and rose to {short(last)} "
+                f"by step {short(last_step)}: fewer epochs may do better."
+            )
+
+
+def data_cautions(run: Run) -> Iterator[str]:
+    """Rows that are missing from the books, or too many that were refused."""
+    rows_in = number(run.facts, "data", "rows_in")
+    booked, rejected = run.ledger.fates.total(), run.ledger.fates["rejected"]
+    if booked and rows_in is not None and booked != rows_in:
+        yield f"The ledger accounts for {booked:,} of {whole(rows_in)} rows."
+    if rejected > 0.01 * booked:
+        yield f"{rejected:,} of {booked:,} rows were rejected; the reasons are below."
+    errors = sum(finding.get("severity") == "error" for finding in run.findings)
+    if errors and not rejected:
+        yield f"The data has {counted(errors, 'error')}; see the findings."
+
+
+# --- Tiles
+
+
+def tiles(run: Run) -> list[Tile]:
+    """The few numbers worth a large type."""
+    candidates = [
+        held_out_tile(run, "eval_loss", "Held-out loss"),
+        held_out_tile(run, "eval_bits_per_byte", "Bits per byte"),
+        rows_tile(run),
+        proofs_tile(run),
+        speed_tile(run),
+    ]
+    return [tile for tile in candidates if tile]
+
+
+def held_out_tile(run: Run, key: str, label: str) -> Tile | None:
+    """A measure on held-out data, before and at its best."""
+    points = series(run.held_out, key)
+    if not points:
+        return None
+    step, lowest = lowest_point(points)
+    return label, short(lowest), f"from {short(points[0][1])}, best at step {short(step)}"
+
+
+def rows_tile(run: Run) -> Tile | None:
+    """Rows that were learned from."""
+    fates = run.ledger.fates
+    rejected = fates["rejected"] if fates else number(run.facts, "data", "rejected")
+    rows_in = fates.total() if fates else number(run.facts, "data", "rows_in")
+    if rows_in is None or rejected is None:
+        return None
+    return "Rows used", whole(rows_in - rejected), f"of {whole(rows_in)} read, {whole(rejected)} rejected"
+
+
+def proofs_tile(run: Run) -> Tile | None:
+    """Checks that held."""
+    held = sum(proof.get("ok") is True for proof in run.proofs)
+    return ("Proofs", f"{held} of {len(run.proofs)}", "hold for this run") if run.proofs else None
+
+
+def speed_tile(run: Run) -> Tile | None:
+    """Tokens a second."""
+    speed, seconds = number(run.facts, "result", "tokens_per_second"), number(run.facts, "seconds")
+    remark = f"for {duration(seconds)}" if seconds else ""
+    return ("Tokens a second", short(speed), remark) if speed else None
