@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.conftest import make_model, make_tokenizer, write_jsonl
 
 import tuition
 import tuition.api
+from tests.conftest import make_model, make_tokenizer, write_jsonl
 from tuition import files
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.conftest import CHAT, make_tokenizer
 
+from tests.conftest import CHAT, make_tokenizer
 from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
 from tuition.render import Renderer, choose_template

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import make_model, make_tokenizer
 
+from tests.conftest import make_model, make_tokenizer
 from tuition.batch import make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin

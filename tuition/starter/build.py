@@ -50,7 +50,7 @@ class Pretraining:
     longest_context: int = 1024
     row_tokens: int = 128
     rows_per_update: int = 16
-    updates: int = 2800
+    updates: int = 2000
     warmup_updates: int = 100
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05

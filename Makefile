@@ -1,0 +1,45 @@
+# Everything runs in the project's own .venv, made from the pinned constraints; a second run starts at once.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench prove docs format clean
+
+demo: $(READY)  ## the whole journey on the embedded starter
+	@$(BIN)/tuition demo
+
+test: $(READY)  ## the test suite
+	@$(BIN)/python -m pytest
+
+check: $(READY)  ## linters, types, import contracts, and docs that agree with the code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python docs/generate.py --check
+
+bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/results/
+	@$(BIN)/python -m benchmarks.step
+
+prove: $(READY)  ## the slow proofs: interruptions at random instants, resumed and compared bitwise
+	@$(BIN)/python -m tests.prove.interruptions
+
+docs: $(READY)  ## write the generated pages of docs/ anew
+	@$(BIN)/python docs/generate.py
+
+format: $(READY)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "tuition needs Python 3.11 or newer; none was found. Install one, or set PYTHON=…"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned dependencies into $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

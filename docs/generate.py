@@ -1,0 +1,94 @@
+"""Write the pages that say what the code says: settings, finding codes, the command line.
+
+`--check` writes nothing and fails when a page differs from what would be written.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from tuition.cli import app
+from tuition.data import CODES
+from tuition.recipe import ALIASES, Recipe, Section
+from tuition.render.codes import RENDER_CODES
+
+DOCS = Path(__file__).resolve().parent
+_NOTE = "<!-- Written by `make docs` from the code; change it there. -->\n\n"
+
+
+def settings_page() -> str:
+    """Every recipe key, by section, with its sentence and default."""
+    parts = ["# Settings\n\n", _NOTE, "Flags are the same words with dashes: `--learning-rate`.\n"]
+    for section in _sections():
+        parts.append(
+            f"\n## {section.__doc__.strip().splitlines()[0].rstrip('.')}\n\n| key | default | meaning |\n|---|---|---|\n"
+        )
+        for name in section.__annotations__:
+            field = Recipe.model_fields.get(name)
+            if field is not None:
+                default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
+                parts.append(f"| `{name}` | {default} | {_cell(field.description or '')} |\n")
+    parts.append("\n## What other tools call them\n\n| there | here |\n|---|---|\n")
+    parts += [f"| `{there}` | `{here}` |\n" for there, here in sorted(ALIASES.items())]
+    return "".join(parts)
+
+
+def findings_page() -> str:
+    """Every finding code."""
+    parts = [
+        "# Findings\n\n",
+        _NOTE,
+        "`tuition explain CODE` prints an entry. Errors set the row aside; it stands in the ledger.\n",
+    ]
+    for code, entry in {**CODES, **RENDER_CODES}.items():
+        parts.append(
+            f"\n## {code}: {entry.title}\n\n*{entry.severity}.* {entry.explanation}\n\n{entry.mend}\n"
+        )
+    return "".join(parts)
+
+
+def commands_page() -> str:
+    """The help text of every verb."""
+    group = typer.main.get_command(app)
+    parts = ["# The command line\n\n", _NOTE]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        with command.make_context(f"tuition {name}", [], resilient_parsing=True) as context:
+            context.terminal_width = 100
+            parts.append(f"## {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+PAGES = {"settings.md": settings_page, "findings.md": findings_page, "commands.md": commands_page}
+
+
+def _sections() -> list[type[Section]]:
+    return [c for c in reversed(Recipe.__mro__) if issubclass(c, Section) and c not in (Section, Recipe)]
+
+
+def _yaml(value: object) -> str:
+    return "null" if value in (None, ()) else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the pages, or with --check say which differ."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+    if stale:
+        print(f"docs/{', docs/'.join(stale)} differ from the code: run `make docs`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
