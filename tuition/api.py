@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuition import files, starter
 from tuition.conversation import Message, Rendered
-from tuition.data import Ledger, Reading, find_sources
+from tuition.data import Ledger, Reading, find_sources, rejected_rows
 from tuition.errors import UserError
 from tuition.recipe import Recipe, RenderSettings, make_recipe, read_settings
 from tuition.screen import Opening, Watcher
@@ -224,7 +224,6 @@ class Checked:
     Attributes:
         ledger: what became of each row, with the findings.
         shapes: source → the shape found in it.
-        rejected_rows: rejected rows as they stand in the file, with reasons, in order.
     """
 
     ledger: Ledger
@@ -258,8 +257,8 @@ def check(data: str | Sequence[str], *, model: str | None = None, **render: Any)
 
 
 def quarantine(checked: Checked, to: str | Path) -> int:
-    """Write the rejected rows with their reasons as JSONL; the count."""
-    rows = [{**entry.to_json(), "row_id": entry.origin.row_id} for entry in checked.ledger.rejected]
+    """Write the rejected rows with their reasons as JSONL; how many there are."""
+    rows = list(rejected_rows(checked.ledger))
     files.write_jsonl(Path(to), rows)
     return len(rows)
 
@@ -601,10 +600,9 @@ def explain(code: str) -> dict[str, str]:
 
     codes = {**CODES, **RENDER_CODES}
     if code.upper() not in codes:
-        near = difflib.get_close_matches(code.upper(), codes, n=1)
+        near = difflib.get_close_matches(code.upper(), codes, n=3, cutoff=0.5) or [min(codes), max(codes)]
         raise UserError(
-            f"there is no code '{code}'",
-            next_step=f"Did you mean {near[0]}?" if near else f"There are {min(codes)} to {max(codes)}",
+            f"there is no code '{code}'", next_step=f"There are {', '.join(sorted(near))}, for example"
         )
     return {"code": code.upper(), **asdict(codes[code.upper()])}
 

@@ -88,7 +88,7 @@ class Rendered:
         origin: the row it came from.
         part: 0, or the position among the examples that one conversation was split into.
         group: see `Conversation.group`.
-        prompt_key: stable text of the first turns; duplicates of a prompt share it.
+        prompt_key: digest of the system prompt and first user turn; copies of a prompt share it.
     """
 
     ids: npt.NDArray[np.int32]

@@ -28,7 +28,8 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{self.what}. {self.next_step}"
+        end = "" if self.next_step.endswith((".", "?", "!", "…")) else "."
+        return f"{place}{self.what}. {self.next_step}{end}"
 
 
 class Interrupted(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -256,6 +255,10 @@ class Training:
 
     def _warnings(self) -> list[str]:
         warnings = []
+        if self.sources.left_out:
+            warnings.append(
+                f"Not read, because they name no split beside files that do: {', '.join(self.sources.left_out)}"
+            )
         if not self.corpus.validation and self.recipe.val_split:
             warnings.append("No row fell to validation: the last checkpoint becomes the model.")
         if self.recipe.batch_size > len(self.corpus.train):
@@ -474,8 +477,12 @@ class Training:
         self.folder.update_facts(
             status=status, finished=now(), seconds=round(time.monotonic() - self.started, 3), result=result
         )
-        with suppress(OSError):  # a full disk must not hide why the run ended
+        try:
             write_report(self.folder.path)
+        except (
+            Exception
+        ) as error:  # the run is done and its model written: a faulty report must not hide that
+            self.watcher.stage(f"the report could not be written ({type(error).__name__}: {error})")
 
 
 def refuse_changed(before: dict[str, str], after: dict[str, str], folder: str) -> None:

@@ -4,6 +4,7 @@ from tuition.data.catalogue import CODES, Code, finding
 from tuition.data.checks import CHECKS
 from tuition.data.formats import FORMATS
 from tuition.data.ledger import Entry, Ledger, Side
+from tuition.data.quarantine import rejected_rows
 from tuition.data.reading import Reading
 from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows
 from tuition.data.splits import prompt_key, side_of
@@ -24,5 +25,6 @@ __all__ = [
     "finding",
     "prompt_key",
     "read_rows",
+    "rejected_rows",
     "side_of",
 ]

@@ -1,0 +1,213 @@
+"""The command line as a newcomer meets it: quick, quiet, and with a next step in every complaint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import write_jsonl
+from tuition import cli
+
+
+def tuition(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, str, str]:
+    """Run the command in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["tuition", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return code, shown.out, shown.err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: tuition(capsys, monkeypatch, *map(str, words))
+
+
+def test_help_answers_at_once_and_imports_no_torch() -> None:
+    started = time.perf_counter()
+    shown = subprocess.run([sys.executable, "-X", "importtime", "-m", "tuition", "--help"], capture_output=True, text=True, check=True)  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert imported.isdisjoint({"torch", "transformers", "datasets", "numpy"})
+    assert "train" in shown.stdout
+    assert (
+        time.perf_counter() - started < 30
+    )  # the time itself is measured by the benchmarks: machines differ
+
+
+def test_the_rooms_before_training_import_no_torch() -> None:
+    code = (
+        "import tuition, tuition.data, tuition.render, tuition.batch, sys; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["check", "missing.jsonl"], ["missing.jsonl", "no such file"]),
+        (["train", "missing.yaml"], ["missing.yaml", "tuition init"]),
+        (["train", "wrong.yaml"], ["'cutoff_len': here it is 'max_length'", "'epoch': did you mean 'epochs'?", "'model' is missing"]),
+        (["train", "torn.yaml"], ["torn.yaml", "line 1"]),
+        (["train", "--model", "nowhere/at/all", "--data", "good.jsonl"], ["no such model folder"]),
+        (["train", "--model", "hollow", "--data", "good.jsonl"], ["hollow", "no config.json"]),
+        (["train", "--model", "hollow"], ["'data' is missing"]),
+        (["train", "--model", "m", "--data", "good.jsonl", "--set", "epochs"], ["key=value"]),
+        (["generate", "hollow"], ["--prompt"]),
+        (["explain", "D999"], ["there is no code 'D999'"]),
+        (["train", "hollow", "--resume"], ["hollow"]),
+        (["trian"], ["Did you mean 'train'"]),
+    ],
+)  # fmt: skip
+def test_wrong_use_ends_with_what_where_and_a_next_step(
+    run: Any, tmp_path: Path, words: list[str], said: list[str]
+) -> None:
+    (tmp_path / "hollow").mkdir()
+    write_jsonl(tmp_path / "good.jsonl", [{"prompt": "a", "completion": "b"}])
+    (tmp_path / "wrong.yaml").write_text("data: good.jsonl\ncutoff_len: 512\nepoch: 3\n")
+    (tmp_path / "torn.yaml").write_text("model: [a\n")
+    code, out, errors = run(*words)
+    assert code == 2
+    assert out == ""
+    for part in said:
+        assert part in errors
+
+
+def test_data_that_fits_no_shape_shows_the_keys_and_the_nearest_one(
+    run: Any, tmp_path: Path, llama: Path
+) -> None:
+    path = write_jsonl(tmp_path / "odd.jsonl", [{"instrction": "a", "output": "b"}])
+    code, _, errors = run("train", "--model", llama, "--data", path)
+    assert code == 2
+    assert "instrction" in errors and "instruction/input/output" in errors
+
+
+def test_check_counts_every_row_and_exits_1(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(
+        b'{"prompt": "a", "completion": "b"}\n[1]\n{"prompt": "c", "completion": ""}\nnot json\n\xff\n'
+    )
+    code, out, _ = run("check", path, "--json", "--quarantine", tmp_path / "aside.jsonl")
+    found = json.loads(out)
+    assert (found["rows_in"], found["kept"]) == (5, 1)
+    assert [(row["line"], row["code"]) for row in found["rejected"]] == [
+        (2, "D056"),
+        (3, "D005"),
+        (4, "D054"),
+        (5, "D051"),
+    ]
+    assert code == 0, "what is set aside is dealt with"
+    aside = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
+    assert {row["line"]: row.get("row", row.get("text")) for row in aside} == {
+        2: "[1]", 3: {"prompt": "c", "completion": ""}, 4: "not json", 5: "\\xff",
+    }  # fmt: skip
+    assert run("check", path)[0] == 1
+    assert "5 rows in = 1 kept + 4 rejected" in run("check", path)[1]
+
+
+def test_preview_prints_one_object_an_example(run: Any, data: Path, llama: Path) -> None:
+    code, out, _ = run("preview", data, "--model", llama, "--json")
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert len(shown) == 60
+    assert set(shown[0]) == {"file", "line", "part", "ids", "supervised", "text", "learned"}
+    assert shown[0]["learned"] == ["it is 0.<|end|>"]
+    assert len(shown[0]["ids"]) == len(shown[0]["supervised"])
+
+
+def test_preview_as_a_page_shows_hostile_text_literally(run: Any, tmp_path: Path, llama: Path) -> None:
+    path = write_jsonl(
+        tmp_path / "x.jsonl", [{"prompt": "<script>alert(1)</script>", "completion": "<b>\x1b[2J"}]
+    )
+    assert run("preview", path, "--model", llama, "--html", "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page and "<script>alert" not in page
+
+
+def test_dry_run_says_what_will_be_learned_and_writes_nothing(
+    run: Any, data: Path, llama: Path, tmp_path: Path
+) -> None:
+    before = set(tmp_path.rglob("*"))
+    code, out, errors = run("train", "--model", llama, "--data", data, "--epochs", "1", "--dry-run")
+    assert code == 0
+    assert out == ""
+    for said in (
+        "60 in, 60 kept, 0 rejected",
+        "messages (OpenAI chat)",
+        "are learned",
+        "updates of 16",
+        "of memory",
+    ):
+        assert said in " ".join(errors.split())
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_the_journey_on_ones_own_file(run: Any, llama: Path, tmp_path: Path) -> None:
+    assert run("init", "mine")[0] == 0
+    assert run("init", "mine")[0] == 2
+    code, out, _ = run(
+        "train", "mine/recipe.yaml", "--data", "mine/data.jsonl", "--model", llama, "--max-steps", "3"
+    )
+    assert code == 0
+    assert "outputs/data/report.html" in out
+    run_folder = "outputs/data"
+    code, out, _ = run(
+        "evaluate",
+        run_folder,
+        "--data",
+        "mine/data.jsonl",
+        "--baseline",
+        llama,
+        "--max-new-tokens",
+        4,
+        "--json",
+    )
+    result = json.loads(out)
+    assert code == 0
+    assert set(result["held_out"]) == {"loss", "perplexity", "bits_per_byte", "tokens", "examples"}
+    assert result["comparison"]["tuned"]["count"] == 20
+    code, out, _ = run("generate", run_folder, "--prompt", "Hi", "--max-new-tokens", 3, "--json")
+    assert set(json.loads(out)) == {"prompt", "answer", "tokens", "stopped"}
+    code, out, _ = run("generate", run_folder, "--data", "mine/data.jsonl", "--max-new-tokens", 3)
+    assert len(out.splitlines()) == 20
+    assert run("export", run_folder, "--to", "exported")[0] == 0
+    assert run("export", run_folder, "--to", "exported")[0] == 2
+    assert run("generate", "exported", "--prompt", "Hi", "--max-new-tokens", 3)[0] == 0
+
+
+def test_train_takes_every_setting_as_a_flag(run: Any) -> None:
+    from tuition.recipe import Recipe
+
+    _, out, _ = run("train", "--help")
+    for name in Recipe.model_fields:
+        assert f"--{name.replace('_', '-')}" in out
+
+
+def test_schema_doctor_explain_and_version_answer(run: Any) -> None:
+    assert "learning_rate" in json.loads(run("schema")[1])["properties"]
+    examined = json.loads(run("doctor", "--json")[1])
+    assert {check["name"] for check in examined["checks"]} >= {"python", "torch", "device", "disk"}
+    assert "no assistant turn" in run("explain", "d004")[1]
+    assert json.loads(run("explain", "R002", "--json")[1])["code"] == "R002"
+    assert run("--version")[1].strip()
+
+
+def test_recipes_cannot_run_code(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "evil.yaml").write_text("model: !!python/object/apply:os.system ['touch owned']\n")
+    code, _, errors = run("train", "evil.yaml")
+    assert code == 2
+    assert "cannot be read as YAML" in errors
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,42 @@
+"""Rejected rows set aside with their reasons, so that they can be mended and read again."""
+
+from __future__ import annotations
+
+import gzip
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tuition.data.ledger import Entry, Ledger
+from tuition.data.sources import read_rows
+
+
+def rejected_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Each rejected row with its place, code, reason, and the row itself.
+
+    `row` holds the value where the row could be parsed, else `text` holds the line as it stands, bytes
+    that are not UTF-8 written as \\xNN.
+    """
+    by_file: dict[str, dict[int, Entry]] = defaultdict(dict)
+    for entry in ledger.rejected:
+        by_file[entry.origin.file][entry.origin.line] = entry
+    for file, entries in by_file.items():
+        unparsed = dict(entries)
+        for row in read_rows(file):
+            if row.origin.line in unparsed and row.value is not None:
+                yield {**unparsed.pop(row.origin.line).to_json(), "row": row.value}
+        for line, text in _lines_of(file, set(unparsed)):
+            yield {**unparsed.pop(line).to_json(), "text": text}
+        for entry in unparsed.values():
+            yield entry.to_json()
+
+
+def _lines_of(file: str, wanted: set[int]) -> Iterator[tuple[int, str]]:
+    """Lines of a text file by number; none where the file is no text."""
+    if not wanted or not Path(file).is_file() or file.endswith((".parquet", ".arrow")):
+        return
+    with gzip.open(file, "rb") if file.endswith(".gz") else open(file, "rb") as stream:  # noqa: PTH123
+        for number, line in enumerate(stream, start=1):
+            if number in wanted:
+                yield number, line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
