@@ -275,11 +275,11 @@ class Training:
         if not self.resume:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             files.write_text(self.folder.recipe, self.recipe.to_yaml())
-            self.folder.update_facts(**self._facts())
             files.write_jsonl(self.folder.ledger, self.corpus.ledger.to_rows())
             files.write_jsonl(self.folder.findings, (f.to_json() for f in self.corpus.ledger.findings))
             example = min(self.corpus.train, key=len)
             files.write_json(self.folder.example, example_json(example, self.renderer.tokens))
+            files.write_json(self.folder.facts, self._facts())  # last: a folder with it holds a run
         else:
             refuse_changed(self.folder.read_facts()["hashes"], self.hashes, str(self.folder.path))
             self.folder.update_facts(status="running")

@@ -71,8 +71,8 @@ class RunFolder:
         return self.path.resolve().name
 
     def holds_a_run(self) -> bool:
-        """True when a run was begun here."""
-        return self.recipe.exists() or self.facts.exists()
+        """True when a run was begun here. run.json is the last thing that beginning one writes."""
+        return self.facts.exists()
 
     def read_facts(self) -> dict[str, Any]:
         """What run.json says.
