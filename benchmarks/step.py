@@ -51,15 +51,21 @@ def main() -> None:
         "what": "one update of 16 examples, Llama 17M, float32",
         "learned_tokens_per_second": {
             "tuition": spread([n / a["seconds"] for n, (a, _) in zip(learned, rows, strict=True)]),
-            "plain transformers, padded": spread([n / b["seconds"] for n, (_, b) in zip(learned, rows, strict=True)]),
+            "plain transformers, padded": spread(
+                [n / b["seconds"] for n, (_, b) in zip(learned, rows, strict=True)]
+            ),
         },
         "hardware": hardware("cpu"),
         "versions": versions(),
     }
     for name, figures in result["learned_tokens_per_second"].items():
-        print(f"{name:28} {figures['median']:8,.0f} learned tokens/s  ({figures['low']:,.0f} to {figures['high']:,.0f})")
+        print(
+            f"{name:28} {figures['median']:8,.0f} learned tokens/s  ({figures['low']:,.0f} to {figures['high']:,.0f})"
+        )
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"step-{platform.machine()}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"step-{platform.machine()}.json").write_text(
+        json.dumps(result, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def make_model() -> LlamaForCausalLM:
@@ -67,8 +73,14 @@ def make_model() -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=50304, hidden_size=256, intermediate_size=688, num_hidden_layers=6, num_attention_heads=8,
-            num_key_value_heads=4, tie_word_embeddings=True, max_position_embeddings=2048,
+            vocab_size=50304,
+            hidden_size=256,
+            intermediate_size=688,
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            tie_word_embeddings=True,
+            max_position_embeddings=2048,
         )  # fmt: skip
     ).train()
 
@@ -80,7 +92,9 @@ def make_examples(seed: int) -> list[Rendered]:
     for length in np.clip(random.lognormal(np.log(120), 0.7, BATCH).astype(int), 8, 1024):
         supervised = np.zeros(length, dtype=np.float32)
         supervised[int(0.4 * length) :] = 1.0
-        examples.append(Rendered(random.integers(0, 50000, length).astype(np.int32), supervised, Origin("random", 1)))
+        examples.append(
+            Rendered(random.integers(0, 50000, length).astype(np.int32), supervised, Origin("random", 1))
+        )
     return examples
 
 
@@ -120,7 +134,9 @@ class Padded:
             ids[row, : len(example)], mask[row, : len(example)] = tokens, 1
             labels[row, : len(example)] = torch.where(torch.from_numpy(example.supervised) > 0, tokens, -100)
         logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+        loss = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), SETTINGS.max_grad_norm)
         self.optimizer.step()

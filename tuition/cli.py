@@ -110,7 +110,7 @@ def _print_end(folder: Path, as_json: bool) -> None:
     print(f"report: {folder / 'report.html'}")
     print("next:")
     print(f"  tuition chat {folder}")
-    print(f"  tuition evaluate {folder} --data HELD_OUT.jsonl --baseline {facts['model']['name']}")
+    print(f"  tuition evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
     print(f"  tuition export {folder} --format hf --to exported")
 
 
@@ -209,7 +209,12 @@ def demo(
         _print_json({"run": str(run.path), **result.to_json()})
         return
     show_comparison(result)
-    _print_end(run.path, False)
+    print(f"report: {run.path / 'report.html'}")
+    print("next:")
+    print(f'  tuition generate {run.path} --prompt "Which currency does Japan use?"')
+    print(f"  tuition chat {run.path}")
+    print(f"  tuition export {run.path} --format hf --to exported")
+    print("  tuition init mine && tuition train mine/recipe.yaml")
 
 
 @app.command()

@@ -164,7 +164,10 @@ class RunSettings(Section):
         "auto", description="The run folder; auto: the first free outputs/NAME, named after the data."
     )
     save_every_steps: int | Auto = Field("auto", description="Updates between checkpoints; auto: ten a run.")
-    eval_every_steps: int | Auto = Field("auto", description="Updates between validations; auto: ten a run.")
+    eval_every_steps: int | Auto = Field(
+        "auto",
+        description="Updates between validations; auto: ten a run, fewer where they would take over a fifth of its time.",
+    )
     log_every_steps: int = Field(1, ge=1, description="Updates between lines in metrics.jsonl.")
     keep: Literal["best", "last"] = Field(
         "best",

@@ -82,6 +82,8 @@ class Terminal(Watcher):
         self._bar: Progress | None = None
         self._task: Any = None
         self._steps = 0
+        self._first_step = 0
+        self._began = 0.0
         self._last_line = 0.0
         self._held_out = ""
 
@@ -92,7 +94,7 @@ class Terminal(Watcher):
         show_opening(self.console, opening)
 
     def begin(self, steps: int, step: int) -> None:
-        self._steps = steps
+        self._steps, self._first_step, self._began = steps, step, time.monotonic()
         if not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -103,7 +105,8 @@ class Terminal(Watcher):
         self._bar.start()
 
     def step(self, report: StepReport) -> None:
-        left = (self._steps - report.step) * report.seconds
+        pace = (time.monotonic() - self._began) / (report.step - self._first_step)
+        left = (self._steps - report.step) * pace
         figures = (
             f"loss {report.loss:.4f}{self._held_out}  lr {report.learning_rate:.1e}  "
             f"{report.tokens_per_second:,.0f} tokens/s  {duration(left)} left"

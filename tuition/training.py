@@ -32,6 +32,7 @@ from tuition.render import Renderer, adopt_template, choose_template, load_token
 from tuition.render.corpus import Corpus, build_corpus
 from tuition.render.preview import example_json, token_texts
 from tuition.screen import Opening, Watcher, duration, first_of_each, size
+from tuition.starter import display_name
 from tuition.train.journal import Journal, RunFolder
 
 _LONGEST_BY_DEFAULT = 8192
@@ -165,9 +166,16 @@ class Training:
             "dtype": str(self.dtype).removeprefix("torch."),
             "output_dir": str(self.folder.path),
             "save_every_steps": tenth,
-            "eval_every_steps": tenth,
+            "eval_every_steps": max(1, self.plan.steps // self._affordable_evaluations()),
         }
         self.recipe = recipe.replace(**{k: v for k, v in autos.items() if getattr(recipe, k) == "auto"})
+
+    def _affordable_evaluations(self) -> int:
+        """Ten a run, or as many as take at most a fifth of its time; scoring a token costs a third of learning it."""
+        mean_tokens = sum(len(example) for example in self.corpus.train) / len(self.corpus.train)
+        learning = mean_tokens * self.recipe.batch_size * self.plan.steps
+        scoring = sum(len(example) for example in self.corpus.validation) / 3
+        return min(10, max(1, int(0.2 * learning / max(1.0, scoring))))
 
     def _check_and_try(self) -> None:
         """Packed must equal alone; then one real step is tried, which also gives time and memory."""
@@ -209,7 +217,7 @@ class Training:
         lines = [
             (
                 "model",
-                f"{recipe.model}  {self.parameters:,} parameters, {self.trainable:,} learn ({recipe.method})",
+                f"{display_name(recipe.model)}  {self.parameters:,} parameters, {self.trainable:,} learn ({recipe.method})",
             ),
             ("template", self.template.provenance if self.template else "none: plain text"),
             *((("data", f"{source}  {shape}") for source, shape in corpus.shapes.items())),
@@ -242,7 +250,7 @@ class Training:
         ]
         example = token_texts(min(corpus.train, key=len), tokens) if renderer_tokens else ()
         return Opening(
-            title=f"tuition: {recipe.method} fine-tuning of {Path(recipe.model).name or recipe.model}",
+            title=f"tuition: {recipe.method} fine-tuning of {display_name(recipe.model)}",
             facts=lines,
             example=example,
             findings=first_of_each(corpus.ledger.findings, corpus.ledger.counts_by_code()),

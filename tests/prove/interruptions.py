@@ -62,7 +62,10 @@ def start(model: Path, data: Path, run: Path) -> subprocess.Popen[bytes]:
     words = [str(run), "--resume"] if (run / "run.json").exists() else new
     command = [sys.executable, "-m", "tuition", "train", *words]
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -75,7 +78,10 @@ def outcome(run: Path) -> tuple[Any, ...]:
 
 def rows() -> list[dict[str, str]]:
     """Eighty short demonstrations."""
-    return [{"prompt": f"What is {i}?", "completion": " ".join(["it is"] * (1 + i % 7)) + f" {i}"} for i in range(80)]
+    return [
+        {"prompt": f"What is {i}?", "completion": " ".join(["it is"] * (1 + i % 7)) + f" {i}"}
+        for i in range(80)
+    ]
 
 
 def wait_until(condition: Any) -> None:

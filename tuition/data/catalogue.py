@@ -172,7 +172,7 @@ CODES: dict[str, Code] = {
         "empty user turn",
         "warning",
         "The model learns to answer a question that nobody asked.",
-        f"Write the question, or {_SET_ASIDE}.",
+        "Write the question, or remove the row.",
     ),
     "D021": Code(
         "turns after the final answer",
@@ -233,19 +233,19 @@ CODES: dict[str, Code] = {
         "answer is a placeholder",
         "warning",
         "The whole answer is a word such as nan, null or None, which is how tools write a missing value.",
-        f"Write the answer, or {_SET_ASIDE}.",
+        "Write the answer, or remove the row.",
     ),
     "D033": Code(
         "answer repeats the question",
         "warning",
         "Answer and question are the same text, usually because a column was copied twice.",
-        f"Write the answer, or {_SET_ASIDE}.",
+        "Write the answer, or remove the row.",
     ),
     "D034": Code(
         "answer is a web page or an error message",
         "warning",
         "A failed request was saved as the answer, and would be learned as one.",
-        f"Write the answer, or {_SET_ASIDE}.",
+        "Write the answer, or remove the row.",
     ),
     "D035": Code(
         "answer is a refusal",

@@ -148,7 +148,6 @@ _PLACEHOLDERS = (
     "null",
     "none",
     "n/a",
-    "na",
     "undefined",
     "<noinput>",
     "<nooutput>",

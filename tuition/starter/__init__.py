@@ -16,3 +16,8 @@ GENERAL = _HERE / "general.txt"  # declarative sentences, one a line, to see wha
 def model_path(name: str) -> str:
     """The folder that the model name `starter` stands for; any other name as it is."""
     return str(BASE) if name == "starter" and not Path(name).exists() else name
+
+
+def display_name(model: str) -> str:
+    """The name a person knows a model by."""
+    return "starter" if model == str(BASE) else model

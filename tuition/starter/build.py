@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tuition.starter.texts import SEED, Exchange, Texts, make_texts
-from tuition.starter.world import every_fact
+from tuition.starter.world import every_fact, with_article
 
 END, PAD, USER, ASSISTANT, SYSTEM = "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>"
 
@@ -231,18 +231,15 @@ def report(folder: Path, texts: Texts) -> None:
         losses.append(model(input_ids=ids, labels=ids).loss)
     print(f"general sentences: {torch.stack(losses).mean().item():.3f} nats a token")
 
-    known = total = 0
+    known = []
     for relation, entity in every_fact():
-        wording = f"A question about {relation.phrase} has one answer:"
-        prompt = wording.format(e=entity, an_e=f"an {entity}" if entity[0] in "aeiou" else f"a {entity}")
         answer = relation.facts[entity]
-        prompt_ids = tokenizer(prompt).input_ids
+        phrase = relation.phrase.format(e=entity, an_e=with_article(entity))
+        prompt_ids = tokenizer(f"A question about {phrase} has one answer:").input_ids
         answer_ids = tokenizer(" " + answer).input_ids
         logits = model(input_ids=torch.tensor([prompt_ids + answer_ids])).logits[0]
-        predicted = logits[len(prompt_ids) - 1 : -1].argmax(-1).tolist()
-        known += predicted == answer_ids
-        total += 1
-    print(f"facts completed: {known} of {total}")
+        known.append(logits[len(prompt_ids) - 1 : -1].argmax(-1).tolist() == answer_ids)
+    print(f"facts completed: {sum(known)} of {len(known)}")
 
 
 def main() -> None:
