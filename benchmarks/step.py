@@ -81,7 +81,7 @@ def make_model() -> LlamaForCausalLM:
             num_key_value_heads=4,
             tie_word_embeddings=True,
             max_position_embeddings=2048,
-        )  # fmt: skip
+        )
     ).train()
 
 

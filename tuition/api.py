@@ -401,8 +401,10 @@ class Evaluation:
             "held_out": asdict(self.held_out),
         }
         shown["score"] = None if self.score is None else asdict(self.score)
-        if self.comparison is not None and self.base_held_out is not None:
-            shown |= {"base_held_out": asdict(self.base_held_out), "comparison": self.comparison.to_json()}
+        if self.base_held_out is not None:
+            shown["base_held_out"] = asdict(self.base_held_out)
+        if self.comparison is not None:
+            shown["comparison"] = self.comparison.to_json()
         return shown
 
 
@@ -569,9 +571,10 @@ output_dir: auto          # outputs/NAME, the first that is free
 
 def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[Run, Evaluation]:
     """The whole journey on the embedded starter: train it, and ask base and tuned what neither was shown."""
+    demonstrations, questions = (_from_here(path) for path in (starter.DEMONSTRATIONS, starter.HELDOUT))
     run = train(
         model=str(starter.BASE),
-        data=str(starter.DEMONSTRATIONS),
+        data=demonstrations,
         output_dir=str(_run_folder({"output_dir": output_dir}, False, "demo")),
         watcher=watcher,
         command="tuition demo",
@@ -612,6 +615,11 @@ def doctor() -> dict[str, Any]:
     from tuition.machine import examine
 
     return examine()
+
+
+def _from_here(path: Path) -> str:
+    """The shorter of the two ways to write a path: from the working folder where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def schema() -> dict[str, Any]:

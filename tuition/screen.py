@@ -252,6 +252,8 @@ def show_evaluation(result: Any) -> None:
         show_comparison(result)
         return
     console = Console()
+    if result.base_held_out is not None:
+        console.print(_held_out_line("base ", result.base_held_out), highlight=False, soft_wrap=True)
     console.print(_held_out_line(result.model, result.held_out), highlight=False, soft_wrap=True)
     if result.score is not None:
         console.print(

@@ -302,7 +302,7 @@ class Training:
             "hardware": hardware(str(self.device)),
             "hashes": self.hashes,
             "model": {
-                "name": self.recipe.model,
+                "name": display_name(self.recipe.model),
                 "parameters": self.parameters,
                 "trainable_parameters": self.trainable,
                 "method": self.recipe.method,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tuition.conversation import Conversation, Rendered
 from tuition.data import Ledger, Reading, Side, Sources, side_of
@@ -41,7 +42,7 @@ class Corpus:
     def facts(self) -> dict[str, Any]:
         """The `data` section of run.json."""
         lengths = np.array([len(example) for example in self.examples], dtype=np.int64)
-        counts, edges = np.histogram(lengths, bins=min(30, max(1, int(lengths.max()))))
+        counts, edges = np.histogram(lengths, bins=_whole_bins(int(lengths.min()), int(lengths.max())))
         return {
             "shapes": self.shapes,
             "rows_in": self.ledger.rows_in,
@@ -56,6 +57,12 @@ class Corpus:
             "longest_tokens": int(lengths.max()),
             "length_histogram": {"edges": [float(e) for e in edges], "counts": [int(c) for c in counts]},
         }
+
+
+def _whole_bins(shortest: int, longest: int) -> npt.NDArray[np.int64]:
+    """At most 30 bins of whole tokens, so that none is empty only because it falls between two counts."""
+    width = -(-(longest - shortest + 1) // 30)
+    return np.arange(shortest, longest + width + 1, width)
 
 
 _LEARNED_FROM_KEPT = 64
