@@ -159,9 +159,13 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
     """One line a code: how often, the first place, what and what to do."""
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
     for count, finding in findings:
-        times = f"{count:,}×" if count > 1 else ""
+        times = f"{count:,} rows, first " if count > 1 else ""
+        place = str(finding.origin) if finding.origin.line else finding.origin.file
         line = Text.assemble(
-            (f"{finding.code} ", styles[finding.severity]), (f"{times} ", "dim"), str(finding)
+            (f"{finding.code}  ", styles[finding.severity]),
+            (f"{times}{place}: ", "dim"),
+            printable(f"{finding.message}. "),
+            (printable(finding.fix), "italic"),
         )
         console.print(line, soft_wrap=True)
 
