@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 from tuition import files, starter
 from tuition.conversation import Message, Rendered
 from tuition.data import Ledger, Reading, find_sources, rejected_rows
-from tuition.errors import UserError
+from tuition.errors import Finding, Origin, UserError
 from tuition.recipe import Recipe, RenderSettings, make_recipe, read_settings
 from tuition.screen import Opening, Watcher
 
 if TYPE_CHECKING:
-    from tuition.evaluate.compare import Comparison
     from tuition.evaluate.generate import Generated
-    from tuition.evaluate.heldout import HeldOut
     from tuition.evaluate.load import Answerer
+    from tuition.evaluate.score import Evaluation
     from tuition.render import Renderer
     from tuition.render.tokens import Tokens
+    from tuition.train.folder import RunFolder
+    from tuition.training import Training
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 _ANSWER_TOKENS = 256
@@ -89,56 +90,87 @@ def train(
         UserError: anything the user can mend.
         tuition.train.loop.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
-    training = plan_training(recipe, data=data, resume=resume, watcher=watcher, command=command, **settings)
-    training.watcher.opening(training.prepare())
-    training.run()
-    return Run(training.folder.path)
+    given, rows = _gather(recipe, data, settings)
+    folder, given = _choose_folder(recipe, given, resume=resume)
+    with folder.claimed():
+        _refuse_mixed_runs(folder, resume)
+        if rows is not None:
+            given["data"] = (str(_write_rows(folder.path, rows, resume=resume)),)
+        training = _training(given, folder, resume=resume, watcher=watcher, command=command)
+        training.watcher.opening(training.prepare())
+        training.run()
+    return Run(folder.path)
 
 
 def dry_run(
     recipe: str | Path | Recipe | None = None, *, watcher: Watcher | None = None, **settings: Any
 ) -> Opening:
     """Everything `train` does before step 1, and nothing written: the opening screen."""
-    opening: Opening = plan_training(recipe, watcher=watcher, **settings).prepare()
-    return opening
+    given, _ = _gather(recipe, None, settings)
+    folder, given = _choose_folder(recipe, given, resume=False)
+    return _training(given, folder, resume=False, watcher=watcher, command="").prepare()
 
 
-def plan_training(
-    recipe: str | Path | Recipe | None,
-    *,
-    data: Any = None,
-    resume: bool = False,
-    watcher: Watcher | None = None,
-    command: str = "",
-    **settings: Any,
-) -> Any:
-    """The door of a run: settings checked, the folder chosen, nothing read yet.
-
-    Raises:
-        UserError: wrong settings, or a folder that holds a run already.
-    """
-    from tuition.train.journal import RunFolder
-    from tuition.training import Training
-
+def _gather(
+    recipe: str | Path | Recipe | None, data: Any, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Any] | None]:
+    """The settings from file and flags, checked at once; and the rows, where data is rows."""
     given = {**_settings_of(recipe), **{k: v for k, v in settings.items() if v is not None}}
-    if "model" in given:
-        given["model"] = starter.model_path(str(given["model"]))
     rows = None
     if data is not None:
         given["data"], rows = _names_or_rows(data)
-    name = "rows" if rows is not None else None
-    given["output_dir"] = str(_run_folder(given, resume, name))
-    folder = RunFolder(Path(given["output_dir"]))
-    _refuse_mixed_runs(folder, resume)
-    if rows is not None:
-        given["data"] = (str(_write_rows(folder.path, rows)),)
-    return Training(
-        make_recipe(given, where=str(recipe) if isinstance(recipe, str | Path) else "recipe"),
-        folder,
-        resume=resume,
-        watcher=watcher or Watcher(),
-        command=command,
+    where = str(recipe) if isinstance(recipe, str | Path) else "recipe"
+    make_recipe(
+        {**given, "data": given["data"] if rows is None else ("rows",)} if "data" in given else given,
+        where=where,
     )
+    given["model"] = starter.model_path(str(given["model"]))
+    return given, rows
+
+
+def _choose_folder(
+    recipe: str | Path | Recipe | None, given: dict[str, Any], *, resume: bool
+) -> tuple[RunFolder, dict[str, Any]]:
+    """The folder of the run: the one that was named, or the first free one under outputs/."""
+    from tuition.train.folder import RunFolder, first_free
+
+    if resume and isinstance(recipe, str | Path) and RunFolder(Path(recipe)).holds_a_run():
+        folder = RunFolder(Path(recipe))
+        _refuse_other_working_folder(folder, given)
+    elif given.get("output_dir", "auto") != "auto":
+        folder = RunFolder(Path(given["output_dir"]))
+    elif resume:
+        raise UserError(
+            "--resume needs to know which run",
+            where="output_dir",
+            next_step="tuition train RUN_FOLDER --resume",
+        )
+    else:
+        first = next(iter(_as_names(given["data"])), "rows")
+        folder = RunFolder(first_free(Path(first.split("#")[0].rstrip("/")).name.split(".")[0] or "run"))
+    return folder, {**given, "output_dir": str(folder.path)}
+
+
+def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) -> None:
+    """Relative names in a recipe mean what they meant where the run was started."""
+    started_in = Path(folder.read_facts().get("working_folder", "."))
+    names = [*_as_names(given["data"]), str(given["model"])]
+    lost = [name for name in names if not Path(name).exists() and (started_in / name).exists()]
+    if lost:
+        raise UserError(
+            f"the run was started in {started_in}, and {lost[0]} is named from there",
+            where=str(folder.path),
+            next_step=f"cd {started_in} && tuition train {folder.path.resolve()} --resume",
+        )
+
+
+def _training(
+    given: Mapping[str, Any], folder: RunFolder, *, resume: bool, watcher: Watcher | None, command: str
+) -> Training:
+    from tuition.training import Training
+
+    recipe = make_recipe(dict(given))
+    return Training(recipe, folder, resume=resume, watcher=watcher or Watcher(), command=command)
 
 
 def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
@@ -159,25 +191,7 @@ def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
     return (), items
 
 
-def _run_folder(given: Mapping[str, Any], resume: bool, name: str | None) -> Path:
-    """The folder that `output_dir` names; auto is the first free one under outputs/."""
-    setting = given.get("output_dir", "auto")
-    if setting != "auto":
-        return Path(setting)
-    if resume:
-        raise UserError(
-            "--resume needs to know which run",
-            where="output_dir",
-            next_step="tuition train RUN_FOLDER --resume",
-        )
-    data = given.get("data") or ("run",)
-    first = data if isinstance(data, str) else next(iter(data), "run")
-    stem = name or Path(str(first).split("#")[0].rstrip("/")).name.split(".")[0] or "run"
-    candidates = (Path("outputs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10**6))
-    return next(path for path in candidates if not path.exists())
-
-
-def _refuse_mixed_runs(folder: Any, resume: bool) -> None:
+def _refuse_mixed_runs(folder: RunFolder, resume: bool) -> None:
     if resume and not folder.holds_a_run():
         raise UserError(
             "holds no run to resume", where=str(folder.path), next_step="Name a run folder, or drop --resume"
@@ -191,18 +205,25 @@ def _refuse_mixed_runs(folder: Any, resume: bool) -> None:
         )
 
 
-def _write_rows(folder: Path, rows: Sequence[Any]) -> Path:
+def _write_rows(folder: Path, rows: Sequence[Any], *, resume: bool) -> Path:
     """Rows from Python become a file in the run folder: the run can then be read, resumed and repeated."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "data.jsonl"
     try:
-        files.write_jsonl(path, [_as_row(row) for row in rows])
+        text = "".join(json.dumps(_as_row(row), ensure_ascii=False) + "\n" for row in rows)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"rows must be plain JSON values ({error})",
             where="data",
             next_step="Give (prompt, completion) pairs, dictionaries or lists of messages",
         ) from None
+    if not resume:
+        files.write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise UserError(
+            "these are not the rows that the run began with",
+            where=str(path),
+            next_step="Leave data out to go on with them, or start a new run",
+        )
     return path
 
 
@@ -283,17 +304,32 @@ def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
 
 
 def preview(
-    data: str | Sequence[str], model: str, *, limit: int | None = None, **render: Any
+    data: str | Sequence[str],
+    model: str,
+    *,
+    limit: int | None = None,
+    on_rejected: Callable[[Finding], None] = lambda finding: None,
+    **render: Any,
 ) -> Iterator[tuple[Rendered, Tokens]]:
-    """The examples that training would learn from, in the order of the file, with the tokenizer to read them."""
+    """The examples that training would learn from, in the order of the file, with the tokenizer to read them.
+
+    Args:
+        on_rejected: told of each row that gives none.
+    """
     renderer = make_renderer(model, **render)
-    examples = (
-        example
-        for outcome in renderer.render(Reading(find_sources(_as_names(data)).train))
-        for example in outcome.examples
-    )
-    for example in islice(examples, limit):
-        yield example, renderer.tokens
+    reading = Reading(find_sources(_as_names(data)).train)
+    shown = 0
+    for outcome in renderer.render(reading):
+        if outcome.rejection is not None:
+            on_rejected(outcome.rejection)
+        for example in islice(outcome.examples, None if limit is None else limit - shown):
+            yield example, renderer.tokens
+            shown += 1
+        if shown == limit:
+            return
+    for finding in reading.ledger.findings:
+        if finding.severity == "error":
+            on_rejected(finding)
 
 
 def preview_html(data: str | Sequence[str], model: str, to: str | Path, **render: Any) -> int:
@@ -309,17 +345,42 @@ def preview_html(data: str | Sequence[str], model: str, to: str | Path, **render
 def answer(
     answerer: Answerer, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = _ANSWER_TOKENS
 ) -> Generated:
-    """One answer to a prompt or to a list of messages, decoded greedily."""
-    from tuition.evaluate.generate import generate
+    """One answer to a prompt or to a list of messages, decoded greedily.
 
-    messages = [Message("user", prompt)] if isinstance(prompt, str) else [_message(m) for m in prompt]
-    return generate(
-        answerer.loaded.model,
-        answerer.renderer,
-        [(messages, ())],
-        max_new_tokens=max_new_tokens,
-        batch_size=1,
-    )[0]
+    Raises:
+        UserError: the prompt is no text, leaves no room, or its messages cannot be read.
+    """
+    from tuition.evaluate.generate import generate, room_for_answer
+
+    messages = [Message("user", prompt)] if isinstance(prompt, str) else _messages(prompt)
+    model, renderer = answerer.loaded.model, answerer.renderer
+    _refuse_lone_surrogates(messages)
+    if room_for_answer(model, len(renderer.prompt_ids(messages)), max_new_tokens) < 1:
+        raise UserError(
+            "the prompt is empty or fills the model's context",
+            next_step="Give a prompt that leaves room to answer",
+        )
+    return generate(model, renderer, [(messages, ())], max_new_tokens=max_new_tokens, batch_size=1)[0]
+
+
+def _messages(prompt: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages from Python, read as a row of a file is."""
+    from tuition.data.catalogue import RowError
+    from tuition.data.formats import FORMATS
+
+    try:
+        (conversation,) = FORMATS["messages"].convert({"messages": list(prompt)}, Origin("<python>", 1))
+    except RowError as refusal:
+        raise UserError(refusal.reason.message, where="messages", next_step=refusal.reason.fix) from None
+    return list(conversation.messages)
+
+
+def _refuse_lone_surrogates(messages: Sequence[Message]) -> None:
+    for message in messages:
+        try:
+            message.content.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text") from None
 
 
 def load(name: str, *, device: str = "auto") -> Answerer:
@@ -334,78 +395,36 @@ def load(name: str, *, device: str = "auto") -> Answerer:
 def generate_file(
     name: str, data: str, *, max_new_tokens: int = _ANSWER_TOKENS, device: str = "auto"
 ) -> Iterator[dict[str, Any]]:
-    """Answer the prompt of every row of a file."""
-    from tuition.evaluate.generate import generate
+    """Answer the prompt of every row of a file; a row that has none gives an object with its `error`."""
+    from tuition.evaluate.generate import Question, generate
+    from tuition.evaluate.prompts import read_prompts
 
+    read = list(read_prompts(_all_of(data)))
     answerer = load(name, device=device)
-    questions = questions_of(data)
-    answers = generate(
-        answerer.loaded.model,
-        answerer.renderer,
-        [(q.messages, q.conversation.tools) for q in questions],
-        max_new_tokens=max_new_tokens,
-        batch_size=32,
-    )
-    for question, given in zip(questions, answers, strict=True):
-        origin = question.conversation.origin
-        yield {
-            "file": origin.file, "line": origin.line, "prompt": question.prompt,
-            "expected": question.expected, "answer": given.text, "stopped": given.stopped,
-        }  # fmt: skip
-
-
-def questions_of(data: str | Sequence[str]) -> list[Any]:
-    """The questions in a source: each conversation up to its last answer.
-
-    Raises:
-        UserError: no row has a prompt and an answer.
-    """
-    from tuition.evaluate.generate import question_of
-
-    conversations = Reading(_all_of(data))
-    questions = [question for question in map(question_of, conversations) if question is not None]
-    if not questions:
-        raise UserError(
-            "no row has a prompt and an answer",
-            where=str(data),
-            next_step="`tuition check` shows what is in it",
+    questions = [item for item in read if isinstance(item, Question)]
+    answers = iter(
+        generate(
+            answerer.loaded.model,
+            answerer.renderer,
+            [(q.messages, q.conversation.tools) for q in questions],
+            max_new_tokens=max_new_tokens,
+            batch_size=32,
         )
-    return questions
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Figures of one model on one source.
-
-    Attributes:
-        held_out: loss over learned tokens; None where the rows have no answers.
-        score: the metric over all prompts.
-        comparison: against the baseline, on the same prompts.
-        base_held_out: the baseline's loss.
-    """
-
-    model: str
-    metric: str
-    held_out: HeldOut
-    score: Any
-    comparison: Comparison | None = None
-    base_held_out: HeldOut | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that `evaluate --json` prints."""
-        from dataclasses import asdict
-
-        shown: dict[str, Any] = {
-            "model": self.model,
-            "metric": self.metric,
-            "held_out": asdict(self.held_out),
-        }
-        shown["score"] = None if self.score is None else asdict(self.score)
-        if self.base_held_out is not None:
-            shown["base_held_out"] = asdict(self.base_held_out)
-        if self.comparison is not None:
-            shown["comparison"] = self.comparison.to_json()
-        return shown
+    )
+    for item in read:
+        if not isinstance(item, Question):
+            yield {
+                "file": item.origin.file,
+                "line": item.origin.line,
+                "error": item.code,
+                "reason": item.message,
+            }
+            continue
+        origin, given = item.conversation.origin, next(answers)
+        yield {
+            "file": origin.file, "line": origin.line, "prompt": item.prompt, "expected": item.expected,
+            "answer": given.text, "stopped": given.stopped,
+        }  # fmt: skip
 
 
 def evaluate(
@@ -423,95 +442,38 @@ def evaluate(
 
     Args:
         model: a run folder, an adapter, a model folder or a hub name.
-        baseline: another model that answers the same prompts; the comparison is paired.
+        baseline: another model, prompted in the same way; it answers the same prompts, and the comparison
+            is paired.
         metric: a key of `METRICS`; None scores the loss only.
         limit: answer only the first so many prompts.
         on_progress: told the model's name, prompts answered and prompts in all.
+
+    Raises:
+        UserError: no such metric, no row that can be scored, or two models that read different rows.
     """
-    from tuition.evaluate import metrics
-    from tuition.evaluate.compare import Answer, compare
+    from tuition.evaluate.load import load_answerer
+    from tuition.evaluate.metrics import METRICS
+    from tuition.evaluate.score import evaluation_of, examine, read_test_set, record
 
-    questions = questions_of(data)[:limit]
-    tuned = _examine(model, data, questions, metric, max_new_tokens, device, on_progress)
+    if metric is not None and metric not in METRICS:
+        raise UserError(f"unknown metric '{metric}'", next_step=f"Choose one of: loss, {', '.join(METRICS)}")
+    test_set = read_test_set(_all_of(data), limit=limit)
+    settings: Any = {
+        "answer": metric is not None,
+        "max_new_tokens": max_new_tokens,
+        "on_progress": on_progress,
+    }
+    answerer = load(model, device=device)
+    tuned = examine(answerer, test_set, **settings)
     if baseline is None:
-        values = (
-            [metrics.METRICS[metric](a, q.expected) for a, q in zip(tuned[1], questions, strict=True)]
-            if metric
-            else []
-        )
-        return Evaluation(model, metric or "loss", tuned[0], metrics.score(values) if values else None)
-    base = _examine(baseline, data, questions, metric, max_new_tokens, device, on_progress, like=model)
-    if metric is None:
-        return Evaluation(model, "loss", tuned[0], None, None, base[0])
-    answers = [
-        Answer(q.prompt, q.expected, before, after, str(q.conversation.origin))
-        for q, before, after in zip(questions, base[1], tuned[1], strict=True)
-    ]
-    comparison = compare(answers, metric)
-    _record(model, comparison, answers)
-    return Evaluation(model, metric, tuned[0], comparison.tuned, comparison, base[0])
-
-
-def _examine(
-    name: str,
-    data: str | Sequence[str],
-    questions: Sequence[Any],
-    metric: str | None,
-    max_new_tokens: int,
-    device: str,
-    on_progress: Callable[[str, int, int], None],
-    like: str | None = None,
-) -> tuple[HeldOut, list[str]]:
-    """Loss and answers of one model. A baseline is prompted like the model it is compared with."""
-    from tuition.evaluate.generate import generate
-    from tuition.evaluate.heldout import held_out_loss, learned_bytes
-    from tuition.evaluate.load import load_answerer, render_settings_of
-    from tuition.train.model import quiet_transformers
-    from tuition.train.selfcheck import choose_path
-
-    quiet_transformers()
-    render = render_settings_of(like) if like else None
-    answerer = load_answerer(starter.model_path(name), device=device, render=render)
-    examples = [e for outcome in answerer.renderer.render(Reading(_all_of(data))) for e in outcome.examples]
-    if not examples:
-        raise UserError(
-            "no row can be scored", where=str(data), next_step=f"tuition check {data} --model {name}"
-        )
-    choose_path(answerer.loaded, examples)
-    text_bytes = learned_bytes(examples, answerer.renderer.tokens)
-    held_out = held_out_loss(answerer.loaded, examples, text_bytes=text_bytes, packing=(None, 4096))
-    if metric is None:
-        return held_out, []
-    prompts = [(q.messages, q.conversation.tools) for q in questions]
-    answers = generate(
-        answerer.loaded.model,
-        answerer.renderer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_size=64,
-        on_answer=lambda done: on_progress(name, done, len(prompts)),
-    )
-    return held_out, [given.text for given in answers]
-
-
-def _record(model: str, comparison: Comparison, answers: Sequence[Any]) -> None:
-    """A comparison of a run belongs in the run's folder and its report."""
-    from tuition.evaluate.report import write_report
-    from tuition.train.journal import RunFolder
-
-    folder = RunFolder(Path(model))
-    if not folder.holds_a_run():
-        return
-    files.write_json(folder.evaluation, {"comparisons": [comparison.to_json()]})
-    rows = []
-    for given in answers:
-        file, _, line = given.origin.rpartition(":")
-        rows.append({
-            "prompt": given.prompt, "expected": given.expected, "base": given.base, "tuned": given.tuned,
-            "file": file, "line": int(line),
-        })  # fmt: skip
-    files.write_jsonl(folder.samples, rows)
-    write_report(folder.path)
+        return evaluation_of(model, tuned, None, test_set, metric=metric)
+    template = answerer.renderer.template
+    del answerer  # two models need not fit at the same time
+    other = load_answerer(starter.model_path(baseline), device=device, template=template)
+    base = examine(other, test_set, **settings)
+    evaluation = evaluation_of(model, tuned, base, test_set, metric=metric)
+    record(model, evaluation, tuned, base, test_set)
+    return evaluation
 
 
 def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "float32") -> Path:
@@ -571,11 +533,12 @@ output_dir: auto          # outputs/NAME, the first that is free
 
 def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[Run, Evaluation]:
     """The whole journey on the embedded starter: train it, and ask base and tuned what neither was shown."""
-    demonstrations, questions = (_from_here(path) for path in (starter.DEMONSTRATIONS, starter.HELDOUT))
+    from tuition.train.folder import first_free
+
     run = train(
         model=str(starter.BASE),
-        data=demonstrations,
-        output_dir=str(_run_folder({"output_dir": output_dir}, False, "demo")),
+        data=_from_here(starter.DEMONSTRATIONS),
+        output_dir=str(first_free("demo")) if output_dir == "auto" else output_dir,
         watcher=watcher,
         command="tuition demo",
     )
@@ -625,15 +588,6 @@ def _from_here(path: Path) -> str:
 def schema() -> dict[str, Any]:
     """The JSON schema of the recipe."""
     return Recipe.model_json_schema()
-
-
-def _message(given: Mapping[str, Any]) -> Message:
-    try:
-        return Message(role=given["role"], content=str(given["content"]))
-    except KeyError as error:
-        raise UserError(
-            f"a message has no {error}", where="messages", next_step='Give {"role": "user", "content": "…"}'
-        ) from None
 
 
 def _as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -49,12 +49,22 @@ def main() -> None:
             raise
         _complain(str(error))
         sys.exit(2)
+    except Interrupted as stop:
+        _complain(f"interrupted; nothing is lost. Go on with: tuition train {stop.folder} --resume")
+        sys.exit(130)
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # `tuition preview … | head`
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        _complain(
+            f"{error.filename or 'a file'}: {error.strerror or error}. Mend that, or name another path."
+        )
+        sys.exit(2)
     except Exception as error:
         if debug:
             raise
@@ -63,7 +73,9 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
-    print(f"tuition: {sentence}", file=sys.stderr)
+    from tuition.screen import printable
+
+    print(f"tuition: {printable(sentence)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -89,11 +101,7 @@ def _train(
         else:
             watcher.opening(opening)
         return
-    try:
-        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
-    except Interrupted as stop:
-        _complain(f"interrupted; nothing is lost. Go on with: tuition train {stop.folder} --resume")
-        sys.exit(130)
+    run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
     _print_end(run.path, as_json)
 
 
@@ -117,6 +125,8 @@ def _print_end(folder: Path, as_json: bool) -> None:
 def _assignments(pairs: list[str]) -> dict[str, Any]:
     import yaml
 
+    from tuition.recipe import parse_yaml
+
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -124,7 +134,10 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
             raise UserError(
                 f"'{pair}' is not key=value", where="--set", next_step="Write --set learning_rate=2e-4"
             )
-        settings[key.strip()] = yaml.safe_load(value)
+        try:
+            settings[key.strip()] = parse_yaml(value)
+        except yaml.YAMLError:
+            raise UserError(f"'{value}' is not a YAML value", where="--set", next_step="Quote it") from None
     return settings
 
 
@@ -286,11 +299,22 @@ def preview(
         count = api.preview_html(data, model, html, **settings)
         print(f"{count:,} examples written to {html}")
         return
-    for example, tokens in api.preview(data, model, limit=None if as_json else limit, **settings):
+    rejected: list[str] = []
+    shown = api.preview(
+        data,
+        model,
+        limit=None if as_json else limit,
+        on_rejected=lambda f: rejected.append(str(f)),
+        **settings,
+    )
+    for example, tokens in shown:
         if as_json:
             _print_json(preview_json(example, tokens))
         else:
             show_example(example, tokens)
+    if rejected:
+        _complain(f"{len(rejected):,} rows give no example; the first: {rejected[0]}")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -327,6 +351,11 @@ def evaluate(
         _print_json(result.to_json())
     else:
         show_evaluation(result)
+    if result.rejected:
+        _complain(
+            f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; see `tuition check`"
+        )
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -344,8 +373,13 @@ def generate(
     if (prompt is None) == (data is None):
         raise UserError("give --prompt or --data, one of them", next_step='tuition generate RUN --prompt "…"')
     if data is not None:
+        faulty = 0
         for row in api.generate_file(model, data, max_new_tokens=max_new_tokens, device=device):
             _print_json(row)
+            faulty += "error" in row
+        if faulty:
+            _complain(f"{faulty:,} rows have no prompt; their lines say why")
+            raise typer.Exit(1)
         return
     given = api.answer(api.load(model, device=device), str(prompt), max_new_tokens=max_new_tokens)
     if as_json:
@@ -353,7 +387,14 @@ def generate(
             {"prompt": prompt, "answer": given.text, "tokens": given.tokens, "stopped": given.stopped}
         )
     else:
-        print(given.text)
+        _print_text(given.text)
+
+
+def _print_text(text: str) -> None:
+    """A model's words: as they are into a file or pipe, control characters made visible on a terminal."""
+    from tuition.screen import printable
+
+    print(printable(text) if sys.stdout.isatty() else text)
 
 
 @app.command()
@@ -374,7 +415,7 @@ def chat(
         given = api.answer(
             answerer, question if answerer.renderer.template else line, max_new_tokens=max_new_tokens
         )
-        print(f"{'model: ' if interactive else ''}{given.text}")
+        _print_text(f"{'model: ' if interactive else ''}{given.text}")
         history = [*question, {"role": "assistant", "content": given.text}]
 
 

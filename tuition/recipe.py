@@ -21,7 +21,7 @@ Auto = Literal["auto"]
 class Section(BaseModel):
     """Settings that one room receives."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelSettings(Section):
@@ -109,7 +109,7 @@ class BatchSettings(Section):
     micro_batch_tokens: int = Field(
         4096, ge=1, description="Most tokens in one forward pass; lower it when memory is short."
     )
-    seed: int = Field(0, ge=0, description="Fixes the split, the order, new weights and dropout.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Fixes the split, the order, new weights and dropout.")
 
 
 class OptimizerSettings(Section):
@@ -153,8 +153,14 @@ class AdapterSettings(Section):
     lora_alpha: float = Field(32.0, gt=0, description="LoRA's scale: the adapter counts alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="Modules that get an adapter: all-linear, or names."
+        "all-linear", description="Modules that get an adapter: all-linear, or names (q_proj,v_proj)."
     )
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _names_may_be_joined_by_commas(cls, value: Any) -> Any:
+        names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+        return names[0] if isinstance(value, str) and len(names) == 1 else names
 
 
 class RunSettings(Section):
@@ -292,7 +298,7 @@ def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 def read_settings(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             "no such recipe", where=str(path), next_step="`tuition init` writes one to start from"
@@ -301,7 +307,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UserError(
             "is a folder, not a recipe", where=str(path), next_step="Name the .yaml file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot be read as YAML ({reason})", where=str(path), next_step="Mend that line"
@@ -313,6 +319,20 @@ def read_settings(path: Path) -> dict[str, Any]:
             next_step="Write lines such as `model: PATH` and `data: FILE`",
         )
     return {str(key): value for key, value in settings.items()}
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without tags that build objects, and without aliases, which can grow without bound."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str) -> Any:
+    """A YAML value. Raises yaml.YAMLError for tags and aliases."""
+    return yaml.load(text, Loader=_PlainLoader)  # noqa: S506  the loader is a safe one
 
 
 def _unknown_key(key: str) -> str:
@@ -334,4 +354,6 @@ def _wrong_value(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"'{key}' is missing"
     message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"'{key}' is {fault['input']!r}: {message[0].lower()}{message[1:]}"
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    return f"'{key}' is {shown}: {message[0].lower()}{message[1:]}"

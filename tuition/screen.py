@@ -163,7 +163,7 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
         place = str(finding.origin) if finding.origin.line else finding.origin.file
         line = Text.assemble(
             (f"{finding.code}  ", styles[finding.severity]),
-            (f"{times}{place}: ", "dim"),
+            (printable(f"{times}{place}: "), "dim"),
             printable(f"{finding.message}. "),
             (printable(finding.fix), "italic"),
         )
@@ -245,7 +245,7 @@ def show_example(example: Any, tokens: Any) -> None:
     console = Console()
     share = example.learned_tokens / len(example)
     console.rule(
-        f"{example.origin}  {len(example):,} tokens, {example.learned_tokens:,} learned ({share:.0%})"
+        Text(f"{example.origin}  {len(example):,} tokens, {example.learned_tokens:,} learned ({share:.0%})")
     )
     console.print(highlighted(token_texts(example, tokens)), soft_wrap=True)
 

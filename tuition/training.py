@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -33,7 +33,8 @@ from tuition.render.corpus import Corpus, build_corpus
 from tuition.render.preview import example_json, token_texts
 from tuition.screen import Opening, Watcher, duration, first_of_each, size
 from tuition.starter import display_name
-from tuition.train.journal import Journal, RunFolder
+from tuition.train.folder import RunFolder
+from tuition.train.journal import Journal
 
 _LONGEST_BY_DEFAULT = 8192
 _SAMPLE_TOKENS = 96
@@ -74,11 +75,14 @@ class Training:
         Raises:
             Interrupted: a complete checkpoint was written.
         """
+        from tuition.train.loop import stop_on_signals
+
         self._begin()
         status = "failed"
         try:
-            self._train()
-            self._keep_model()
+            with stop_on_signals() as should_stop:
+                self._train(should_stop)
+                self._keep_model()
             status = "finished"
         except Interrupted as stop:
             status, stop.folder = "interrupted", str(self.folder.path)
@@ -96,7 +100,8 @@ class Training:
         recipe = self.recipe
         sources = find_sources(recipe.data)
         if recipe.val_data:
-            sources = sources.with_validation(find_sources(recipe.val_data).train)
+            held_out = find_sources(recipe.val_data)
+            sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
         self.sources = sources
         quiet_transformers()
         self.config = load_config(recipe.model, recipe.revision)
@@ -209,10 +214,10 @@ class Training:
 
     def _opening(self) -> Opening:
         recipe, corpus = self.recipe, self.corpus
-        tokens = renderer_tokens = self.renderer.tokens
+        tokens = self.renderer.tokens
         facts = corpus.facts()
-        seconds = facts["tokens"] / max(1, facts["examples"]) * self.plan.steps * recipe.batch_size
-        seconds = seconds / self.trial.tokens_per_second if corpus.examples else 0.0
+        tokens_to_learn = facts["tokens"] / facts["examples"] * self.plan.steps * recipe.batch_size
+        seconds = tokens_to_learn / self.trial.tokens_per_second
         share = facts["learned_tokens"] / facts["tokens"]
         lines = [
             (
@@ -248,11 +253,10 @@ class Training:
             ),
             ("run folder", str(self.folder.path)),
         ]
-        example = token_texts(min(corpus.train, key=len), tokens) if renderer_tokens else ()
         return Opening(
             title=f"tuition: {recipe.method} fine-tuning of {display_name(recipe.model)}",
             facts=lines,
-            example=example,
+            example=token_texts(min(corpus.train, key=len), tokens),
             findings=first_of_each(corpus.ledger.findings, corpus.ledger.counts_by_code()),
             warnings=self._warnings(),
         )
@@ -296,6 +300,7 @@ class Training:
         return {
             "name": self.folder.name,
             "command": self.command,
+            "working_folder": str(Path.cwd()),
             "started": now(),
             "status": "running",
             "versions": versions(),
@@ -353,7 +358,7 @@ class Training:
 
         return fingerprint_of(self.hashes)
 
-    def _train(self) -> None:
+    def _train(self, should_stop: Callable[[], bool]) -> None:
         import torch
 
         from tuition.train import loop
@@ -362,27 +367,29 @@ class Training:
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         self.progress = self._restore() if self.resume else Progress()
-        journal = Journal(self.folder.metrics, last_step=self.progress.step if self.resume else -1)
-        pacing = loop.Pacing(
-            int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps
-        )
-        if not self.resume:
+        journal = Journal(self.folder.metrics, last_step=self.progress.step or -1)
+        if self.progress.step == 0:
             self._write_samples("base")
             if self.corpus.validation:
-                journal.write(loop.as_line(self._evaluate(0)))
+                journal.write(asdict(self._evaluate(0)))
         self.watcher.begin(self.plan.steps, self.progress.step)
-        with loop.stop_on_signals() as should_stop:
-            hooks = loop.Hooks(
-                on_step=partial(_report, journal, self.watcher.step),
-                on_eval=partial(_report, journal, self.watcher.evaluation),
-                evaluate=self._evaluate if self.corpus.validation else None,
-                save=self._save,
-                should_stop=should_stop,
-            )
-            loop.train(
-                self.learner, self.corpus.train, self.plan, recipe.section(OptimizerSettings),
-                self.packing, pacing, self.progress, hooks,
-            )  # fmt: skip
+        hooks = loop.Hooks(
+            on_step=partial(_report, journal, self.watcher.step),
+            on_eval=partial(_report, journal, self.watcher.evaluation),
+            evaluate=self._evaluate if self.corpus.validation else None,
+            save=self._save,
+            should_stop=should_stop,
+        )
+        loop.train(
+            self.learner,
+            self.corpus.train,
+            self.plan,
+            recipe.section(OptimizerSettings),
+            self.packing,
+            loop.Pacing(int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps),
+            self.progress,
+            hooks,
+        )
 
     def _restore(self) -> Any:
         from tuition.train.checkpoint import Progress, load_checkpoint, newest_checkpoint
@@ -438,13 +445,22 @@ class Training:
             files.remove_folder(final)
         temporary = files.fresh_folder(final.with_name(f".{final.name}.tmp"))
         if self.recipe.method == "lora":
-            save_adapter(self.model, temporary, base=self.recipe.model)
+            save_adapter(self.model, temporary, base=self.recipe.model, revision=self.recipe.revision)
             save_tokenizer(
-                self.tokenizer, temporary, base=self.recipe.model, vocabulary_changed=bool(self.new_tokens)
+                self.tokenizer,
+                temporary,
+                base=self.recipe.model,
+                vocabulary_changed=bool(self.new_tokens),
+                plain=self.template is None,
             )
         else:
             write_model_folder(
-                self.model, self.tokenizer, temporary, base=self.recipe.model, stop_ids=self.renderer.stop_ids
+                self.model,
+                self.tokenizer,
+                temporary,
+                base=self.recipe.model,
+                stop_ids=self.renderer.stop_ids,
+                plain=self.template is None,
             )
         files.publish_folder(temporary, final)
 

@@ -127,4 +127,4 @@ def test_the_self_check_sees_attention_that_crosses_examples(folders: dict[str, 
     loaded.model.forward = leaking
     check = selfcheck.check_packing(loaded, examples())
     assert not check.packed
-    assert "differ by" in check.detail
+    assert "reach one another" in check.detail

@@ -14,14 +14,16 @@ from typing import Any
 import torch
 
 from tuition.conversation import Conversation, Message
-from tuition.errors import UserError
 from tuition.render import Renderer
-from tuition.train.model import attention_of, context_length, evaluating, ordinary_attention
+from tuition.train.model import attention_of, base_of, context_length, evaluating, ordinary_attention
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One answer. `stopped` is True when the model ended it by itself, within the limit."""
+    """One answer. `stopped` is True when the model ended it by itself, within the limit.
+
+    A prompt that leaves no room in the model's context has an empty answer that did not stop.
+    """
 
     text: str
     tokens: int
@@ -70,16 +72,16 @@ def generate(
 
     Returns:
         one answer a prompt, in the order given.
-
-    Raises:
-        UserError: a prompt leaves no room for an answer in the model's context.
     """
     ids = [renderer.prompt_ids(messages, tools).tolist() for messages, tools in prompts]
     answers: dict[int, Generated] = {}
     with evaluating(model), attention_of(model, ordinary_attention(model)):
         for group in _same_length(ids, batch_size):
             batch = torch.tensor([ids[i] for i in group], device=model.device)
-            room = _room(model, batch.shape[1], max_new_tokens)
+            room = room_for_answer(model, batch.shape[1], max_new_tokens)
+            if room < 1:
+                answers |= dict.fromkeys(group, Generated("", 0, stopped=False))
+                continue
             for i, row in zip(group, _greedy(model, batch, renderer.stop_ids, room), strict=True):
                 answers[i] = _as_answer(row, renderer)
             on_answer(len(answers))
@@ -96,30 +98,30 @@ def _same_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list
             yield group[start : start + batch_size]
 
 
-def _room(model: Any, prompt_tokens: int, wanted: int) -> int:
+def room_for_answer(model: Any, prompt_tokens: int, wanted: int) -> int:
+    """How many tokens an answer may have; below 1 where the prompt is empty or fills the context."""
     context = context_length(model.config)
-    room = wanted if context is None else min(wanted, context - prompt_tokens)
     if prompt_tokens == 0:
-        raise UserError("the prompt is empty", next_step="Give at least one character to answer to")
-    if room < 1:
-        raise UserError(
-            f"the prompt has {prompt_tokens:,} tokens and the model holds {context:,}",
-            next_step="Shorten the prompt",
-        )
-    return room
+        return 0
+    return wanted if context is None else min(wanted, context - prompt_tokens)
 
 
 def _greedy(model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int) -> list[list[int]]:
     from transformers import GenerationConfig
 
     stops = list(stop_ids) or None
-    output = model.generate(
-        input_ids=batch,
-        attention_mask=torch.ones_like(batch),
-        generation_config=GenerationConfig(
-            max_new_tokens=room, do_sample=False, eos_token_id=stops, pad_token_id=stops[0] if stops else 0
-        ),
+    plain = GenerationConfig(
+        max_new_tokens=room, do_sample=False, eos_token_id=stops, pad_token_id=stops[0] if stops else 0
     )
+    shipped = base_of(model).generation_config
+    # transformers fills what is left unset from the model's own file: penalties, banned tokens, sampling
+    base_of(model).generation_config = GenerationConfig()
+    try:
+        output = model.generate(
+            input_ids=batch, attention_mask=torch.ones_like(batch), generation_config=plain
+        )
+    finally:
+        base_of(model).generation_config = shipped
     return [row[batch.shape[1] :] for row in output.tolist()]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tuition.errors import UserError
-from tuition.recipe import ModelSettings, Recipe, RenderSettings, load_recipe
-from tuition.render import Renderer, choose_template, load_tokenizer
+from tuition.recipe import ModelSettings, Recipe, load_recipe
+from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer
 from tuition.train.adapters import load_adapter
-from tuition.train.journal import RunFolder
+from tuition.train.folder import RunFolder
 from tuition.train.model import (
     LoadedModel,
     choose_device,
@@ -20,6 +20,7 @@ from tuition.train.model import (
     fit_embeddings,
     load_config,
     load_model,
+    one_line,
 )
 
 _LONGEST_WITHOUT_LIMIT = 8192
@@ -31,23 +32,28 @@ class Answerer:
 
     Attributes:
         name: what the user called it.
-        base: the folder or name its tokenizer came from.
+        base: the folder or name that its weights, or those under its adapter, came from.
+        revision: of a hub name.
         adapted: True where a LoRA adapter lies over the base.
     """
 
     name: str
     base: str
+    revision: str | None
     loaded: LoadedModel
     tokenizer: Any
     renderer: Renderer
     adapted: bool
 
 
-def load_answerer(name: str, *, device: str = "auto", render: RenderSettings | None = None) -> Answerer:
+def load_answerer(
+    name: str, *, device: str = "auto", template: ChatTemplate | Literal["own"] | None = "own"
+) -> Answerer:
     """Load what `name` means: a run folder, an adapter folder, a model folder or a hub name.
 
     Args:
-        render: how prompts are written; None: as the run's recipe says, or the tokenizer's own template.
+        template: how prompts are written; `own`: as the run was trained, or as the tokenizer's own
+            template says, or plain text where there is none.
 
     Raises:
         UserError: there is nothing of the kind, or the run has no model yet.
@@ -56,19 +62,27 @@ def load_answerer(name: str, *, device: str = "auto", render: RenderSettings | N
     if folder.holds_a_run():
         recipe = load_recipe(folder.recipe)
         source = _model_of(folder, recipe)
-        render = render or recipe.section(RenderSettings)
-        return _load(name, source, recipe.model if recipe.method == "lora" else None, device, render)
+        base = (
+            ModelSettings(model=recipe.model, revision=recipe.revision) if recipe.method == "lora" else None
+        )
+        plain = recipe.chat_template == "none"
+        return _load(name, source, base, device, None if plain and template == "own" else template)
     adapter = Path(name) / "adapter_config.json"
     if adapter.exists():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return _load(name, name, base, device, render)
-    return _load(name, name, None, device, render)
+        return _load(name, name, _base_of_adapter(adapter), device, template)
+    return _load(name, name, None, device, template)
 
 
-def render_settings_of(name: str) -> RenderSettings | None:
-    """How a run writes its prompts; None for what is not a run folder."""
-    folder = RunFolder(Path(name))
-    return load_recipe(folder.recipe).section(RenderSettings) if folder.holds_a_run() else None
+def _base_of_adapter(config: Path) -> ModelSettings:
+    try:
+        said = json.loads(config.read_text(encoding="utf-8"))
+        return ModelSettings(model=said["base_model_name_or_path"], revision=said.get("revision"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"names no base model ({one_line(error)})",
+            where=str(config),
+            next_step="Write base_model_name_or_path into it",
+        ) from None
 
 
 def _model_of(folder: RunFolder, recipe: Recipe) -> str:
@@ -83,38 +97,34 @@ def _model_of(folder: RunFolder, recipe: Recipe) -> str:
 
 
 def _load(
-    name: str, source: str, adapter_base: str | None, device: str, render: RenderSettings | None
+    name: str,
+    source: str,
+    adapter_base: ModelSettings | None,
+    device: str,
+    template: ChatTemplate | Literal["own"] | None,
 ) -> Answerer:
-    base = adapter_base or source
+    base = adapter_base or ModelSettings(model=source)
+    config = load_config(base.model, base.revision)
     tokenizer = load_tokenizer(source)
-    config = load_config(base)
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
-    model = load_model(ModelSettings(model=base), config, device=place, dtype=dtype)
+    model = load_model(base, config, device=place, dtype=dtype)
     if adapter_base is not None:
         fit_embeddings(model, tokenizer)
         model = load_adapter(model, Path(source)).to(place)
-    renderer = _renderer(tokenizer, config, render or RenderSettings())
+    if template == "own":
+        template = choose_template("auto", tokenizer) if tokenizer.chat_template else None
     return Answerer(
         name=name,
-        base=base,
+        base=base.model,
+        revision=base.revision,
         loaded=LoadedModel(model.eval(), place, dtype),
         tokenizer=tokenizer,
-        renderer=renderer,
+        renderer=_renderer(tokenizer, config, template),
         adapted=adapter_base is not None,
     )
 
 
-def _renderer(tokenizer: Any, config: Any, settings: RenderSettings) -> Renderer:
-    """Serving's renderer: a tokenizer without a template of its own gets plain text here, never new tokens."""
-    setting = settings.chat_template
-    if setting == "auto" and not tokenizer.chat_template:
-        setting = "none"
+def _renderer(tokenizer: Any, config: Any, template: ChatTemplate | None) -> Renderer:
     longest = context_length(config) or _LONGEST_WITHOUT_LIMIT
-    return Renderer(
-        tokenizer,
-        choose_template(setting, tokenizer),
-        train_on=settings.train_on,
-        max_length=longest,
-        too_long="drop",
-    )
+    return Renderer(tokenizer, template, train_on="assistant", max_length=longest, too_long="drop")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tuition import files
+from tuition.errors import UserError
 from tuition.recipe import AdapterSettings
+from tuition.train.model import one_line
 
 
 def full(model: Any, settings: AdapterSettings, new_tokens: Sequence[int]) -> Any:
@@ -23,8 +25,6 @@ def lora(model: Any, settings: AdapterSettings, new_tokens: Sequence[int]) -> An
         UserError: `target_modules` names nothing in this model.
     """
     from peft import LoraConfig, get_peft_model
-
-    from tuition.errors import UserError
 
     targets = settings.target_modules
     config = LoraConfig(
@@ -50,13 +50,40 @@ ADAPTERS: dict[str, Callable[[Any, AdapterSettings, Sequence[int]], Any]] = {"fu
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
-    """The base model with the adapter of a run laid over it."""
-    from peft import PeftModel
+    """The base model with the adapter of a run laid over it.
 
-    return PeftModel.from_pretrained(model, str(folder))
+    Raises:
+        UserError: the adapter is not safetensors, is damaged, or lacks a tensor.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    file = folder / "adapter_model.safetensors"
+    if not file.exists():
+        raise UserError(
+            "the adapter has no adapter_model.safetensors",
+            where=str(folder),
+            next_step="Pickled adapters are not read",
+        )
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+        with safe_open(file, framework="pt") as stored:
+            missing = sorted(set(get_peft_model_state_dict(adapted)) - set(stored.keys()))
+    except Exception as error:  # damage ends in exceptions of several libraries
+        raise UserError(
+            f"the adapter cannot be loaded ({one_line(error)})", where=str(folder), next_step="Copy it again"
+        ) from error
+    missing = [name for name in missing if "lora_" in name or "token" in name]
+    if missing:
+        raise UserError(
+            f"the adapter lacks {len(missing)} tensors, the first is {missing[0]}",
+            where=str(folder),
+            next_step="Copy it again; they would be left at their start values",
+        )
+    return adapted
 
 
-def save_adapter(model: Any, folder: Path, *, base: str) -> None:
+def save_adapter(model: Any, folder: Path, *, base: str, revision: str | None = None) -> None:
     """Write the adapter as peft, transformers and vLLM load it.
 
     The base is named by its absolute path where it is a folder, so that the adapter finds it from anywhere.
@@ -64,6 +91,7 @@ def save_adapter(model: Any, folder: Path, *, base: str) -> None:
     resolved = str(Path(base).resolve()) if Path(base).is_dir() else base
     for config in model.peft_config.values():
         config.base_model_name_or_path = resolved
+        config.revision = revision
     model.save_pretrained(str(folder))
     # peft leaves a form to fill in; a card that says nothing is worse than none
     files.write_text(folder / "README.md", _CARD.format(base=resolved))

@@ -57,6 +57,8 @@ def save_checkpoint(
         OSError: disk full or no permission; older checkpoints stand untouched.
     """
     final = root / f"step-{progress.step}"
+    if final.exists() and files.manifest_faults(final):  # a resume passed it over and came here again
+        files.remove_folder(final)
     if not final.exists():
         root.mkdir(parents=True, exist_ok=True)
         temporary = files.fresh_folder(root / f".step-{progress.step}.tmp")
@@ -122,8 +124,15 @@ def load_weights(folder: Path, model: torch.nn.Module) -> None:
     """Copy a checkpoint's weights into the parameters that learn.
 
     Raises:
-        UserError: names or shapes differ.
+        UserError: the checkpoint is damaged, or names or shapes differ.
     """
+    faults = files.manifest_faults(folder)
+    if faults:
+        raise UserError(
+            f"the checkpoint is damaged: {'; '.join(faults)}",
+            where=str(folder),
+            next_step="Resume the run: it goes on from the newest whole one; or set keep: last",
+        )
     parameters = trainable_parameters(model)
     weights = load_file(folder / "weights.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}

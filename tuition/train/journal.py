@@ -1,103 +1,13 @@
-"""The run folder: where things lie in it, and the journal of what happened, one line a step."""
+"""The journal of a run: what happened, one line a step."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuition import files
-from tuition.errors import UserError
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """Paths within one run folder."""
-
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.yaml"
-
-    @property
-    def facts(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def ledger(self) -> Path:
-        return self.path / "ledger.jsonl"
-
-    @property
-    def findings(self) -> Path:
-        return self.path / "findings.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples.jsonl"
-
-    @property
-    def example(self) -> Path:
-        return self.path / "example.json"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.path / "evaluation.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
-
-    def holds_a_run(self) -> bool:
-        """True when a run was begun here. run.json is the last thing that beginning one writes."""
-        return self.facts.exists()
-
-    def read_facts(self) -> dict[str, Any]:
-        """What run.json says.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        try:
-            facts = json.loads(self.facts.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                "is not a run folder: it has no run.json",
-                where=str(self.path),
-                next_step="Name the folder that `tuition train` wrote",
-            ) from None
-        except ValueError as error:
-            raise UserError(
-                f"cannot be read ({error})", where=str(self.facts), next_step="Start a new run"
-            ) from None
-        return dict(facts)
-
-    def update_facts(self, **changes: Any) -> None:
-        """Lay `changes` over run.json."""
-        facts = self.read_facts() if self.facts.exists() else {}
-        files.write_json(self.facts, {**facts, **changes})
 
 
 class Journal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,9 @@ def load_config(model: str, revision: str | None = None) -> Any:
 
     try:
         return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # transformers validates configurations with exceptions of several libraries
         raise UserError(
-            f"the model's configuration cannot be loaded ({reason})",
+            f"the model's configuration cannot be loaded ({one_line(error)})",
             where=model,
             next_step="Give the folder of a transformers causal language model, or the name of one on the hub",
         ) from error
@@ -76,7 +75,8 @@ def context_length(config: Any) -> int | None:
 def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The causal language model, its dropout set, its weights in the dtype given.
 
-    Only safetensors are read: pickled weights could run code.
+    Only safetensors are read (pickled weights could run code), and every tensor must be there:
+    transformers would fill a missing one with random numbers.
 
     Raises:
         UserError: the folder has no safetensors, or the weights do not fit the configuration.
@@ -86,22 +86,54 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
     attention.register()
     set_dropout(config, settings.dropout)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             settings.model,
             revision=settings.revision,
             config=config,
             dtype=dtype,
+            attn_implementation=_ordinary_attention_of(config),
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:240]
+    except (
+        Exception
+    ) as error:  # every kind of damage has an exception of its own: torch's, Rust's, pydantic's
         raise UserError(
-            f"the model cannot be loaded ({reason})",
+            f"the model cannot be loaded ({one_line(error)})",
             where=settings.model,
             next_step="It needs config.json and *.safetensors of a causal language model",
         ) from error
+    _refuse_incomplete(settings.model, report)
     return model.to(device)
+
+
+def _ordinary_attention_of(config: Any) -> str | None:
+    """SDPA by name, so that a folder's configuration cannot ask for a kernel from the hub; None: eager."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if getattr(kind, "_supports_sdpa", True) else "eager"
+
+
+def _refuse_incomplete(model: str, report: Mapping[str, Any]) -> None:
+    missing = sorted(map(str, report["missing_keys"]))
+    mismatched = sorted(str(entry[0]) for entry in report["mismatched_keys"])
+    if missing or mismatched:
+        named = [f"{name} is missing" for name in missing] + [
+            f"{name} has another shape" for name in mismatched
+        ]
+        raise UserError(
+            f"the weights do not fit the configuration: {'; '.join(named[:5])}"
+            + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
+            where=model,
+            next_step="Copy or download the model again; it would be filled with random numbers",
+        )
+
+
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """What an exception says, on one line of bounded length."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def set_dropout(config: Any, rate: float) -> None:
@@ -118,6 +150,10 @@ def choose_device(setting: str) -> torch.device:
     Raises:
         UserError: the machine has none of that kind.
     """
+    if setting not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(
+            f"unknown device '{setting}'", where="device", next_step="Choose one of: auto, cpu, cuda, mps"
+        )
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if setting == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
@@ -250,20 +286,30 @@ def _restore_dropout(config_file: Path, base: str) -> None:
     config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_changed: bool) -> None:
-    """Write the tokenizer and its chat template beside the model.
+def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_changed: bool, plain: bool) -> None:
+    """Write the tokenizer beside the model, with the chat template that training used.
 
     Args:
         base: the model it came from; its files are copied verbatim when the vocabulary did not change.
         vocabulary_changed: True when control tokens were added.
+        plain: the model learned plain text: it is shipped without a template that it never saw.
     """
     source = Path(base)
     if source.is_dir() and not vocabulary_changed:
         for name in _TOKENIZER_FILES:
-            if (source / name).exists():
+            if (source / name).is_file() and not (source / name).is_symlink():
                 shutil.copyfile(source / name, folder / name)
     else:
         tokenizer.save_pretrained(folder)
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    template = folder / "chat_template.jinja"
+    if plain:
+        template.unlink(missing_ok=True)
+        _drop_key(folder / "tokenizer_config.json", "chat_template")
+    elif isinstance(tokenizer.chat_template, str):
+        template.write_text(tokenizer.chat_template, encoding="utf-8")
+
+
+def _drop_key(file: Path, key: str) -> None:
+    if file.exists() and key in (content := json.loads(file.read_text(encoding="utf-8"))):
+        del content[key]
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -53,13 +53,13 @@ def learning_rate_at(step: int, *, steps: int, settings: OptimizerSettings) -> f
     peak = float(settings.learning_rate)
     if step <= warmup:
         return peak * step / warmup
-    progress = (step - warmup - 1) / max(1, steps - warmup - 1)
+    progress = (step - warmup - 1) / max(1, steps - warmup)  # the last update still moves
     return peak * SCHEDULES[settings.lr_scheduler](min(1.0, progress))
 
 
 def warmup_updates(warmup_steps: float, steps: int) -> int:
     """Updates of warm-up: a count, or below 1 a share of all updates."""
-    return round(warmup_steps * steps) if warmup_steps < 1 else int(warmup_steps)
+    return round(warmup_steps * steps) if warmup_steps < 1 else min(int(warmup_steps), steps - 1)
 
 
 def default_learning_rate(method: str, parameters: int) -> float:

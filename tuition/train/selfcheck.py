@@ -17,11 +17,13 @@ from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.loop import Learner
 from tuition.train.loss import token_losses, token_mean, weighted_loss_sum
-from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, ordinary_attention
+from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, one_line, ordinary_attention
 
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
-_PROBED = 3
+# Another example's change may move a loss by no more than the order of additions does.
+_LEAK = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+_LONGEST_PROBED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,50 @@ class Trial:
 
 
 def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
-    """Compare packed losses with those of each example alone, under the model's ordinary attention."""
-    probed = sorted(examples[:64], key=len)[:_PROBED]
-    pack = make_packs(probed, token_mean, max_examples=None, token_budget=10**9)[0]
+    """Compare packed losses with those of each example alone, and change one example to see that no other moves."""
+    probed = _probed(examples)
     singles = make_packs(probed, token_mean, max_examples=1, token_budget=10**9)
     with evaluating(loaded.model):
         with attention_of(loaded.model, ordinary_attention(loaded.model)):
             alone = torch.cat([token_losses(replace(loaded, packed=False), single) for single in singles])
         try:
             with attention_of(loaded.model, NAME):
-                together = token_losses(replace(loaded, packed=True), pack)
-        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-            return PathCheck(False, f"one example at a time: this model cannot run packed ({_brief(error)})")
+                together = _packed_losses(loaded, probed)
+                disturbed = _packed_losses(loaded, [_other_tokens(probed[0]), *probed[1:]])
+        except (TypeError, ValueError, NotImplementedError) as error:
+            return PathCheck(
+                False, f"one example at a time: this model cannot run packed ({one_line(error, 120)})"
+            )
     gap = float((together - alone).abs().max())
-    if gap <= _TOLERANCE[loaded.dtype]:
-        return PathCheck(True, f"packed = alone on the first examples (largest difference {gap:.1e} nats)")
-    return PathCheck(False, f"one example at a time: packed and alone differ by {gap:.2g} nats on this model")
+    first = probed[0].learned_tokens
+    leak = float((together[first:] - disturbed[first:]).abs().max()) if len(together) > first else 0.0
+    if leak > _LEAK[loaded.dtype]:
+        return PathCheck(
+            False, f"one example at a time: in a pack, examples reach one another ({leak:.2g} nats)"
+        )
+    if gap > _TOLERANCE[loaded.dtype]:
+        return PathCheck(
+            False, f"one example at a time: packed and alone differ by {gap:.2g} nats on this model"
+        )
+    return PathCheck(True, f"packed = alone on the first examples (largest difference {gap:.1e} nats)")
+
+
+def _probed(examples: Sequence[Rendered]) -> list[Rendered]:
+    """A short, a middling and a long example: long ones reach past attention windows."""
+    by_length = sorted((e for e in examples[:256] if len(e) <= _LONGEST_PROBED), key=len) or [
+        min(examples, key=len)
+    ]
+    return [by_length[0], by_length[len(by_length) // 2], by_length[-1]]
+
+
+def _packed_losses(loaded: LoadedModel, examples: Sequence[Rendered]) -> torch.Tensor:
+    pack = make_packs(examples, token_mean, max_examples=None, token_budget=10**9)[0]
+    return token_losses(replace(loaded, packed=True), pack)
+
+
+def _other_tokens(example: Rendered) -> Rendered:
+    """The same example with its tokens in reverse order: other content, same places."""
+    return replace(example, ids=example.ids[::-1].copy())
 
 
 def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
@@ -94,7 +124,3 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,155 @@
+"""The run folder: where things lie in it, and who may write there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuition import files
+from tuition.errors import UserError
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths within one run folder."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def facts(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def findings(self) -> Path:
+        return self.path / "findings.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def example(self) -> Path:
+        return self.path / "example.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def holds_a_run(self) -> bool:
+        """True when a run was begun here. run.json is the last thing that beginning one writes."""
+        return self.facts.exists()
+
+    def read_facts(self) -> dict[str, Any]:
+        """What run.json says.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            facts = json.loads(self.facts.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(
+                "is not a run folder: it has no run.json",
+                where=str(self.path),
+                next_step="Name the folder that `tuition train` wrote",
+            ) from None
+        except ValueError as error:
+            raise UserError(
+                f"cannot be read ({error})", where=str(self.facts), next_step="Start a new run"
+            ) from None
+        return dict(facts)
+
+    def update_facts(self, **changes: Any) -> None:
+        """Lay `changes` over run.json."""
+        facts = self.read_facts() if self.facts.exists() else {}
+        files.write_json(self.facts, {**facts, **changes})
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for one process. The lock goes with the process, so a dead one never blocks.
+
+        A folder that was made for a run which never began is removed again.
+
+        Raises:
+            UserError: another process holds it, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(
+                f"the run folder cannot be written ({error.strerror})",
+                where=str(self.path),
+                next_step="Name another --output-dir",
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise UserError(
+                "another process is training in this folder",
+                where=str(self.path),
+                next_step="Wait for it, stop it, or name another --output-dir",
+            ) from None
+        try:
+            yield
+        finally:
+            self._leave(descriptor)
+
+    def _leave(self, descriptor: int) -> None:
+        with suppress(OSError):  # never mind what a lock left behind
+            (self.path / _LOCK).unlink()
+            if not self.holds_a_run():
+                (self.path / "data.jsonl").unlink(missing_ok=True)
+                self.path.rmdir()
+        os.close(descriptor)
+
+
+def first_free(stem: str) -> Path:
+    """`outputs/STEM`, or the first of `outputs/STEM-2` and so on that is not there."""
+    number = 1
+    while True:
+        path = Path("outputs") / (stem if number == 1 else f"{stem}-{number}")
+        if not path.exists():
+            return path
+        number += 1
