@@ -141,7 +141,7 @@ class Padded:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), SETTINGS.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": float(loss), "seconds": time.perf_counter() - started}
+        return {"loss": loss.item(), "seconds": time.perf_counter() - started}
 
 
 def spread(values: list[float]) -> dict[str, float]:

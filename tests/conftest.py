@@ -8,7 +8,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,4 +120,10 @@ def write_jsonl(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-Builder = Callable[..., Path]
+@pytest.fixture
+def settings(llama: Path, data: Path, tmp_path: Path) -> dict[str, Any]:
+    """A short run on the tiny Llama."""
+    return {
+        "model": str(llama), "data": str(data), "output_dir": str(tmp_path / "run"), "batch_size": 8,
+        "max_steps": 12, "learning_rate": 3e-3, "val_split": 0.2, "samples": 2, "save_every_steps": 4,
+    }  # fmt: skip

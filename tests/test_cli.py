@@ -117,6 +117,49 @@ def test_check_counts_every_row_and_exits_1(run: Any, tmp_path: Path) -> None:
     assert "5 rows in = 1 kept + 4 rejected" in run("check", path)[1]
 
 
+def test_check_maps_columns_looks_deeper_and_compares_with_an_evaluation_file(
+    run: Any, tmp_path: Path
+) -> None:
+    question = "Which of the many rivers of the northern plains runs past the old mill of the town?"
+    rows = [
+        {"q": question, "a": "The slow one."},
+        {"q": "Who wrote to me?", "a": "Write to jane.doe@riverside-post.net, please."},
+    ]
+    path = write_jsonl(tmp_path / "odd.jsonl", rows)
+    test = write_jsonl(tmp_path / "test.jsonl", [{"question": question, "answer": "x"}])
+    assert run("check", path)[0] == 1
+    code, out, _ = run(
+        "check", path, "--mapping", "prompt=q,completion=a", "--deep", "--against", test, "--json"
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert found["kept"] == 2
+    assert {(f["code"], f["line"]) for f in found["findings"]} >= {("D038", 1), ("D045", 2)}
+    assert "jane.doe" not in out
+
+
+def test_a_mended_copy_names_each_mend_and_checks_clean(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rough.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"prompt": "a", "completion": "b"},\r\n{"prompt": "c", "completion": "d"},\r\nlost\n'
+    )
+    code, out, _ = run("check", path, "--fix", tmp_path / "mended.jsonl")
+    assert code == 1
+    assert "2 rows written" in out and "1 rows not in it" in out
+    assert "rough.jsonl:3" in out
+    assert run("check", tmp_path / "mended.jsonl", "--strict")[0] == 0
+
+
+def test_a_share_of_a_source_is_the_same_rows_whatever_is_added(
+    run: Any, tmp_path: Path, llama: Path
+) -> None:
+    rows = [{"prompt": f"p{i}", "completion": "c"} for i in range(40)]
+    path = write_jsonl(tmp_path / "many.jsonl", rows)
+    words = ("train", "--model", llama, "--data", f"{path}#0.5", "--dry-run", "--json")
+    facts = json.loads(run(*words)[1])["facts"]
+    assert "left out" in facts["rows"]
+
+
 def test_preview_prints_one_object_an_example(run: Any, data: Path, llama: Path) -> None:
     code, out, _ = run("preview", data, "--model", llama, "--json")
     shown = [json.loads(line) for line in out.splitlines()]
@@ -135,6 +178,28 @@ def test_preview_as_a_page_shows_hostile_text_literally(run: Any, tmp_path: Path
     page = (tmp_path / "page.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert "\x1b" not in page and "<script>alert" not in page
+
+
+def test_prepared_data_loads_in_datasets_and_is_found_again(
+    run: Any, data: Path, llama: Path, tmp_path: Path
+) -> None:
+    from datasets import load_from_disk
+
+    words = ("prepare", data, "--model", llama, "--to", tmp_path / "store", "--val-split", "0.2", "--json")
+    first = json.loads(run(*words)[1])
+    rows = load_from_disk(first["folder"])["train"]
+    shown = [json.loads(line) for line in run("preview", data, "--model", llama, "--json")[1].splitlines()]
+    by_ids = {tuple(row["ids"]): row["supervised"] for row in shown}
+    assert len(rows) == first["train_examples"]
+    for row in rows:
+        labels = [
+            token if weight else -100
+            for token, weight in zip(row["input_ids"], by_ids[tuple(row["input_ids"])], strict=True)
+        ]
+        assert row["labels"] == labels
+    assert json.loads(run(*words)[1]) == first
+    data.write_text(data.read_text().replace("What", "Who ", 1))
+    assert json.loads(run(*words)[1])["folder"] != first["folder"]
 
 
 def test_dry_run_says_what_will_be_learned_and_writes_nothing(

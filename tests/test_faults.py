@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import tuition
 from tests.conftest import CHAT, make_model, make_tokenizer, write_jsonl
-from tests.test_run import StopAt, flip_a_byte, lines, settings, weights_of  # noqa: F401  settings is a fixture
+from tests.test_run import StopAt, flip_a_byte, lines, weights_of
 from tuition import api, files
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher
@@ -44,7 +44,7 @@ def test_a_truncated_model_is_a_user_error(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_that_is_reached_again_is_written_anew(
     settings: dict[str, Any], tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     settings |= {"save_every_steps": 2, "val_split": 0.0, "max_steps": 10}
     whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
     with pytest.raises(Interrupted):
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_that_is_reached_again_is_written_anew(
     assert all(torch.equal(t, weights_of(resumed.path)[n]) for n, t in weights_of(whole.path).items())
 
 
-def test_a_damaged_checkpoint_never_becomes_the_model(settings: dict[str, Any]) -> None:  # noqa: F811
+def test_a_damaged_checkpoint_never_becomes_the_model(settings: dict[str, Any]) -> None:
     from tuition.train.checkpoint import load_weights
 
     run = tuition.train(**{**settings, "max_steps": 2})
@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_never_becomes_the_model(settings: dict[str, Any]) 
         load_weights(checkpoint, model)
 
 
-def test_two_processes_never_share_a_run_folder(settings: dict[str, Any], tmp_path: Path) -> None:  # noqa: F811
+def test_two_processes_never_share_a_run_folder(settings: dict[str, Any], tmp_path: Path) -> None:
     class Rival(Watcher):
         said = ""
 
@@ -106,7 +106,7 @@ def test_a_run_that_never_began_leaves_no_folder(llama: Path, tmp_path: Path) ->
 
 def test_an_interruption_before_the_first_update_loses_no_sample(
     settings: dict[str, Any], tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     class Early(Watcher):
         def begin(self, steps: int, step: int) -> None:
             signal.raise_signal(signal.SIGINT)
@@ -120,7 +120,7 @@ def test_an_interruption_before_the_first_update_loses_no_sample(
     assert next(line["step"] for line in lines(run.path / "metrics.jsonl") if "eval_loss" in line) == 0
 
 
-def test_a_long_sample_prompt_never_stops_a_run(settings: dict[str, Any], tmp_path: Path) -> None:  # noqa: F811
+def test_a_long_sample_prompt_never_stops_a_run(settings: dict[str, Any], tmp_path: Path) -> None:
     rows = [
         {
             "messages": [
@@ -137,7 +137,7 @@ def test_a_long_sample_prompt_never_stops_a_run(settings: dict[str, Any], tmp_pa
     assert (run.path / "model").exists()
 
 
-def test_a_folder_of_validation_files_is_validated_on(settings: dict[str, Any], tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_of_validation_files_is_validated_on(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "held").mkdir()
     write_jsonl(tmp_path / "held" / "valid.jsonl", [{"prompt": f"h{i}", "completion": "c"} for i in range(5)])
     run = tuition.train(**{**settings, "val_data": str(tmp_path / "held"), "max_steps": 1})
@@ -160,7 +160,7 @@ def test_greedy_is_greedy_whatever_the_model_folder_asks_for(tmp_path: Path) -> 
 
 def test_a_run_answers_with_the_template_it_was_trained_with(
     settings: dict[str, Any], tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     template = tmp_path / "t.jinja"
     template.write_text(CHAT)
     run = tuition.train(**{**settings, "chat_template": str(template), "max_steps": 1})
@@ -173,7 +173,7 @@ def test_a_run_answers_with_the_template_it_was_trained_with(
 
 def test_what_learned_plain_text_is_shipped_without_a_template(
     settings: dict[str, Any], tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     pairs = write_jsonl(
         tmp_path / "pairs.jsonl", [{"prompt": f"p{i}", "completion": f" c{i}"} for i in range(20)]
     )
@@ -188,7 +188,7 @@ def test_what_learned_plain_text_is_shipped_without_a_template(
     assert in_run.tolist() == outside.tolist()
 
 
-def test_a_base_model_is_compared_on_system_prompts_too(settings: dict[str, Any], tmp_path: Path) -> None:  # noqa: F811
+def test_a_base_model_is_compared_on_system_prompts_too(settings: dict[str, Any], tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", tokenizer=make_tokenizer(template=None))
     rows = [
         {"messages": [{"role": r, "content": f"{r} {i}"} for r in ("system", "user", "assistant")]}
@@ -211,7 +211,7 @@ def test_evaluate_and_generate_name_the_rows_they_cannot_use(llama: Path, tmp_pa
 
 def test_an_adapter_with_missing_tensors_or_pickles_is_refused(
     settings: dict[str, Any], tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     run = tuition.train(**{**settings, "method": "lora", "max_steps": 1})
     file = run.path / "adapter" / "adapter_model.safetensors"
     weights = load_file(file)

@@ -27,14 +27,6 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture
-def settings(llama: Path, data: Path, tmp_path: Path) -> dict[str, Any]:
-    return {
-        "model": str(llama), "data": str(data), "output_dir": str(tmp_path / "run"), "batch_size": 8,
-        "max_steps": 12, "learning_rate": 3e-3, "val_split": 0.2, "samples": 2, "save_every_steps": 4,
-    }  # fmt: skip
-
-
 def test_the_run_folder_holds_what_the_design_says(settings: dict[str, Any]) -> None:
     run = tuition.train(**settings)
     names = {path.name for path in run.path.iterdir()}

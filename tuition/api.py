@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files, starter
-from tuition.conversation import Message, Rendered
-from tuition.data import Ledger, Reading, find_sources, rejected_rows
+from tuition.conversation import Conversation, Message, Rendered
+from tuition.data import (
+    Ledger,
+    Mend,
+    Reading,
+    find_sources,
+    fixed_rows,
+    near_duplicates,
+    overlap,
+    rejected_rows,
+)
 from tuition.errors import Finding, Origin, UserError
 from tuition.recipe import Recipe, RenderSettings, make_recipe, read_settings
 from tuition.screen import Opening, Watcher
 
 if TYPE_CHECKING:
+    from tuition.batch.prepared import Prepared
     from tuition.evaluate.generate import Generated
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.score import Evaluation
@@ -174,12 +184,28 @@ def _training(
 
 
 def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
+    """The settings of a recipe file, of a run folder, or of a Recipe."""
     if recipe is None:
         return {}
     if isinstance(recipe, Recipe):
         return recipe.model_dump(mode="json", exclude_unset=True)
     path = Path(recipe)
-    return read_settings(path / "recipe.yaml" if (path / "recipe.yaml").exists() else path)
+    path = path / "recipe.yaml" if (path / "recipe.yaml").exists() else path
+    return _beside(path, read_settings(path))
+
+
+def _beside(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Names of files that are not in the working folder but beside the recipe mean those."""
+
+    def found(name: Any) -> Any:
+        beside = recipe.parent / str(name)
+        return str(beside) if not Path(str(name)).exists() and beside.exists() else name
+
+    for key in ("data", "val_data", "model", "chat_template"):
+        value = settings.get(key)
+        if value is not None:
+            settings[key] = [found(name) for name in value] if isinstance(value, list) else found(value)
+    return settings
 
 
 def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
@@ -251,11 +277,24 @@ class Checked:
     shapes: dict[str, str]
 
 
-def check(data: str | Sequence[str], *, model: str | None = None, **render: Any) -> Checked:
+def check(
+    data: str | Sequence[str],
+    *,
+    model: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    deep: bool = False,
+    near: bool = False,
+    against: Sequence[str] = (),
+    **render: Any,
+) -> Checked:
     """Read every row of every source and say what is wrong with it.
 
     Args:
         model: also render with this model's tokenizer, which finds what only tokens show.
+        mapping: which columns hold what, where the shape is not found by itself.
+        deep: also look for personal data, keys and other languages; several times slower.
+        near: also look for near duplicates.
+        against: evaluation files whose questions must not be in the data.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
     """
     from tuition.render.corpus import settle
@@ -263,18 +302,53 @@ def check(data: str | Sequence[str], *, model: str | None = None, **render: Any)
     sources = find_sources(_as_names(data))
     ledger = Ledger()
     shapes: dict[str, str] = {}
-    tokens = None if model is None else make_renderer(model, **render)
+    kept: list[Conversation] = []
+    renderer = None if model is None else make_renderer(model, **render)
+    before = None
     for group in (sources.train, sources.validation, sources.test):
-        reading = Reading(group, ledger=ledger)
-        if tokens is None:
-            for conversation in reading:
+        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before)
+        conversations = _remembered(reading, kept) if near or against else reading
+        if renderer is None:
+            for conversation in conversations:
                 ledger.keep(conversation.origin)
         else:
-            for outcome in tokens.render(reading):
+            for outcome in renderer.render(conversations):
                 settle(ledger, outcome, side="train")
         shapes |= reading.shapes
+        before = before or reading
     ledger.check_balance()
+    if near:
+        for finding in near_duplicates(kept):
+            ledger.add(finding)
+    if against:
+        for finding in overlap(kept, Reading(find_sources(_as_names(against)).train)):
+            ledger.add(finding)
     return Checked(ledger, shapes)
+
+
+def _remembered(reading: Iterable[Conversation], kept: list[Conversation]) -> Iterator[Conversation]:
+    for conversation in reading:
+        kept.append(conversation)
+        yield conversation
+
+
+def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
+    """Write a mended copy of a file: safe mends only, each named; what cannot be mended is left out and named.
+
+    Returns:
+        rows written, the mends, and the findings of the rows that are not in the copy.
+    """
+    lines: list[str] = []
+    mends: list[Mend] = []
+    faults: list[Finding] = []
+    for row in fixed_rows(data):
+        mends += row.mends
+        if row.finding is not None:
+            faults.append(row.finding)
+        if row.line is not None:
+            lines.append(row.line + "\n")
+    files.write_text(Path(to), "".join(lines))
+    return len(lines), mends, faults
 
 
 def quarantine(checked: Checked, to: str | Path) -> int:
@@ -337,6 +411,53 @@ def preview_html(data: str | Sequence[str], model: str, to: str | Path, **render
     from tuition.render.page import write_page
 
     return write_page(Path(to), preview(data, model, **render), title=", ".join(_as_names(data)))
+
+
+def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings: Any) -> Prepared:
+    """Tokenise once, into a folder under `to` named by the hash of all that decided the tokens.
+
+    `datasets.load_from_disk(folder)["train"]` has `input_ids` and `labels`, for any trainer.
+
+    Args:
+        settings: settings of how tokens are made and rows are split, such as `max_length` or `val_split`.
+    """
+    from tuition.batch.prepared import PreparedKey, code_sha256, find_prepared, hash_sources, write_prepared
+    from tuition.recipe import DataSettings
+    from tuition.render.corpus import Rendering
+    from tuition.train.fingerprint import tokenizer_sha256
+
+    root = Path(to)
+    recipe = make_recipe({"model": model, "data": list(_as_names(data)), **settings})
+    rendering_settings = recipe.section(RenderSettings)
+    renderer = make_renderer(model, **rendering_settings.model_dump())
+    sources = find_sources(recipe.data)
+    root.mkdir(parents=True, exist_ok=True)
+    key = PreparedKey(
+        train=hash_sources(sources.train, root / "sources.json"),
+        validation=hash_sources(sources.validation, root / "sources.json"),
+        template=renderer.template.source if renderer.template else None,
+        tokenizer=tokenizer_sha256(renderer.tokens.tokenizer),
+        settings={
+            **recipe.section(DataSettings).model_dump(mode="json"),
+            **rendering_settings.model_dump(mode="json"),
+            "seed": recipe.seed,
+        },
+        code=code_sha256(),
+    )
+    found = find_prepared(root, key)
+    if found is not None:
+        return found
+    rendering = Rendering(sources, renderer, recipe.val_split, recipe.seed, recipe.mapping)
+    ledger = rendering.ledger
+    return write_prepared(
+        root, key, rendering, records={"ledger": ledger.to_rows(), "findings": _findings(ledger)}
+    )
+
+
+def _findings(ledger: Ledger) -> Iterator[dict[str, object]]:
+    """The findings of a ledger, asked for only when it is full."""
+    for finding in ledger.findings:
+        yield finding.to_json()
 
 
 # --- use a model ---

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -50,7 +52,7 @@ def main() -> None:
         _complain(str(error))
         sys.exit(2)
     except Interrupted as stop:
-        _complain(f"interrupted; nothing is lost. Go on with: tuition train {stop.folder} --resume")
+        _complain(f"interrupted; nothing is lost. Go on with: {_me()} train {stop.folder} --resume")
         sys.exit(130)
     except KeyboardInterrupt:
         _complain("interrupted")
@@ -76,6 +78,15 @@ def _complain(sentence: str) -> None:
     from tuition.screen import printable
 
     print(f"tuition: {printable(sentence)}", file=sys.stderr)
+
+
+def _me() -> str:
+    """How this command can be typed again: its name, or its path where the shell would not find it."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("tuition")
+    if typed.name != "tuition" or (found and Path(found).resolve() == typed.resolve()):
+        return "tuition"
+    return os.path.relpath(typed) if typed.is_absolute() else str(typed)
 
 
 def _print_json(value: Any) -> None:
@@ -117,9 +128,9 @@ def _print_end(folder: Path, as_json: bool) -> None:
         print(f"best held-out loss {result['best_eval_loss']:.4f} at step {result['best_step']}")
     print(f"report: {folder / 'report.html'}")
     print("next:")
-    print(f"  tuition chat {folder}")
-    print(f"  tuition evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
-    print(f"  tuition export {folder} --format hf --to exported")
+    print(f"  {_me()} chat {folder}")
+    print(f"  {_me()} evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
+    print(f"  {_me()} export {folder} --format hf --to exported")
 
 
 def _assignments(pairs: list[str]) -> dict[str, Any]:
@@ -150,7 +161,7 @@ def _recipe_options() -> list[inspect.Parameter]:
 
 def _recipe_option(name: str, field: Any) -> inspect.Parameter:
     several = field.annotation == tuple[str, ...]
-    kind: Any = list[str] if several else Optional[str]  # noqa: UP045  Typer reads this form
+    kind: Any = list[str] if several else str | None
     option = typer.Option(
         "--" + name.replace("_", "-"),
         help=_help_of(field),
@@ -184,7 +195,7 @@ def _add_train() -> None:
     """`train` takes every setting of the recipe: its signature is made from it."""
     own = [
         inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[
-            Optional[str], typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),  # noqa: UP045
+            str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),
         inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
             bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
         inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
@@ -224,10 +235,10 @@ def demo(
     show_comparison(result)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
-    print(f'  tuition generate {run.path} --prompt "Which currency does Japan use?"')
-    print(f"  tuition chat {run.path}")
-    print(f"  tuition export {run.path} --format hf --to exported")
-    print("  tuition init mine && tuition train mine/recipe.yaml")
+    print(f'  {_me()} generate {run.path} --prompt "Which currency does Japan use?"')
+    print(f"  {_me()} chat {run.path}")
+    print(f"  {_me()} export {run.path} --format hf --to exported")
+    print(f"  {_me()} init mine && {_me()} train mine/recipe.yaml")
 
 
 @app.command()
@@ -237,21 +248,33 @@ def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -
 
     for path in api.init(folder):
         print(f"wrote {path}")
-    print(
-        f"next: cd {folder} && tuition train recipe.yaml"
-        if folder != "."
-        else "next: tuition train recipe.yaml"
-    )
+    print(f"next: {_me()} train {Path(folder) / 'recipe.yaml'}")
 
 
 @app.command()
 def check(
     data: Data,
-    model: Annotated[Optional[str], typer.Option(help="Also check what only its tokenizer shows.")] = None,  # noqa: UP045
+    model: Annotated[str | None, typer.Option(help="Also check what only its tokenizer shows.")] = None,
     max_length: Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
-    quarantine: Annotated[Optional[str], typer.Option(help="Write rejected rows with reasons here.")] = None,  # noqa: UP045
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also look for personal data, keys and other languages.")
+    ] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Also look for rows that are almost the same.")
+    ] = False,
+    against: Annotated[
+        list[str],
+        typer.Option(help="Evaluation files whose questions must not be in the data.", show_default=False),
+    ] = [],  # noqa: B006  Typer copies it
+    mapping: Annotated[
+        str | None, typer.Option(help="Which columns hold what: prompt=question,completion=reply.")
+    ] = None,
+    quarantine: Annotated[str | None, typer.Option(help="Write rejected rows with reasons here.")] = None,
+    fix: Annotated[
+        str | None, typer.Option(help="Write a mended copy here: safe mends only, each named.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -259,8 +282,19 @@ def check(
     from tuition import api
     from tuition.screen import show_check
 
+    if fix is not None:
+        _fix(data, fix, as_json)
+        return
     checked = api.check(
-        data, model=model, max_length=max_length or "auto", chat_template=chat_template, train_on=train_on
+        data,
+        model=model,
+        max_length=max_length or "auto",
+        chat_template=chat_template,
+        train_on=train_on,
+        deep=deep,
+        near=near_duplicates,
+        against=against,
+        mapping=_columns(mapping),
     )
     set_aside = api.quarantine(checked, quarantine) if quarantine else None
     if as_json:
@@ -272,6 +306,41 @@ def check(
     severities = {finding.severity for finding in checked.ledger.findings}
     failing = {"error", "warning"} if strict else {"error"}
     if severities & failing and (set_aside is None or strict):
+        raise typer.Exit(1)
+
+
+def _columns(words: str | None) -> dict[str, str] | None:
+    """prompt=question,completion=reply as a dictionary."""
+    if words is None:
+        return None
+    pairs = [pair.partition("=") for pair in words.split(",")]
+    if not all(name and equals and column for name, equals, column in pairs):
+        raise UserError(
+            f"'{words}' is not name=column", where="--mapping", next_step="prompt=question,completion=reply"
+        )
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def _fix(data: list[str], to: str, as_json: bool) -> None:
+    """Write the mended copy of one file, and name every mend and every row that is not in it."""
+    from tuition import api
+
+    if len(data) != 1:
+        raise UserError(
+            "one file is mended at a time", where="--fix", next_step="tuition check FILE --fix MENDED"
+        )
+    written, mends, faults = api.fix(data[0], to)
+    if as_json:
+        _print_json({
+            "rows": written, "mends": [mend.to_json() for mend in mends], "left_out": [f.to_json() for f in faults],
+        })  # fmt: skip
+    else:
+        for mend in mends:
+            print(f"{mend.origin} ({mend.code}): {mend.done}")
+        for fault in faults:
+            print(fault)
+        print(f"{written:,} rows written to {to}, {len(mends):,} mends, {len(faults):,} rows not in it")
+    if faults:
         raise typer.Exit(1)
 
 
@@ -318,6 +387,50 @@ def preview(
 
 
 @app.command()
+def prepare(
+    data: Data,
+    model: Annotated[
+        str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)
+    ],
+    to: Annotated[str, typer.Option(help="The folder that prepared data is kept in.", show_default=False)],
+    max_length: Annotated[int | None, typer.Option(help="Longest example, in tokens.")] = None,
+    chat_template: Template = "auto",
+    train_on: TrainOn = "assistant",
+    val_split: Annotated[float, typer.Option(help="Share of the rows held out.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Tokenise once, for any trainer: datasets.load_from_disk(FOLDER) has input_ids and labels."""
+    from tuition import api
+
+    prepared = api.prepare(
+        data,
+        model=model,
+        to=to,
+        max_length=max_length or "auto",
+        chat_template=chat_template,
+        train_on=train_on,
+        val_split=val_split,
+        seed=seed,
+    )
+    counts = {
+        "folder": str(prepared.folder),
+        "train_examples": len(prepared.train),
+        "validation_examples": len(prepared.validation),
+        "tokens": prepared.train.tokens + prepared.validation.tokens,
+        "learned_tokens": prepared.train.learned_tokens + prepared.validation.learned_tokens,
+    }
+    if as_json:
+        _print_json(counts)
+        return
+    print(f"{prepared.folder}")
+    print(
+        f"{counts['train_examples']:,} examples to learn from, {counts['validation_examples']:,} held out, "
+        f"{counts['tokens']:,} tokens, {counts['learned_tokens']:,} learned"
+    )
+
+
+@app.command()
 def evaluate(
     model: ModelName,
     data: Annotated[list[str], typer.Option(help="Rows with the answers expected.", show_default=False)],
@@ -361,8 +474,8 @@ def evaluate(
 @app.command()
 def generate(
     model: ModelName,
-    prompt: Annotated[Optional[str], typer.Option(help="One prompt.")] = None,  # noqa: UP045
-    data: Annotated[Optional[str], typer.Option(help="A file: answer the prompt of every row.")] = None,  # noqa: UP045
+    prompt: Annotated[str | None, typer.Option(help="One prompt.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file: answer the prompt of every row.")] = None,
     max_new_tokens: Tokens = 256,
     device: Device = "auto",
     as_json: Json = False,
@@ -400,7 +513,7 @@ def _print_text(text: str) -> None:
 @app.command()
 def chat(
     model: ModelName,
-    system: Annotated[Optional[str], typer.Option(help="A system prompt.")] = None,  # noqa: UP045
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     max_new_tokens: Tokens = 256,
     device: Device = "auto",
 ) -> None:

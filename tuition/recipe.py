@@ -52,6 +52,21 @@ class DataSettings(Section):
         0.05, ge=0, lt=1, description="Share of the rows held out for validation, by group or by prompt."
     )
 
+    mapping: dict[str, str] | None = Field(
+        None,
+        description="Which columns hold what, where the shape is not found by itself: prompt, completion, "
+        "messages, text, system, tools, group, id, weight → column.",
+    )
+
+    @field_validator("mapping", mode="before")
+    @classmethod
+    def _mapping_may_be_words(cls, value: Any) -> Any:
+        return (
+            dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+            if isinstance(value, str)
+            else value
+        )
+
     @field_validator("data", "val_data", mode="before")
     @classmethod
     def _one_name_is_a_list(cls, value: Any) -> Any:
@@ -179,9 +194,26 @@ class RunSettings(Section):
         "best",
         description="Which checkpoint becomes the model: the one with the lowest held-out loss, or the last.",
     )
+    allow_unproved: tuple[str, ...] = Field(
+        (),
+        description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, parity.",
+    )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
     )
+
+    @field_validator("allow_unproved", mode="before")
+    @classmethod
+    def _one_check_is_a_list(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("allow_unproved")
+    @classmethod
+    def _checks_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(value) - {"ledger", "learned", "stop", "vocabulary", "parity"}
+        if unknown:
+            raise ValueError(f"there is no check called {', '.join(sorted(unknown))}")
+        return value
 
     @field_validator("save_every_steps", "eval_every_steps")
     @classmethod
@@ -332,7 +364,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def parse_yaml(text: str) -> Any:
     """A YAML value. Raises yaml.YAMLError for tags and aliases."""
-    return yaml.load(text, Loader=_PlainLoader)  # noqa: S506  the loader is a safe one
+    return yaml.load(text, Loader=_PlainLoader)
 
 
 def _unknown_key(key: str) -> str:

@@ -31,6 +31,7 @@ from tuition.recipe import (
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer
 from tuition.render.corpus import Corpus, build_corpus
 from tuition.render.preview import example_json, token_texts
+from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Opening, Watcher, duration, first_of_each, size
 from tuition.starter import display_name
 from tuition.train.folder import RunFolder
@@ -67,6 +68,7 @@ class Training:
         self._load()
         self._resolve()
         self._check_and_try()
+        self._prove()
         return self._opening()
 
     def run(self) -> None:
@@ -121,7 +123,7 @@ class Training:
         self.watcher.stage("reading and rendering the data")
         self.renderer = self._make_renderer()
         self.corpus: Corpus = build_corpus(
-            self.sources, self.renderer, val_split=recipe.val_split, seed=recipe.seed
+            self.sources, self.renderer, val_split=recipe.val_split, seed=recipe.seed, mapping=recipe.mapping
         )
 
     def _make_renderer(self) -> Renderer:
@@ -229,7 +231,7 @@ class Training:
             (
                 "rows",
                 f"{facts['rows_in']:,} in, {facts['kept']:,} kept, {facts['rejected']:,} rejected"
-                f"{_truncated(facts['truncated'])}",
+                f"{_counted(facts['left_out'], 'left out')}{_counted(facts['truncated'], 'cut')}",
             ),
             (
                 "examples",
@@ -245,7 +247,8 @@ class Training:
                 f"{self.plan.steps:,} updates of {recipe.batch_size} examples ({self.plan.epochs:.3g} epochs), "
                 f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
             ),
-            ("machine", f"{self.device} in {recipe.dtype}, {self.path.detail}"),
+            *(("proof" if n == 0 else "", _proof_line(proof)) for n, proof in enumerate(self.proofs)),
+            ("machine", f"{self.device} in {recipe.dtype}"),
             (
                 "estimate",
                 f"{duration(seconds)} and {size(self._memory_bytes())} of memory "
@@ -291,6 +294,7 @@ class Training:
             files.write_jsonl(self.folder.findings, (f.to_json() for f in self.corpus.ledger.findings))
             example = min(self.corpus.train, key=len)
             files.write_json(self.folder.example, example_json(example, self.renderer.tokens))
+            files.write_json(self.folder.proof, [asdict(proof) for proof in self.proofs])
             files.write_json(self.folder.facts, self._facts())  # last: a folder with it holds a run
         else:
             refuse_changed(self.folder.read_facts()["hashes"], self.hashes, str(self.folder.path))
@@ -321,20 +325,18 @@ class Training:
                 "batch_size": self.plan.batch_size,
                 "steps_per_epoch": self.plan.steps_per_epoch,
             },
-            "proof": self._proof(),
+            "proof": [asdict(proof) for proof in self.proofs],
         }
 
-    def _proof(self) -> list[dict[str, Any]]:
-        ledger = self.corpus.ledger
-        accounted = ledger.kept + len(ledger.rejected)
-        return [
-            {
-                "name": "every row accounted for",
-                "ok": accounted == ledger.rows_in,
-                "detail": f"{ledger.rows_in:,} in = {ledger.kept:,} kept + {len(ledger.rejected):,} rejected",
-            },
-            {"name": "packed = alone", "ok": True, "detail": self.path.detail},
+    def _prove(self) -> None:
+        """Verify over all examples what the run promises; a check that fails refuses to train."""
+        self.watcher.stage("verifying every example")
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        self.proofs = [
+            *prove(self.corpus, self.renderer, vocabulary=vocabulary),
+            Proof("packed", True, self.path.detail),
         ]
+        refuse_unproved(self.proofs, self.recipe.allow_unproved)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -554,5 +556,9 @@ def _report(journal: Journal, tell: Any, report: Any) -> None:
     tell(report)
 
 
-def _truncated(count: int) -> str:
-    return f", {count:,} cut" if count else ""
+def _proof_line(proof: Proof) -> str:
+    return f"{'✓' if proof.ok else '✗ allowed by the recipe:'} {proof.detail}"
+
+
+def _counted(count: int, word: str) -> str:
+    return f", {count:,} {word}" if count else ""

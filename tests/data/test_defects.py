@@ -10,6 +10,7 @@ import pytest
 from tuition.data import Reading
 
 GOOD = '{"prompt": "a %d", "completion": "b"}'
+FIRST = '{"prompt": "a 1", "completion": "b", "id": "first"}'
 
 
 def chat(*turns: dict[str, object], **row: object) -> str:
@@ -22,6 +23,8 @@ USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content"
 def call(**function: object) -> dict[str, object]:
     return {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]}
 
+
+CALL = call(name="f", arguments="{}")
 
 # Line of the file → what is planted there, and the code it must get.
 REJECTED: list[tuple[str | bytes, str]] = [
@@ -80,6 +83,8 @@ WARNED: list[tuple[str, str]] = [
     (chat({"role": "user", "content": "t"}, call(name="f", arguments="{}")), "D025"),
     (chat({"role": "user", "content": "u"}, {"role": "tool", "content": "r"}, ANSWER), "D026"),
     (chat(USER, call(name="f", arguments={"x": None}), tools=[{"name": "f"}]), "D027"),
+    (chat({"role": "user", "content": "w"}, CALL, USER, ANSWER, tools=[{"name": "f"}]), "D029"),
+    ('{"prompt": "x", "completion": "b", "id": "first"}', "D028"),
     (GOOD % 1, "D030"),
     ('{"prompt": "a\\u0007", "completion": "b"}', "D031"),
     ('{"prompt": "c", "completion": "nan"}', "D032"),
@@ -96,7 +101,7 @@ WARNED: list[tuple[str, str]] = [
 
 def planted(tmp_path: Path) -> str:
     """The defects between good rows, with a byte-order mark, blank lines and a mixture of line ends."""
-    lines = [GOOD % 1, "", *(row for row, _ in REJECTED), "  ", *(row for row, _ in WARNED), GOOD % 2]
+    lines = [FIRST, "", *(row for row, _ in REJECTED), "  ", *(row for row, _ in WARNED), GOOD % 2]
     as_bytes = [line if isinstance(line, bytes) else line.encode() for line in lines]
     ends = [b"\r\n" if number % 3 == 0 else b"\n" for number in range(len(lines))]
     file = tmp_path / "planted.jsonl"
@@ -171,6 +176,20 @@ def test_a_tool_result_answers_the_call_of_its_id(tmp_path: Path) -> None:
         return [finding.code for finding in reading.ledger.findings]
 
     assert (findings("c"), findings(None), findings("d")) == ([], [], ["D026"])
+
+
+def test_parallel_calls_may_be_answered_one_after_the_other() -> None:
+    def codes(results: int) -> list[tuple[str, str]]:
+        calls = [{"function": {"name": "f", "arguments": "{}"}}] * 2
+        turns = [USER, {"role": "assistant", "tool_calls": calls}]
+        turns += [{"role": "tool", "content": "r"}] * results + [USER, ANSWER]
+        reading = Reading(rows=[{"messages": turns, "tools": [{"name": "f"}]}])
+        list(reading)
+        return [(f.code, f.message) for f in reading.ledger.findings]
+
+    assert codes(2) == []
+    assert codes(1) == [("D029", "a call is not answered before turn 4, a turn of the user")]
+    assert codes(0) == [("D029", "2 calls are not answered before turn 3, a turn of the user")]
 
 
 def test_columns_that_are_not_used_are_named_once_per_file() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,12 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
+def zstd(content: bytes) -> bytes:
+    import pyarrow
+
+    return bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
+
+
 LINES = "".join(json.dumps(row) + "\n" for row in PAIRS)
 
 
@@ -48,10 +56,23 @@ LINES = "".join(json.dumps(row) + "\n" for row in PAIRS)
 def test_rows_are_read_with_the_lines_they_begin_on(
     tmp_path: Path, name: str, text: str, lines: list[int]
 ) -> None:
-    plain = write(tmp_path / name, text)
-    compressed = write(tmp_path / f"{name}.gz", gzip.compress(text.encode()))
-    assert rows_of(plain) == rows_of(compressed) == list(zip(lines, PAIRS, strict=True))
-    assert verdicts(plain) == verdicts(compressed) == []
+    expected = list(zip(lines, PAIRS, strict=True))
+    for file in (
+        write(tmp_path / name, text),
+        write(tmp_path / f"{name}.gz", gzip.compress(text.encode())),
+        write(tmp_path / f"{name}.zst", zstd(text.encode())),
+    ):
+        assert (rows_of(file), verdicts(file)) == (expected, [])
+
+
+def test_zstd_frames_that_follow_each_other_are_one_file(tmp_path: Path) -> None:
+    frames = b"".join(zstd(line.encode()) for line in LINES.splitlines(keepends=True))
+    assert rows_of(write(tmp_path / "a.jsonl.zst", frames)) == list(zip([1, 2, 3], PAIRS, strict=True))
+
+
+def test_a_mark_in_a_compressed_file_is_skipped_too(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl.zst", zstd(b"\xef\xbb\xbf" + LINES.encode()))
+    assert (len(rows_of(file)), verdicts(file)) == (3, [(0, "D053")])
 
 
 def test_parquet_rows_are_read_by_position(tmp_path: Path) -> None:
@@ -60,6 +81,34 @@ def test_parquet_rows_are_read_by_position(tmp_path: Path) -> None:
 
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(PAIRS), tmp_path / "a.parquet")
     assert rows_of(tmp_path / "a.parquet") == list(zip([1, 2, 3], PAIRS, strict=True))
+
+
+@pytest.mark.parametrize("name", ["stream.arrow", "file.arrow", "a.feather"])
+def test_arrow_rows_are_read_by_position_in_either_layout(tmp_path: Path, name: str) -> None:
+    import pyarrow
+    import pyarrow.feather
+
+    table = pyarrow.Table.from_pylist(PAIRS)
+    if name == "a.feather":
+        pyarrow.feather.write_feather(table, str(tmp_path / name))
+    else:
+        writer = pyarrow.ipc.new_file if name == "file.arrow" else pyarrow.ipc.new_stream
+        with writer(str(tmp_path / name), table.schema) as stream:
+            stream.write_table(table, max_chunksize=2)
+    assert rows_of(tmp_path / name) == list(zip([1, 2, 3], PAIRS, strict=True))
+    assert verdicts(tmp_path / name) == []
+
+
+def test_an_arrow_file_that_points_outside_itself_is_refused(tmp_path: Path) -> None:
+    import pyarrow
+
+    table = pyarrow.table({"text": ["text", "more"]})
+    with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    sound, offsets = (tmp_path / "a.arrow").read_bytes(), struct.pack("<3i", 0, 4, 8)
+    assert sound.count(offsets) == 1
+    write(tmp_path / "a.arrow", sound.replace(offsets, struct.pack("<3i", 0, 4, 1 << 30)))
+    assert (rows_of(tmp_path / "a.arrow"), verdicts(tmp_path / "a.arrow")) == ([], [(0, "D066")])
 
 
 def test_a_parquet_text_that_is_not_utf8_spoils_its_row_only(tmp_path: Path) -> None:
@@ -208,10 +257,19 @@ def test_a_table_without_a_header_is_told_from_one_with_strange_columns(tmp_path
         ("a.json", b"PK\x03\x04", "D059"),
         ("a.jsonl", gzip.compress(b"{}"), "D059"),
         ("a.csv", "prompt,completion\n".encode("utf-16"), "D059"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd and more", "D059"),
+        ("a.feather", b"FEA1", "D059"),
+        ("a.parquet", b"ARROW1", "D059"),
+        ("a.arrow", b"PAR1", "D059"),
+        ("a.arrow", b"ARROW1 and no more", "D066"),
+        ("a.arrow", b"neither", "D066"),
+        ("a.arrow", b"", "D066"),
         ("a.parquet", b"PAR1 and no more", "D066"),
         ("a.parquet", b"", "D066"),
         ("a.jsonl.gz", gzip.compress(b"{}" * 9)[:-9], "D062"),
         ("a.jsonl.gz", b"plain", "D062"),
+        ("a.jsonl.zst", zstd(b"{}" * 9)[:-9], "D062"),
+        ("a.jsonl.zst", b"plain", "D062"),
     ],
 )
 def test_a_file_that_is_no_data_gets_a_verdict(tmp_path: Path, name: str, content: bytes, code: str) -> None:
@@ -220,9 +278,12 @@ def test_a_file_that_is_no_data_gets_a_verdict(tmp_path: Path, name: str, conten
     assert rows_of(tmp_path / name) == []
 
 
-def test_a_damaged_archive_keeps_the_rows_before_the_damage(tmp_path: Path) -> None:
-    content = gzip.compress("".join(f'{{"text": "row {n * 7919}"}}\n' for n in range(20_000)).encode())
-    file = write(tmp_path / "a.jsonl.gz", content[: len(content) // 2])
+@pytest.mark.parametrize(("name", "compress"), [("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstd)])
+def test_a_damaged_archive_keeps_the_rows_before_the_damage(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    content = compress("".join(f'{{"text": "row {n * 7919}"}}\n' for n in range(20_000)).encode())
+    file = write(tmp_path / name, content[: len(content) // 2])
     assert len(rows_of(file)) > 1000
     assert verdicts(file)[-1] == (0, "D062")
 

@@ -110,6 +110,17 @@ def test_a_later_stage_may_take_back_what_was_kept() -> None:
     assert fates(ledger) == ["rejected"]
 
 
+def test_a_row_that_is_left_out_is_accounted_for() -> None:
+    ledger = Ledger()
+    ledger.leave_out(at(1))
+    ledger.arrive(at(2))
+    ledger.keep(at(2))
+    ledger.check_balance()
+    assert fates(ledger) == ["left out", "kept"]
+    assert (ledger.rows_in, ledger.kept, ledger.left_out, ledger.rejected) == (2, 1, 1, [])
+    assert ledger.summary()["left_out"] == 1
+
+
 def test_findings_beyond_the_limit_are_counted_and_reasons_are_all_kept() -> None:
     ledger = Ledger()
     rows = FINDINGS_KEPT_PER_CODE + 5

@@ -59,6 +59,58 @@ def test_copies_are_kept_and_point_at_the_first(tmp_path: Path) -> None:
     assert "stands at <python>:1" in reading.ledger.findings[0].message
 
 
+def test_rows_that_a_share_leaves_out_are_in_the_ledger_and_others_do_not_move_them(tmp_path: Path) -> None:
+    def fates(rows: int) -> list[str]:
+        reading = Reading([f"{jsonl(tmp_path / 'a.jsonl', rows)}#0.5"], seed=3)
+        for conversation in reading:
+            reading.ledger.keep(conversation.origin)
+        reading.ledger.check_balance()
+        return [row["fate"] for row in reading.ledger.to_rows()]
+
+    few, more = fates(12), fates(40)
+    assert set(few) == {"kept", "left out"}
+    assert more[:12] == few
+
+
+def test_a_share_above_one_yields_a_row_again_and_calls_it_no_duplicate(tmp_path: Path) -> None:
+    reading = Reading([f"{jsonl(tmp_path / 'a.jsonl', 2)}#2"])
+    contents = []
+    for conversation in reading:
+        contents.append(conversation.messages[0].content)
+        reading.ledger.keep(conversation.origin)
+    reading.ledger.check_balance()
+    assert contents == ["p0", "p0", "p1", "p1"]
+    assert (reading.ledger.rows_in, reading.ledger.kept, reading.ledger.findings) == (2, 2, [])
+    assert [row["parts"] for row in reading.ledger.to_rows()] == [2, 2]
+
+
+def test_an_error_in_a_repeated_row_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": ""}\n')
+    reading = Reading([f"{tmp_path / 'a.jsonl'}#3"])
+    assert list(reading) == []
+    reading.ledger.check_balance()
+    assert reading.ledger.counts_by_code() == {"D005": 1}
+
+
+def test_an_id_counts_within_its_file(tmp_path: Path) -> None:
+    for name, ids in (("a.jsonl", (7, 8, 7)), ("b.jsonl", (7,))):
+        rows = [{"id": n, "prompt": f"{name} {place}", "completion": "b"} for place, n in enumerate(ids)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    reading = Reading([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
+    list(reading)
+    assert [(f.code, f.origin.line, f.message) for f in reading.ledger.findings] == [
+        ("D028", 3, "the row at line 1 has the id '7' too")
+    ]
+
+
+def test_held_out_rows_that_are_learned_from_are_named() -> None:
+    train = Reading(rows=[("a", "b"), ("c", "d")])
+    held_out = Reading(rows=[("e", "f"), ("c", "d"), ("c", "x")], training=train)
+    list(train), list(held_out)
+    assert [(f.code, f.origin.line) for f in held_out.ledger.findings] == [("D039", 2)]
+    assert held_out.ledger.findings[0].message == "the same conversation is learned from, at <python>:2"
+
+
 def test_all_shapes_of_a_mixed_file_are_named() -> None:
     reading = Reading(rows=[("a", "b"), {"text": "c"}, ("d", "e")])
     list(reading)

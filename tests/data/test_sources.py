@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tuition.data import Reading, content_sha256, find_sources, read_rows
+from tuition.data import Reading, content_sha256, find_sources, read_rows, split_share
 from tuition.errors import UserError
 
 LINE = '{"prompt": "a", "completion": "b"}\n'
@@ -64,6 +64,65 @@ def test_a_folder_that_names_no_training_split_is_training_data(tmp_path: Path) 
     assert sources.left_out == ()
 
 
+def test_a_folder_that_datasets_saved_is_read_without_what_stands_beside(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"prompt": f"p{n}", "completion": "c"} for n in range(3)]
+    saved = datasets.Dataset.from_list(rows)
+    saved.save_to_disk(str(tmp_path / "one"), num_shards=2)
+    datasets.DatasetDict({"train": saved, "test": saved.select([0])}).save_to_disk(str(tmp_path / "two"))
+    (tmp_path / "one" / "cache-1234.arrow").write_bytes(b"what map() left behind")
+    one, two = find_sources([str(tmp_path / "one")]), find_sources([str(tmp_path / "two")])
+    assert names(one.train) == ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
+    assert [row.value for source in one.train for row in read_rows(source)] == rows
+    assert (len(two.train), len(two.test), two.left_out) == (1, 1, ())
+    assert [row.value for row in read_rows(two.test[0])] == rows[:1]
+
+
+def test_descriptions_of_a_data_set_are_no_data(tmp_path: Path) -> None:
+    folder(tmp_path, "a.jsonl", "dataset_info.json", "state.json")
+    (tmp_path / "state.json").write_text('{"not": "of datasets"}')
+    assert names(find_sources([str(tmp_path)]).train) == ["a.jsonl", "state.json"]
+
+
+# --- shares ---
+
+
+def test_a_share_travels_with_each_training_file(tmp_path: Path) -> None:
+    folder(tmp_path, "a.jsonl", "x/train-1.jsonl", "x/train-2.jsonl", "x/test.jsonl")
+    sources = find_sources([str(tmp_path / "a.jsonl"), f"{tmp_path / 'x'}#0.30"])
+    assert names(sources.train) == ["a.jsonl", "train-1.jsonl#0.3", "train-2.jsonl#0.3"]
+    assert names(sources.test) == ["test.jsonl"]
+
+
+def test_a_file_whose_name_looks_like_a_share_is_a_file(tmp_path: Path) -> None:
+    assert split_share("a.jsonl#0.3") == ("a.jsonl", 0.3)
+    assert split_share("owner/name:train#2") == ("owner/name:train", 2.0)
+    assert split_share("notes #3.jsonl") == ("notes #3.jsonl", 1.0)
+    folder(tmp_path, "a.jsonl#0.3")
+    assert split_share(str(tmp_path / "a.jsonl#0.3")) == (str(tmp_path / "a.jsonl#0.3"), 1.0)
+
+
+@pytest.mark.parametrize("share", ["0", "0.0", "101"])
+def test_a_share_that_cannot_be_is_refused(share: str) -> None:
+    with pytest.raises(UserError, match=f"a share of {share} is not possible"):
+        find_sources([f"a.jsonl#{share}"])
+
+
+def test_two_shares_of_one_file_are_refused(tmp_path: Path) -> None:
+    file = str(folder(tmp_path, "a.jsonl") / "a.jsonl")
+    with pytest.raises(UserError, match="named with two shares"):
+        find_sources([file, f"{file}#0.3"])
+    assert find_sources([f"{file}#0.3", f"{file}#0.3"]).train == (f"{file}#0.3",)
+
+
+def test_the_content_hash_knows_the_share(tmp_path: Path) -> None:
+    file = str(folder(tmp_path, "a.jsonl") / "a.jsonl")
+    hashes = {content_sha256(name) for name in (file, f"{file}#0.3", f"{file}#0.4")}
+    assert len(hashes) == 3
+    assert content_sha256(f"{file}#0.3") == content_sha256(f"{file}#0.30")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -72,11 +131,11 @@ def test_a_folder_that_names_no_training_split_is_training_data(tmp_path: Path) 
         ("*.csv", "no file matches the pattern"),
         ("empty", "holds no data files"),
         ("notes.txt", r"\.txt is not read"),
-        ("rows.jsonl.zst", r"\.zst is not read"),
+        ("rows.parquet.gz", r"\.gz is not read"),
     ],
 )
 def test_what_is_not_there_is_refused_with_a_next_step(tmp_path: Path, name: str, message: str) -> None:
-    folder(tmp_path, "train.jsonl", "data/x.jsonl", "notes.txt", "rows.jsonl.zst")
+    folder(tmp_path, "train.jsonl", "data/x.jsonl", "notes.txt", "rows.parquet.gz")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message) as caught:
         find_sources([str(tmp_path / name)])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuition.conversation import Conversation, Message
-from tuition.data import prompt_key, side_of
+from tuition.data import copies_of, prompt_key, side_of
 from tuition.errors import Origin
 
 
@@ -70,3 +70,34 @@ def test_what_is_asked_is_the_system_text_and_the_first_question() -> None:
 def test_running_text_is_its_own_prompt() -> None:
     first, second = (Conversation((Message("assistant", t),), Origin("a", 1), plain=True) for t in "ab")
     assert prompt_key(first) != prompt_key(second)
+
+
+# --- shares ---
+
+
+def kept(share: float, seed: int = 0, rows: int = 4000) -> set[int]:
+    return {n for n in range(rows) if copies_of({"prompt": f"q{n}"}, share=share, seed=seed)}
+
+
+def test_a_share_keeps_about_that_many_rows_and_larger_shares_keep_them_too() -> None:
+    small, large = kept(0.1), kept(0.3)
+    assert 340 < len(small) < 460 and 1100 < len(large) < 1300
+    assert small < large < kept(1.0)
+
+
+def test_the_seed_chooses_the_rows_of_a_share() -> None:
+    assert kept(0.5, rows=16) == {1, 3, 7, 8, 11}
+    assert len(kept(0.1, seed=1) & kept(0.1, seed=2)) < 80
+
+
+def test_a_share_above_one_repeats_rows() -> None:
+    copies = [copies_of({"prompt": f"q{n}"}, share=2.5, seed=0) for n in range(2000)]
+    assert set(copies) == {2, 3}
+    assert 0.45 < copies.count(3) / 2000 < 0.55
+    assert copies_of({"prompt": "q"}, share=2, seed=0) == 2
+
+
+@given(st.dictionaries(st.text(), st.text() | st.integers() | st.none()), shares, seeds)
+def test_the_order_of_the_columns_does_not_count(row: dict[str, object], share: float, seed: int) -> None:
+    turned = dict(reversed(row.items()))
+    assert copies_of(row, share=share, seed=seed) == copies_of(turned, share=share, seed=seed)

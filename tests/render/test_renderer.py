@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.conftest import CHAT, make_tokenizer
+from tests.render.helpers import ORIGIN, REWRITES_HISTORY, codes, learned_text, render_one, renderer, talk
 from tuition.conversation import Conversation, Message
-from tuition.errors import Origin, UserError
+from tuition.errors import UserError
 from tuition.render import Renderer, choose_template
-from tuition.render.renderer import Outcome
 from tuition.render.template import CHATML, adopt_template
-
-ORIGIN = Origin("rows.jsonl", 1)
-# Drops the reasoning of every assistant turn but the last, as Qwen3's template does.
-REWRITES_HISTORY = (
-    "{% for m in messages %}<|{{ m.role }}|>\n"
-    "{% if m.role == 'assistant' and loop.last and m.reasoning_content %}[{{ m.reasoning_content }}]{% endif %}"
-    "{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-
-
-def talk(*turns: tuple[str, str], **fields: Any) -> Conversation:
-    return Conversation(tuple(Message(role, content) for role, content in turns), ORIGIN, **fields)
-
-
-def renderer(template: str | None = CHAT, **options: Any) -> Renderer:
-    tokenizer = make_tokenizer(template=template)
-    chosen = choose_template("auto" if template else "none", tokenizer)
-    settings = {"train_on": "assistant", "max_length": 500, "too_long": "drop", **options}
-    return Renderer(tokenizer, chosen, **settings)
-
-
-def render_one(r: Renderer, conversation: Conversation) -> Outcome:
-    return next(iter(r.render([conversation])))
-
-
-def learned_text(r: Renderer, outcome: Outcome, part: int = 0) -> str:
-    example = outcome.examples[part]
-    return r.tokens.decode(example.ids[example.supervised > 0])
-
-
-def codes(outcome: Outcome) -> list[str]:
-    return [finding.code for finding in outcome.findings]
 
 
 def test_user_tokens_are_never_supervised_and_the_stop_token_is() -> None:

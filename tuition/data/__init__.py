@@ -1,30 +1,42 @@
 """From files to conversations: formats, checks, the ledger and the split."""
 
 from tuition.data.catalogue import CODES, Code, finding
-from tuition.data.checks import CHECKS
+from tuition.data.checks import CHECKS, DEEP_CHECKS
+from tuition.data.contamination import overlap
+from tuition.data.duplicates import near_duplicates
 from tuition.data.formats import FORMATS
 from tuition.data.ledger import Entry, Ledger, Side
+from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
 from tuition.data.quarantine import rejected_rows
 from tuition.data.reading import Reading
-from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows
-from tuition.data.splits import prompt_key, side_of
+from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows, split_share
+from tuition.data.splits import copies_of, prompt_key, side_of
 
 __all__ = [
     "CHECKS",
     "CODES",
+    "DEEP_CHECKS",
     "FORMATS",
+    "MENDS",
     "Code",
     "Entry",
+    "FixedRow",
     "Ledger",
+    "Mend",
     "Reading",
     "Row",
     "Side",
     "Sources",
     "content_sha256",
+    "copies_of",
     "find_sources",
     "finding",
+    "fixed_rows",
+    "near_duplicates",
+    "overlap",
     "prompt_key",
     "read_rows",
     "rejected_rows",
     "side_of",
+    "split_share",
 ]

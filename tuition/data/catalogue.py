@@ -167,6 +167,12 @@ CODES: dict[str, Code] = {
         "It has no UTF-8 form, so no tokenizer can read it.",
         f"Cut the text between whole characters at the source, or {_SET_ASIDE}.",
     ),
+    "D016": Code(
+        "a mapped column is missing",
+        "error",
+        "The mapping names the column that holds the question or the answer, and the row does not have it.",
+        f"Mend the mapping, or {_SET_ASIDE}.",
+    ),
     # --- rows that are kept, and deserve a look ---
     "D020": Code(
         "empty user turn",
@@ -217,6 +223,19 @@ CODES: dict[str, Code] = {
         "that nobody wrote.",
         "Store arguments as a JSON string: it passes through Parquet unchanged.",
     ),
+    "D028": Code(
+        "id stands twice in one file",
+        "warning",
+        "Another row of the file has the same id, so a report, a mend or an answer cannot be traced to its row; "
+        "often a file was joined with itself.",
+        "Give each row an id of its own, or remove the copy.",
+    ),
+    "D029": Code(
+        "tool call without a result",
+        "warning",
+        "The conversation goes on before the call is answered. The model learns to go on without the result.",
+        'Add the {"role": "tool"} turn with the result after the call.',
+    ),
     "D030": Code(
         "exact duplicate",
         "warning",
@@ -259,6 +278,25 @@ CODES: dict[str, Code] = {
         "The text holds a marker of a chat template. It is learned as plain text, never as the marker.",
         "Remove it if it is left over from another tool's formatting.",
     ),
+    "D037": Code(
+        "near duplicate",
+        "warning",
+        "Most of the conversation stands in an earlier row, with a few words changed. Near copies make a model "
+        "repeat what they say, and one of them may fall on each side of the validation split.",
+        "Keep the better of the two, or give both the same group.",
+    ),
+    "D038": Code(
+        "overlap with evaluation data",
+        "warning",
+        "The model learns what it is later judged by, so that its score measures memory.",
+        "Remove the row from the training data, or the question from the evaluation.",
+    ),
+    "D039": Code(
+        "held-out row stands in the training data",
+        "warning",
+        "The same conversation is learned from, so the held-out loss and scores are better than they should be.",
+        "Remove the row from one of the two files.",
+    ),
     "D040": Code(
         "placeholder input read as empty",
         "info",
@@ -282,6 +320,43 @@ CODES: dict[str, Code] = {
         "warning",
         "The column holds question or answer text in other shapes, but not in the one that was found.",
         "Join its text to the prompt, or rename the columns to a shape that has it.",
+    ),
+    "D044": Code(
+        "no row has a mapped column",
+        "warning",
+        "The mapping names a column that stands in no row of the file, most likely a misspelling.",
+        "Mend the mapping, or leave the name out of it.",
+    ),
+    "D045": Code(
+        "e-mail address or phone number",
+        "warning",
+        "A model can be brought to recite what it learned, and with it how to reach a person.",
+        "Replace it by an invented one, or make sure that the person agreed.",
+    ),
+    "D046": Code(
+        "payment card or bank account",
+        "warning",
+        "The number passes its check digits, so it is most likely a real card or account.",
+        "Replace it by an invented one.",
+    ),
+    "D047": Code(
+        "key or token",
+        "warning",
+        "A key in training data is a key in the model, and in every copy of it. Whoever holds it can use it.",
+        "Revoke the key now, then replace it in the data.",
+    ),
+    "D048": Code(
+        "another language than the rest",
+        "info",
+        "Nearly all rows are in one language and this one is in another; often a row of another data set.",
+        "Nothing to do if the row is meant.",
+    ),
+    "D049": Code(
+        "tool arguments written as text",
+        "info",
+        "OpenAI's files write a call's arguments as a JSON string; other trainers expect the object. Both are "
+        "read here. Only `--fix` says it, where it writes the object.",
+        "Nothing to do.",
     ),
     # --- files and lines ---
     "D050": Code(
@@ -381,9 +456,16 @@ CODES: dict[str, Code] = {
         f"Mend the quotes on this line, or {_SET_ASIDE}.",
     ),
     "D066": Code(
-        "Parquet cannot be read",
+        "Parquet or Arrow cannot be read",
         "error",
-        "The file is cut off or damaged; Parquet keeps its directory at the end.",
+        "The file is cut off or damaged; both keep their directory at the end.",
         "Download or write the file again.",
+    ),
+    "D067": Code(
+        "line ends of Windows",
+        "info",
+        "Lines end with a carriage return and a line feed. Both are read. Only `--fix` says it, where it writes "
+        "line feeds.",
+        "Nothing to do.",
     ),
 }

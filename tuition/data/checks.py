@@ -2,7 +2,7 @@
 
 A check is one function from a conversation to findings, and one row of `CHECKS`. Findings of severity
 `error` reject the conversation; the others keep it. Checks see a conversation at a time; what needs
-several rows (duplicates, unused columns) is in `reading`.
+several rows (duplicates, ids, unused columns, the language of the rest) is in `across`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from tuition.conversation import Conversation, Message
 from tuition.data.catalogue import finding, quote
 from tuition.data.formats import NO_INPUT
+from tuition.data.privacy import personal_data
 from tuition.errors import Finding, Origin
 
 
@@ -90,16 +91,25 @@ def order_of_roles(conversation: Conversation) -> Iterator[Finding]:
 
 
 def tool_calls(conversation: Conversation) -> Iterator[Finding]:
-    """D025, D026, D027."""
+    """D025, D026, D027, D029."""
     declared = {
         tool.get("function", tool).get("name") for tool in conversation.tools if _names_function(tool)
     }
     open_calls: list[object] = []
+    unanswered = 0  # calls of the latest turn with calls that no result has followed
     for position, message in enumerate(conversation.messages, 1):
+        if message.role == "tool":
+            unanswered = max(0, unanswered - 1)
+        elif unanswered:
+            calls = "a call is" if unanswered == 1 else f"{unanswered} calls are"
+            message_ = f"{calls} not answered before turn {position}, a turn of the {message.role}"
+            yield finding("D029", conversation.origin, message_)
+            unanswered = 0
         for call in message.tool_calls:
             yield from _call_findings(call["function"], declared, position, conversation.origin)
         if message.tool_calls:
             open_calls = [call.get("id") for call in message.tool_calls]
+            unanswered = len(open_calls)
         elif message.role == "tool":
             if message.tool_call_id is None or None in open_calls:
                 answered = bool(open_calls)
@@ -276,6 +286,12 @@ CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {
     "control characters": control_characters,
     "chat markers": chat_markers,
     "useless answers": useless_answers,
+}
+
+
+# Those that cost more than all of `CHECKS` together: looked at where `Reading(..., deep=True)` asks for it.
+DEEP_CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {
+    "personal data and keys": personal_data,
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from tuition.data.catalogue import finding
@@ -17,20 +16,17 @@ from tuition.errors import Origin
 
 MAX_ROW_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 
 
-def read_json(open_stream: Callable[[], BinaryIO], source: str) -> Iterator[Row]:
+def read_json(open_text: Callable[[], BinaryIO], source: str, suffix: str) -> Iterator[Row]:
     """The rows of a file of JSON, whichever of the layouts it has.
 
     Args:
-        open_stream: opens the decompressed file at its start; called more than once.
+        open_text: opens the decompressed file behind its byte-order mark; called more than once.
+        suffix: what the file's name says about its layout.
     """
-    suffix = Path(source.removesuffix(".gz")).suffix
-    layout = _layout(open_stream, suffix)
-    with open_stream() as stream:
-        if _skip_bom(stream):
-            yield about_file("D053", source, "the file begins with a byte-order mark, which is skipped")
+    layout = _layout(open_text, suffix)
+    with open_text() as stream:
         if layout == "array" and suffix != ".json":
             yield about_file("D060", source, "the file holds one JSON array; its elements are read as rows")
         if layout == "lines" and suffix == ".json":
@@ -85,10 +81,9 @@ LAYOUTS: dict[str, Callable[[BinaryIO, str], Iterator[Row]]] = {
 # --- which layout ---
 
 
-def _layout(open_stream: Callable[[], BinaryIO], suffix: str) -> str:
+def _layout(open_text: Callable[[], BinaryIO], suffix: str) -> str:
     """Lines, array or whole, by what stands in the file; the name decides nothing."""
-    with open_stream() as stream:
-        _skip_bom(stream)
+    with open_text() as stream:
         first = _first_line(stream)
         if first.startswith(b"["):
             # [1, 2] and then more lines is JSON Lines with a bad row; an array goes on or ends with its line
@@ -117,14 +112,6 @@ def _is_json(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _skip_bom(stream: BinaryIO) -> bool:
-    """Step over a byte-order mark, if there is one."""
-    if stream.read(len(_BOM)) == _BOM:
-        return True
-    stream.seek(0)
-    return False
 
 
 # --- lines ---

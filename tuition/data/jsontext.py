@@ -26,11 +26,13 @@ class Row:
         origin: its place; line 0 where the finding is about the whole file and no row stands behind it.
         value: the fields; None if the row, or the file, was refused.
         finding: why it was refused, or an info about the file.
+        text: the row as it stands in a file of JSON; None where it is not text.
     """
 
     origin: Origin
     value: Mapping[str, Any] | None
     finding: Finding | None = None
+    text: str | None = None
 
 
 def about_file(code: str, source: str, message: str, line: int = 0) -> Row:
@@ -56,8 +58,10 @@ def row_from_text(text: str, origin: Origin) -> Row:
     try:
         value = parse(text, origin)
     except RowError as refusal:
-        return Row(origin, None, refusal.reason)
-    return row_from_value(value, origin)
+        return Row(origin, None, refusal.reason, text)
+    row = row_from_value(value, origin)
+    row.text = text
+    return row
 
 
 def row_from_value(value: object, origin: Origin) -> Row:

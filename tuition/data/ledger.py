@@ -1,7 +1,7 @@
 """The ledger: what became of each row. Rows in = rows accounted for, always.
 
 A row arrives, waits for one verdict on each conversation that was read from it, and ends as kept,
-truncated, split or rejected. Numbers live in flat arrays, so a million rows cost tens of megabytes.
+truncated, split, rejected or left out. Numbers live in flat arrays, so a million rows cost tens of megabytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tuition.errors import Finding, Origin
 
 Side = Literal["train", "validation"]
-Fate = Literal["open", "kept", "truncated", "split", "rejected"]
+Fate = Literal["open", "kept", "truncated", "split", "rejected", "left out"]
 
 # A warning on every row of a large file says the same thing a million times: they are all counted, and
 # this many of each code are kept in full. Reasons of rejected and truncated rows are kept without limit.
@@ -56,6 +56,7 @@ class Ledger:
         self._row_ids: list[str | None] = []
         self._waiting, self._parts, self._sides = array("I"), array("I"), bytearray()
         self._tokens, self._learned_tokens = array("Q"), array("Q")
+        self._left_out = bytearray()
         self._rejected: dict[int, tuple[str, str]] = {}  # row → code and reason
         self._truncated: dict[int, tuple[str, str]] = {}
         self._open: dict[tuple[str, int], list[int]] = {}
@@ -64,16 +65,25 @@ class Ledger:
 
     def arrive(self, origin: Origin, *, conversations: int = 1) -> int:
         """A row was read, and `conversations` verdicts on it will follow. Returns its number, from 0."""
+        row = self._add_row(origin, conversations)
+        self._open.setdefault((origin.file, origin.line), []).append(row)
+        return row
+
+    def leave_out(self, origin: Origin) -> None:
+        """A row was read, and the share of its source leaves it out; no verdict follows."""
+        self._left_out[self._add_row(origin, 0)] = 1
+
+    def _add_row(self, origin: Origin, waiting: int) -> int:
         row = len(self._lines)
         self._files.append(self._file_number(origin.file))
         self._lines.append(origin.line)
         self._row_ids.append(origin.row_id)
-        self._waiting.append(conversations)
+        self._waiting.append(waiting)
         self._parts.append(0)
         self._sides.append(0)
         self._tokens.append(0)
         self._learned_tokens.append(0)
-        self._open.setdefault((origin.file, origin.line), []).append(row)
+        self._left_out.append(0)
         return row
 
     def keep(
@@ -136,11 +146,16 @@ class Ledger:
     @property
     def kept(self) -> int:
         """How many rows gave at least one example: kept whole, truncated or split."""
-        return sum(self.fate(row) not in ("open", "rejected") for row in range(self.rows_in))
+        return sum(self.fate(row) not in ("open", "rejected", "left out") for row in range(self.rows_in))
+
+    @property
+    def left_out(self) -> int:
+        """How many rows the shares of their sources left out. Rows in = kept + rejected + left out."""
+        return sum(self._left_out)
 
     @property
     def split(self) -> int:
-        """How many rows gave more than one example."""
+        """How many rows gave more than one example: several conversations, a template, or a share above 1."""
         return sum(self.fate(row) == "split" for row in range(self.rows_in))
 
     @property
@@ -160,7 +175,7 @@ class Ledger:
         if self._waiting[row]:
             return "open"
         if not self._parts[row]:
-            return "rejected"
+            return "left out" if self._left_out[row] else "rejected"
         if row in self._truncated:
             return "truncated"
         return "split" if self._parts[row] > 1 else "kept"
@@ -210,6 +225,7 @@ class Ledger:
         return {
             "rows_in": self.rows_in,
             "kept": self.kept,
+            "left_out": self.left_out,
             "examples": sum(self._parts),
             "tokens": sum(self._tokens),
             "supervised_tokens": sum(self._learned_tokens),

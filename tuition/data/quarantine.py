@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
+import contextlib
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tuition.data.datafiles import TABLE_SUFFIXES, open_data
 from tuition.data.ledger import Entry, Ledger
 from tuition.data.sources import read_rows
 
@@ -34,9 +36,10 @@ def rejected_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
 
 def _lines_of(file: str, wanted: set[int]) -> Iterator[tuple[int, str]]:
     """Lines of a text file by number; none where the file is no text."""
-    if not wanted or not Path(file).is_file() or file.endswith((".parquet", ".arrow")):
+    if not wanted or not Path(file).is_file() or file.lower().endswith(TABLE_SUFFIXES):
         return
-    with gzip.open(file, "rb") if file.endswith(".gz") else open(file, "rb") as stream:  # noqa: PTH123
+    # a damaged archive ends early, here as in `read_rows`, which said so
+    with contextlib.suppress(EOFError, OSError, zlib.error), open_data(Path(file)) as stream:
         for number, line in enumerate(stream, start=1):
             if number in wanted:
                 yield number, line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")

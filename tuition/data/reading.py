@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from tuition.conversation import Conversation
-from tuition.data.catalogue import RowError, finding, quote, refused
-from tuition.data.checks import CHECKS, ROW_CHECKS, final_answer
+from tuition.data.across import Across
+from tuition.data.catalogue import RowError, finding, refused
+from tuition.data.checks import CHECKS, DEEP_CHECKS, ROW_CHECKS, final_answer
 from tuition.data.exports import joined_trees
-from tuition.data.formats import CONTENT_KEYS, FORMATS, Format, detect, no_shape
+from tuition.data.formats import Format, detect, no_shape
 from tuition.data.jsontext import MAX_DEPTH, Row, row_from_value
 from tuition.data.ledger import Ledger
-from tuition.data.sources import read_rows
+from tuition.data.mapping import mapped_format
+from tuition.data.sources import read_rows, split_share
+from tuition.data.splits import copies_of
 from tuition.errors import Finding, Origin
 
 PYTHON = "<python>"
@@ -23,9 +26,11 @@ class Reading:
     """The conversations of some sources, in order; may be iterated more than once.
 
     Each conversation that is yielded waits in `ledger` for the caller's verdict: `ledger.keep` or
-    `ledger.reject`, with the conversation's origin. Rows that are refused here are rejected here. Every
-    pass begins a new ledger; `ledger` is that of the latest pass. Memory does not grow with the files,
-    but for the ledger and a number for each row by which copies are known.
+    `ledger.reject`, with the conversation's origin. Rows that are refused here are rejected here, and rows
+    that the share of their source leaves out are left out. A share above 1 yields a conversation several
+    times, and each time waits for a verdict. Every pass begins a new ledger; `ledger` is that of the latest
+    pass. Memory does not grow with the files, but for the ledger and a number for each row by which copies
+    are known.
 
     Attributes:
         ledger: what became of the rows of the latest pass.
@@ -38,31 +43,69 @@ class Reading:
         *,
         rows: Iterable[Any] | None = None,
         ledger: Ledger | None = None,
+        mapping: Mapping[str, str] | None = None,
+        seed: int = 0,
+        training: Reading | None = None,
+        deep: bool = False,
     ) -> None:
         """
         Args:
-            sources: files and hub names as `find_sources` gives them.
+            sources: files and hub names as `find_sources` gives them, each with its share: `b.jsonl#0.3`.
             rows: rows from Python: (prompt, completion) pairs, lists of messages, or dictionaries of any
                 shape that files may have.
             ledger: one to go on with, where several readings are one account; None: a new one.
+            mapping: which column is what, such as `{"prompt": "question_text", "completion": "reply"}`, in
+                all sources; None: found in each row. See `mapped_format`.
+            seed: decides with a row's content whether a share below 1 keeps it.
+            training: the training data, read before, where these rows are held out: those that stand in
+                both are reported.
+            deep: also look for personal data, keys, and rows in another language than the rest, which takes
+                several times as long as reading.
+
+        Raises:
+            UserError: the mapping names what no column can be, or no question and answer.
         """
         self.sources = tuple(sources)
         self.rows = None if rows is None else list(rows)
         self.ledger = Ledger() if ledger is None else ledger
         self.shapes: dict[str, str] = {}
+        self.seed = seed
+        self.deep = deep
+        self._mapped = mapped_format(mapping) if mapping is not None else None
+        self._columns = tuple(mapping.values()) if mapping is not None else ()
+        self._id_column = mapping.get("id") if mapping is not None else None
+        self._training = training
+        self._across = Across(self.ledger)
         self._passes = 0
 
     def __iter__(self) -> Iterator[Conversation]:
         if self._passes:
             self.ledger, self.shapes = Ledger(), {}
         self._passes += 1
-        return _Pass(self.ledger, self.shapes).read(self._all_rows())
+        training = self._training._across if self._training is not None else None
+        self._across = Across(self.ledger, mapped=self._mapped, training=training)
+        return self._read(_Pass(self.ledger, self.shapes, self._across, self._mapped, self.deep))
 
-    def _all_rows(self) -> Iterator[Row]:
-        for position, value in enumerate(self.rows or [], 1):
-            yield _python_row(value, Origin(PYTHON, position))
+    def _read(self, a_pass: _Pass) -> Iterator[Conversation]:
+        own = (_python_row(value, Origin(PYTHON, n)) for n, value in enumerate(self.rows or [], 1))
+        yield from a_pass.read(self._identified(own))
         for source in self.sources:
-            yield from joined_trees(read_rows(source))
+            name, share = split_share(source)
+            rows = self._identified(joined_trees(read_rows(name, columns=self._columns)))
+            yield from a_pass.read(rows, share=share, seed=self.seed)
+        for complaint in self._across.at_the_end():
+            self.ledger.add(complaint)
+
+    def _identified(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows with the ids that the mapping names."""
+        column = self._id_column
+        return rows if column is None else (_with_id(row, column) for row in rows)
+
+
+def _with_id(row: Row, column: str) -> Row:
+    row_id = row.value.get(column) if row.value is not None else None
+    named = str(row_id)[:200] if isinstance(row_id, str | int) else None
+    return replace(row, origin=replace(row.origin, row_id=named))
 
 
 def _python_row(value: Any, origin: Origin) -> Row:
@@ -77,46 +120,65 @@ def _python_row(value: Any, origin: Origin) -> Row:
 
 
 class _Pass:
-    """One pass over the rows: what has been seen so far, for the findings that need several rows."""
+    """One pass over the rows: each arrives in the ledger, with what was found in it."""
 
-    def __init__(self, ledger: Ledger, shapes: dict[str, str]) -> None:
+    def __init__(
+        self, ledger: Ledger, shapes: dict[str, str], across: Across, mapped: Format | None, deep: bool
+    ) -> None:
         self.ledger = ledger
         self.shapes = shapes
-        self._seen: dict[int, int] = {}  # fingerprint of a conversation → number of its row
-        self._unused_said: dict[str, set[str]] = {}  # by file
+        self.across = across
+        self.mapped = mapped
+        self.deep = deep
+        self.checks = (*CHECKS.values(), *(DEEP_CHECKS.values() if deep else ()))
 
-    def read(self, rows: Iterator[Row]) -> Iterator[Conversation]:
-        """The conversations that may be learned from; every row arrives in the ledger."""
+    def read(self, rows: Iterator[Row], *, share: float = 1.0, seed: int = 0) -> Iterator[Conversation]:
+        """The conversations that may be learned from, each as often as the share says."""
+        copies = 1
         for row in rows:
             if row.value is not None:
-                yield from self._from_row(row.value, row.origin)
+                if share != 1.0:
+                    copies = copies_of(row.value, share=share, seed=seed)
+                if copies:
+                    yield from self._from_value(row.value, row.origin, copies)
+                else:
+                    self.ledger.leave_out(row.origin)
             elif row.finding is not None and row.origin.line == 0:
                 self.ledger.add(row.finding)
             elif row.finding is not None:
                 self._reject(row.origin, row.finding)
 
-    def _from_row(self, value: Mapping[str, Any], origin: Origin) -> Iterator[Conversation]:
+    def _from_value(self, value: Mapping[str, Any], origin: Origin, copies: int) -> Iterator[Conversation]:
+        if self.mapped is not None:
+            self.across.note_columns(value, origin.file)
         try:
             shape, conversations = self._convert(value, origin)
-            complaints = [_complaints(conversation) for conversation in conversations]
+            complaints = [self._complaints(conversation) for conversation in conversations]
         except RowError as refusal:
             self._reject(origin, refusal.reason)
             return
         except RecursionError:
             self._reject(origin, finding("D057", origin, f"the row nests more than {MAX_DEPTH} deep"))
             return
-        number = self.ledger.arrive(origin, conversations=len(conversations))
-        self._note_row(value, origin, shape)
-        for conversation, found in zip(conversations, complaints, strict=True):
-            if self._survives(conversation, found, number):
-                yield _without_trailing_turns(conversation)
+        errors = [_first_error(found) if found else None for found in complaints]
+        verdicts = sum([copies if error is None else 1 for error in errors])
+        number = self.ledger.arrive(origin, conversations=verdicts)
+        self._note_row(value, origin, shape, number)
+        for conversation, found, error in zip(conversations, complaints, errors, strict=True):
+            if self._survives(conversation, found, error, number):
+                kept = _without_trailing_turns(conversation)
+                for _ in range(copies):
+                    yield kept
+
+    def _complaints(self, conversation: Conversation) -> list[Finding]:
+        return [complaint for check in self.checks for complaint in check(conversation)]
 
     def _reject(self, origin: Origin, reason: Finding) -> None:
         self.ledger.arrive(origin)
         self.ledger.reject(origin, reason)
 
     def _convert(self, value: Mapping[str, Any], origin: Origin) -> tuple[Format, list[Conversation]]:
-        shape = detect(value)
+        shape = self.mapped or detect(value)
         if shape is None:
             raise RowError(no_shape(value, origin))
         conversations = shape.convert(value, origin)
@@ -124,61 +186,40 @@ class _Pass:
             raise refused("D013", origin, "the row holds no conversation")
         return shape, conversations
 
-    def _survives(self, conversation: Conversation, found: list[Finding], number: int) -> bool:
-        """Note what was found; an error rejects the conversation, with the first one as the reason."""
-        errors = [complaint for complaint in found if complaint.severity == "error"] if found else []
+    def _survives(
+        self, conversation: Conversation, found: list[Finding], error: Finding | None, number: int
+    ) -> bool:
+        """Note what was found; the first error rejects the conversation."""
         for complaint in found:
-            if not errors or complaint is not errors[0]:
+            if complaint is not error:
                 self.ledger.add(complaint)
-        if errors:
-            self.ledger.reject(conversation.origin, errors[0])
+        if error is not None:
+            self.ledger.reject(conversation.origin, error)
             return False
-        self._note_duplicate(conversation, number)
+        for complaint in self.across.copies(conversation, number):
+            self.ledger.add(complaint)
+        if self.deep:
+            self.across.note_language(conversation, number)
         return True
 
-    def _note_row(self, value: Mapping[str, Any], origin: Origin, shape: Format) -> None:
-        """The shape of the source, and columns that the shape has no place for, once for each file."""
+    def _note_row(self, value: Mapping[str, Any], origin: Origin, shape: Format, number: int) -> None:
+        """The shape of the source, and what is to be said about the row as it stands in it."""
         said = self.shapes.setdefault(origin.file, shape.describe)
         if said != shape.describe and shape.describe not in said.split(" and "):
             self.shapes[origin.file] = f"{said} and {shape.describe}"
-        for check in ROW_CHECKS.values():
+        for check in ROW_CHECKS.values() if self.mapped is None else ():
             for complaint in check(value, origin):
                 self.ledger.add(complaint)
         if not value.keys() <= shape.reads:
-            self._say_unused(value, origin, shape)
-
-    def _say_unused(self, value: Mapping[str, Any], origin: Origin, shape: Format) -> None:
-        """Name the columns that are not learned; louder for those that hold text in other shapes."""
-        said = self._unused_said.setdefault(origin.file, set())
-        unused = value.keys() - shape.reads - said
-        # a new column on every row must not fill the memory; Argilla's columns are named by its users
-        if not unused or len(said) > 1000 or shape is FORMATS["argilla"]:
-            return
-        said |= {key for key in unused if len(str(key)) < 100}
-        content = {key for key in unused & CONTENT_KEYS if value[key]}
-        for code, keys in (("D043", content), ("D042", unused - content)):
-            if keys:
-                shown = ", ".join(sorted(quote(str(key), 40) for key in keys)[:20])
-                self.ledger.add(finding(code, origin, f"not used in {shape.describe} rows: {shown}"))
-
-    def _note_duplicate(self, conversation: Conversation, number: int) -> None:
-        first = self._seen.setdefault(_fingerprint(conversation), number)
-        if first != number:
-            message = f"the same conversation stands at {self.ledger.origin(first)}"
-            self.ledger.add(finding("D030", conversation.origin, message))
+            for complaint in self.across.unused_columns(value, origin, shape):
+                self.ledger.add(complaint)
+        if origin.row_id is not None:
+            for complaint in self.across.repeated_id(origin, number):
+                self.ledger.add(complaint)
 
 
-def _complaints(conversation: Conversation) -> list[Finding]:
-    return [complaint for check in CHECKS.values() for complaint in check(conversation)]
-
-
-def _fingerprint(conversation: Conversation) -> int:
-    """A number that copies share. Python's own hash: 64 bits, and it lives no longer than the pass."""
-    turns = [
-        (m.role, m.content, m.reasoning, repr(m.tool_calls) if m.tool_calls else "")
-        for m in conversation.messages
-    ]
-    return hash((*turns, repr(conversation.tools) if conversation.tools else ""))
+def _first_error(found: list[Finding]) -> Finding | None:
+    return next((complaint for complaint in found if complaint.severity == "error"), None)
 
 
 def _without_trailing_turns(conversation: Conversation) -> Conversation:

@@ -1,27 +1,28 @@
-"""From what the user names to rows: files, patterns, folders and data sets of the hub."""
+"""From what the user names to rows: files, patterns, folders and data sets of the hub.
+
+A number behind a name, `replay.jsonl#0.1`, is its share: how often each of its rows is learned in an epoch.
+Here shares only travel with the names; `splits.copies_of` says what they mean and `Reading` keeps to them.
+"""
 
 from __future__ import annotations
 
 import difflib
 import glob
-import gzip
 import hashlib
+import json
 import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
-from tuition.data.jsonfiles import read_json
-from tuition.data.jsontext import Row, about_file, row_from_value
-from tuition.data.tables import read_parquet, read_table
-from tuition.errors import Origin, UserError
+from tuition.data.datafiles import SUFFIXES, file_rows, is_data_name
+from tuition.data.hub import hub_rows, hub_sha256, hub_splits, may_be_hub_name
+from tuition.data.jsontext import Row, about_file
+from tuition.errors import UserError
 from tuition.files import sha256
 
-__all__ = ["Row", "Sources", "content_sha256", "find_sources", "read_rows"]
+__all__ = ["Row", "Sources", "content_sha256", "find_sources", "read_rows", "split_share"]
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -32,7 +33,10 @@ _SPLIT_WORDS = {
     "eval": "validation",
     "test": "test",
 }
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.+-]+){0,2}")
+_SHARE = re.compile(r"(.+)#(\d+(?:\.\d+)?|\.\d+)")
+_MOST_COPIES = 100
+# what `datasets` and other tools write beside the data, about it
+_NOT_ROWS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Sources:
     """What `read_rows` is to read, by its use.
 
     Attributes:
+        train: names, each with its share behind it where it has one: `b.jsonl#0.3`.
         left_out: data files of a folder that name no split beside others that name the training split.
     """
 
@@ -58,33 +63,65 @@ def find_sources(specs: Sequence[str]) -> Sources:
 
     Files and patterns are training data, whatever their names. A folder's files are sorted by the words
     train, valid(ation), val, dev and test in their names; without a training file among them, the files
-    that name no split are the training data.
+    that name no split are the training data. Folders that `datasets.save_to_disk` wrote are folders. A
+    share, `#0.3`, holds for each training file that its name is resolved to.
 
     Raises:
-        UserError: nothing is there, or it is no data file.
+        UserError: nothing is there, it is no data file, or its share is not above 0 and at most 100.
     """
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": [], "left_out": []}
+    shares: dict[str, str] = {}  # name → as it is listed, with its share
     for spec in specs:
-        for split, sources in _resolve(spec).items():
-            found[split] += [source for source in sources if source not in found[split]]
+        name, share = split_share(spec)
+        for split, sources in _resolve(name).items():
+            listed = [_with_share(source, share if split == "train" else 1.0) for source in sources]
+            for source, with_share in zip(sources, listed, strict=True):
+                if split == "train" and shares.setdefault(source, with_share) != with_share:
+                    step = "Name it once, with the share that is meant."
+                    raise UserError(
+                        f"named with two shares: {shares[source]} and {with_share}",
+                        where=source,
+                        next_step=step,
+                    )
+            found[split] += [source for source in dict.fromkeys(listed) if source not in found[split]]
     return Sources(**{split: tuple(sources) for split, sources in found.items()})
 
 
-def read_rows(source: str) -> Iterator[Row]:
-    """The rows of one file or hub split, one verdict each; a bad row never ends the reading.
+def split_share(source: str) -> tuple[str, float]:
+    """The name and the share of `name#share`; 1.0 where none is written. A file of that very name wins.
+
+    Raises:
+        UserError: the share is 0, or above 100.
+    """
+    written = _SHARE.fullmatch(source)
+    if not written or Path(source).exists():
+        return source, 1.0
+    share = float(written[2])
+    if not 0 < share <= _MOST_COPIES:
+        step = f"Write a number above 0 and at most {_MOST_COPIES}: 0.3 learns 30 % of the rows, 2 learns each twice."
+        raise UserError(f"a share of {written[2]} is not possible", where=source, next_step=step)
+    return written[1], share
+
+
+def read_rows(source: str, *, columns: Collection[str] = ()) -> Iterator[Row]:
+    """All rows of one file or hub split, one verdict each; a bad row never ends the reading.
 
     Verdicts on the whole file are Rows with line 0 and no value.
+
+    Args:
+        source: the name without its share.
+        columns: names that the user gave to columns: a table whose first line has one of them has a header.
 
     Raises:
         UserError: the file is missing or may not be read, or the hub does not answer.
     """
     path = Path(source)
-    if not path.exists() and _may_be_hub_name(source):
-        yield from _hub_rows(source)
+    if not path.exists() and may_be_hub_name(source):
+        yield from hub_rows(source)
         return
     _require_data_file(path, source)
     rows, complaints = 0, 0
-    for row in _file_rows(path, source):
+    for row in file_rows(path, source, columns):
         rows += row.origin.line > 0
         complaints += row.origin.line == 0 and row.finding is not None and row.finding.severity == "error"
         yield row
@@ -94,16 +131,23 @@ def read_rows(source: str) -> Iterator[Row]:
 
 
 def content_sha256(source: str) -> str:
-    """The SHA-256 of a file's bytes, or of a hub data set's name and revision.
+    """The SHA-256 of a file's bytes, or of a hub data set's name and revision; of that and the share, if any.
 
     Raises:
         UserError: the file is missing, or the hub does not answer.
     """
-    path = Path(source)
-    if not path.exists() and _may_be_hub_name(source):
-        return hashlib.sha256(f"{source}@{_hub_revision(source)}".encode()).hexdigest()
-    _require_data_file(path, source)
-    return sha256(path)
+    name, share = split_share(source)
+    path = Path(name)
+    if not path.exists() and may_be_hub_name(name):
+        content = hub_sha256(name)
+    else:
+        _require_data_file(path, name)
+        content = sha256(path)
+    return content if share == 1.0 else hashlib.sha256(f"{content}#{share}".encode()).hexdigest()
+
+
+def _with_share(name: str, share: float) -> str:
+    return name if share == 1.0 else f"{name}#{share:g}"
 
 
 # --- from names to files ---
@@ -120,7 +164,7 @@ def _resolve(spec: str) -> dict[str, list[str]]:
                 "no file matches the pattern", where=spec, next_step="List the folder and mend it."
             )
         return {"train": [m for m in matches if _require_data_file(Path(m), m)]}
-    if not path.exists() and _may_be_hub_name(spec):
+    if not path.exists() and may_be_hub_name(spec):
         return _resolve_hub(spec)
     _require_data_file(path, spec)
     return {"train": [spec]}
@@ -129,16 +173,41 @@ def _resolve(spec: str) -> dict[str, list[str]]:
 def _resolve_folder(folder: Path) -> dict[str, list[str]]:
     """The data files in and below a folder, by the split that their names say."""
     by_split: dict[str, list[str]] = {"train": [], "validation": [], "test": [], "left_out": []}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.is_file() and _suffix(path) in _SUFFIXES and not any(p.startswith(".") for p in inside.parts):
-            by_split[_split_of(inside)].append(str(path))
+    for path in _data_files(folder):
+        by_split[_split_of(path.relative_to(folder))].append(str(path))
     if not any(by_split.values()):
-        step = f"Put files there that end in {_one_of(_SUFFIXES)}."
+        step = f"Put files there that end in {_one_of(SUFFIXES)}."
         raise UserError("the folder holds no data files", where=str(folder), next_step=step)
     if not by_split["train"]:
         by_split["train"], by_split["left_out"] = by_split["left_out"], []
     return by_split
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The data files in and below a folder, hidden ones and descriptions of data sets aside.
+
+    Where `datasets.save_to_disk` left its `state.json`, the files that it names are the data and no others:
+    `datasets` keeps the results of its computations beside them.
+    """
+    saved = {path.parent: names for path in folder.rglob("state.json") if (names := _saved_files(path))}
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and is_data_name(path)
+        and path.name not in _NOT_ROWS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.name in saved.get(path.parent, (path.name,))
+    ]
+
+
+def _saved_files(state: Path) -> frozenset[str]:
+    """The names of the data files that a `state.json` lists; none if it is not of `datasets`."""
+    try:
+        listed = json.loads(state.read_bytes()[: 1 << 20])["_data_files"]
+        return frozenset(str(entry["filename"]) for entry in listed)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return frozenset()
 
 
 def _split_of(path: Path) -> str:
@@ -150,10 +219,14 @@ def _split_of(path: Path) -> str:
     return "left_out"
 
 
-def _suffix(path: Path) -> str:
-    """The suffix that says the format: that before `.gz`."""
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
+def _resolve_hub(spec: str) -> dict[str, list[str]]:
+    splits = hub_splits(spec)
+    if splits == [spec]:
+        return {"train": splits}
+    by_split: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for split in splits:
+        by_split[_SPLIT_WORDS.get(split.split(":")[-1].split("_")[0], "train")].append(split)
+    return by_split
 
 
 def _require_data_file(path: Path, source: str) -> bool:
@@ -168,8 +241,8 @@ def _require_data_file(path: Path, source: str) -> bool:
         raise UserError(
             "this is not a regular file", where=source, next_step="Save the data to a file first."
         )
-    if _suffix(path) not in _SUFFIXES or path.name.lower().endswith(".parquet.gz"):
-        step = f"Unpack or convert it to {_one_of(_SUFFIXES)} (text files also with .gz)."
+    if not is_data_name(path):
+        step = f"Unpack or convert it to {_one_of(SUFFIXES)} (text files also with .gz or .zst)."
         raise UserError(f"{path.suffix or 'a file without suffix'} is not read", where=source, next_step=step)
     return True
 
@@ -187,135 +260,3 @@ def _nearest_name(path: Path) -> str:
 
 def _one_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-# --- from files to rows ---
-
-
-def _file_rows(path: Path, source: str) -> Iterator[Row]:
-    """The rows of a file, by its suffix, unless its first bytes say that it is something else."""
-    suffix = _suffix(path)
-    try:
-        kind = _foreign_kind(_head(path), suffix)
-        if kind:
-            yield about_file("D059", source, f"the file is {kind}")
-        elif suffix == ".parquet":
-            yield from read_parquet(path, source)
-        elif suffix in (".csv", ".tsv"):
-            yield from read_table(lambda: _open(path), source, "\t" if suffix == ".tsv" else ",")
-        else:
-            yield from read_json(lambda: _open(path), source)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield about_file("D062", source, str(error))
-    except OSError as error:
-        step = "Check the file's permissions and the disk."
-        raise UserError(error.strerror or str(error), where=source, next_step=step) from error
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file's text as bytes, decompressed."""
-    if path.name.lower().endswith(".gz"):
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def _head(path: Path) -> bytes:
-    with _open(path) as stream:
-        return stream.read(512)
-
-
-_SIGNATURES: dict[bytes, str] = {
-    b"version https://git-lfs": "a Git-LFS pointer, not the data (git lfs pull fetches it)",
-    b"<!doctype html": "a web page",
-    b"<html": "a web page",
-    b"<?xml": "XML",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "compressed with gzip (its name must end in .gz)",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd (zstd -d unpacks it)",
-    b"PAR1": "Parquet (its name must end in .parquet)",
-    b"ARROW1": "an Arrow file",
-    b"SQLite format 3": "an SQLite database",
-    b"%PDF": "a PDF document",
-    b"\xff\xfe": "UTF-16 text (iconv -f utf-16 -t utf-8 converts it)",
-    b"\xfe\xff": "UTF-16 text (iconv -f utf-16 -t utf-8 converts it)",
-    **{bytes([0x80, protocol]): "a Python pickle, which could run code" for protocol in range(2, 6)},
-}
-
-
-def _foreign_kind(head: bytes, suffix: str) -> str | None:
-    """What the first bytes say the file is, if that is not what its suffix says."""
-    start = head.lstrip().lower()
-    for signature, kind in _SIGNATURES.items():
-        if start.startswith(signature.lower()) and not (signature == b"PAR1" and suffix == ".parquet"):
-            return kind
-    return None
-
-
-# --- the hub ---
-
-
-def _may_be_hub_name(spec: str) -> bool:
-    """True for `owner/name` and `name`, with `:config:split`, unless the local disk is clearly meant."""
-    path = Path(spec)
-    if not _HUB_NAME.fullmatch(spec) or _suffix(path) in (*_SUFFIXES, ".txt", ".gz", ".zst", ".zip"):
-        return False
-    if len(path.parts) > 1:
-        return not path.parent.is_dir()
-    return not difflib.get_close_matches(spec, [entry.name for entry in Path().iterdir()], n=1, cutoff=0.8)
-
-
-def _hub_parts(source: str) -> tuple[str, str | None, str | None]:
-    """Name, config and split of `name`, `name:split` and `name:config:split`."""
-    name, *rest = source.split(":")
-    return name, rest[0] if len(rest) == 2 else None, rest[-1] if rest else None
-
-
-def _resolve_hub(spec: str) -> dict[str, list[str]]:
-    name, _, split = _hub_parts(spec)
-    if split:
-        return {"train": [spec]}
-    import datasets
-
-    splits = _ask_hub(spec, lambda: datasets.get_dataset_split_names(name))
-    by_split: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for split in splits:
-        by_split[_SPLIT_WORDS.get(split.split("_")[0], "train")].append(f"{name}:{split}")
-    return by_split
-
-
-def _hub_rows(source: str) -> Iterator[Row]:
-    import datasets
-
-    name, config, split = _hub_parts(source)
-
-    def load() -> Any:
-        return datasets.load_dataset(name, config, split=split or "train", streaming=True)
-
-    rows = iter(_ask_hub(source, load))
-    number = 0
-    while (value := _ask_hub(source, lambda: next(rows, None))) is not None:
-        number += 1
-        yield row_from_value(value, Origin(source, number))
-
-
-def _hub_revision(source: str) -> str:
-    import huggingface_hub
-
-    return str(_ask_hub(source, lambda: huggingface_hub.dataset_info(_hub_parts(source)[0]).sha))
-
-
-def _ask_hub(source: str, question: Callable[[], Any]) -> Any:
-    """The hub's answer; its many exceptions (network, permission, names, damaged files) as one.
-
-    Raises:
-        UserError: the hub did not answer, or not with data.
-    """
-    try:
-        return question()
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
-        raise UserError(
-            f"there is no such file, and the hub gives no such data set ({reason})",
-            where=source,
-            next_step="Check the spelling, the network and your login, or give a folder of downloaded files.",
-        ) from error

@@ -1,4 +1,5 @@
-"""Which side of the validation split a conversation is on: a pure function of the row and the seed.
+"""Which side of the validation split a conversation is on, and how often a row of a source with a share
+is learned: pure functions of the row and the seed.
 
 No order, no count and no other row plays a part, so a row keeps its side when others are added, and
 copies of a prompt, or rows of a group, are never on both sides.
@@ -6,7 +7,10 @@ copies of a prompt, or rows of a group, are never on both sides.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
 
 from tuition.conversation import Conversation
 from tuition.data.ledger import Side
@@ -18,8 +22,26 @@ def side_of(conversation: Conversation, *, val_split: float, seed: int) -> Side:
         return "train"
     group = conversation.group
     key = f"group {group}" if group is not None else f"prompt {prompt_key(conversation)}"
-    digest = blake2b(f"{seed} {key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return "validation" if int.from_bytes(digest, "big") < val_split * 2.0**64 else "train"
+    return "validation" if _falls_within(f"{seed} {key}", val_split) else "train"
+
+
+def copies_of(row: Mapping[str, Any], *, share: float, seed: int) -> int:
+    """How often a row is learned in an epoch, by the share of its source: `replay.jsonl#0.1`.
+
+    Below 1, a row is learned once or left out, and what a smaller share keeps, a larger one keeps too. Whole
+    numbers repeat every row; 2.5 learns each row twice and half of them a third time. Equal rows fare alike.
+    """
+    whole, rest = divmod(share, 1.0)
+    if not rest:
+        return int(whole)
+    content = json.dumps(row, sort_keys=True, ensure_ascii=False, default=repr)
+    return int(whole) + _falls_within(f"{seed} row {content}", rest)
+
+
+def _falls_within(key: str, share: float) -> bool:
+    """True for a share (0 to 1) of all keys."""
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2.0**64
 
 
 def prompt_key(conversation: Conversation) -> str:

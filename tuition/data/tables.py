@@ -1,4 +1,4 @@
-"""Tables: CSV, TSV and Parquet, row by row.
+"""Tables: CSV, TSV, Parquet and Arrow, row by row.
 
 CSV cells are text and nothing else: an empty cell is the empty text, and `nan` is the word.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,19 +17,22 @@ from tuition.data.jsonfiles import MAX_ROW_BYTES
 from tuition.data.jsontext import Row, about_file, not_utf8, row_from_value
 from tuition.errors import Origin
 
-_PARQUET_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 256
 
 
 # --- CSV and TSV ---
 
 
-def read_table(open_stream: Callable[[], BinaryIO], source: str, delimiter: str) -> Iterator[Row]:
-    """The rows of a CSV or TSV file, each under the names of the first line."""
-    with open_stream() as stream:
-        if stream.read(3) == b"\xef\xbb\xbf":
-            yield about_file("D053", source, "the file begins with a byte-order mark, which is skipped")
-        else:
-            stream.seek(0)
+def read_table(
+    open_text: Callable[[], BinaryIO], source: str, delimiter: str, columns: Collection[str] = ()
+) -> Iterator[Row]:
+    """The rows of a CSV or TSV file, each under the names of the first line.
+
+    Args:
+        open_text: opens the decompressed file behind its byte-order mark.
+        columns: names by which the first line is known to be a header, besides those of the shapes.
+    """
+    with open_text() as stream:
         records = _records(_LineFeed(stream), source, delimiter)
         header = next((record for record in records if record.cells != []), None)
         if header is None:
@@ -37,7 +40,7 @@ def read_table(open_stream: Callable[[], BinaryIO], source: str, delimiter: str)
         if complaint := _header_complaint(header.cells, delimiter):
             yield about_file("D064", source, complaint, header.line)
             return
-        if detect(dict.fromkeys(header.cells, "")) is None:
+        if not set(columns) & set(header.cells) and detect(dict.fromkeys(header.cells, "")) is None:
             complaint = "the first line names no columns of a known shape; is it a row?"
             yield about_file("D064", source, complaint, header.line)
         for record in records:
@@ -136,38 +139,74 @@ def _table_row(record: _Record, header: list[str] | str, source: str) -> Row:
     return row_from_value(dict(zip(header, cells, strict=True)), origin)
 
 
-# --- Parquet ---
+# --- Parquet and Arrow ---
 
 
 def read_parquet(path: Path, source: str) -> Iterator[Row]:
     """The rows of a Parquet file, by position from 1."""
-    import pyarrow
     import pyarrow.parquet
+
+    def batches() -> Iterator[Any]:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
+
+    yield from _numbered(batches(), source)
+
+
+def read_arrow(path: Path, source: str) -> Iterator[Row]:
+    """The rows of an Arrow file, in either of its layouts (Feather and `datasets`), by position from 1."""
+    import pyarrow.ipc
+
+    def batches() -> Iterator[Any]:
+        with pyarrow.memory_map(str(path)) as stream:
+            named = stream.read(6) == b"ARROW1"
+            stream.seek(0)
+            if not named:
+                yield from map(_sound, pyarrow.ipc.open_stream(stream))
+                return
+            file = pyarrow.ipc.open_file(stream)
+            for number in range(file.num_record_batches):
+                yield _sound(file.get_batch(number))
+
+    yield from _numbered(batches(), source)
+
+
+def _sound(batch: Any) -> Any:
+    """The batch, proved to point nowhere outside its file: Arrow trusts the offsets that a file holds."""
+    batch.validate(full=True)
+    return batch
+
+
+def _numbered(batches: Iterator[Any], source: str) -> Iterator[Row]:
+    """The rows of all batches; damage ends them with a verdict on the file."""
+    import pyarrow
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE):
-                for value in _python_rows(batch):
-                    number += 1
-                    yield _parquet_row(value, Origin(source, number))
-    except (pyarrow.ArrowException, OSError) as error:
+        for batch in batches:
+            for value in _python_rows(batch):
+                number += 1
+                yield _columnar_row(value, Origin(source, number))
+    # ValueError: columns of one name, or dates beyond Python's
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         yield about_file("D066", source, f"after row {number}: {quote(str(error), 200)}")
 
 
 def _python_rows(batch: Any) -> Iterator[Any]:
-    """The batch as dictionaries; a text that is not UTF-8 spoils its own row only."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for position in range(batch.num_rows):
-            try:
-                yield batch.slice(position, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield error
+    """The batch as dictionaries, a few at a time; a text that is not UTF-8 spoils its own row only."""
+    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+        piece = batch.slice(start, _ROWS_AT_ONCE)
+        try:
+            yield from piece.to_pylist()
+        except UnicodeDecodeError:
+            for position in range(piece.num_rows):
+                try:
+                    yield piece.slice(position, 1).to_pylist()[0]
+                except UnicodeDecodeError as error:
+                    yield error
 
 
-def _parquet_row(value: Any, origin: Origin) -> Row:
+def _columnar_row(value: Any, origin: Origin) -> Row:
     if isinstance(value, UnicodeDecodeError):
         message = not_utf8(value.object[value.start], value.start)
         return Row(origin, None, finding("D051", origin, message))

@@ -57,8 +57,9 @@ RENDER_CODES: dict[str, Code] = {
     "R008": Code(
         "control tokens in content cannot be kept apart",
         "error",
-        "The content holds a control token's spelling and every mark that could keep it apart.",
-        "Remove the Unicode noncharacters U+FDD0 to U+FDEF from the row.",
+        "The content holds a control token's spelling and every mark that could keep it apart, or the template "
+        "or the tokenizer changes the text so that no mark helps.",
+        "Remove the control token, or the Unicode noncharacters U+FDD0 to U+FDEF, from the row.",
     ),
     "R009": Code(
         "nothing ends an answer",
@@ -108,6 +109,27 @@ RENDER_CODES: dict[str, Code] = {
         "error",
         "The answer of a learned turn is not in what the template wrote, so something else would be learned.",
         "Use a template that writes assistant content as it is.",
+    ),
+    "R017": Code(
+        "the template leaves a tool call out",
+        "error",
+        "A learned turn calls a tool, and the name or an argument of the call is not in what the template "
+        "wrote, so the model would learn an empty turn or a call without its arguments.",
+        "Use a template that supports tool calls (--chat-template FILE).",
+    ),
+    "R018": Code(
+        "an example of the row has nothing left to learn",
+        "warning",
+        "The row became several examples and this one has no learned token, for example because its answer "
+        "stood behind max_length. The others are kept.",
+        "Raise max_length, or shorten the row.",
+    ),
+    "R019": Code(
+        "a message that should be learned cannot be found",
+        "error",
+        "The message has a weight above 0, but the template does not write it in a way that tells its tokens "
+        "from the others, so the weight would be ignored.",
+        "Set the weight of the message to 0, or use a template that writes each message on its own.",
     ),
 }
 

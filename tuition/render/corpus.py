@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,7 @@ class Corpus:
             "rows_in": self.ledger.rows_in,
             "kept": self.ledger.kept,
             "rejected": len(self.ledger.rejected),
+            "left_out": self.ledger.left_out,
             "truncated": len(self.ledger.truncated),
             "examples": len(lengths),
             "train_examples": len(self.train),
@@ -68,41 +70,102 @@ def _whole_bins(shortest: int, longest: int) -> npt.NDArray[np.int64]:
 _LEARNED_FROM_KEPT = 64
 
 
-def build_corpus(sources: Sources, renderer: Renderer, *, val_split: float, seed: int) -> Corpus:
-    """Read, check and render everything a run learns from or validates on.
+@dataclass(slots=True)
+class Rendering:
+    """The rows of a run on their way to examples. Iterate it once; then the ledger is complete.
 
-    Args:
+    Attributes:
         sources: where `validation` names files, those are held out and no share of `train` is.
+        renderer: writes the conversations.
+        val_split: share of the rows that is held out.
+        seed: of the split, and of sources that are taken in part.
+        mapping: which columns hold what, where the shape is not found by itself.
+        ledger: what became of each row.
+        shapes: source → the shape found in it.
+        held_out: the conversations behind the held-out examples.
+        learned_from: the first few behind the others.
+    """
+
+    sources: Sources
+    renderer: Renderer
+    val_split: float
+    seed: int
+    mapping: Mapping[str, str] | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    shapes: dict[str, str] = field(default_factory=dict)
+    held_out: list[Conversation] = field(default_factory=list)
+    learned_from: list[Conversation] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[Side, Rendered]]:
+        """Each example with its side, in the order of the rows.
+
+        Raises:
+            UserError: nothing is left to learn from.
+        """
+        learned = 0
+        before = None
+        for names, share in self._parts():
+            reading = Reading(
+                names, ledger=self.ledger, mapping=self.mapping, seed=self.seed, training=before
+            )
+            before = reading
+            for outcome in self.renderer.render(reading):
+                side = self._side_of(outcome.conversation, share)
+                settle(self.ledger, outcome, side=side)
+                self._remember(outcome, side)
+                learned += len(outcome.examples) if side == "train" else 0
+                yield from ((side, example) for example in outcome.examples)
+            self.shapes |= reading.shapes
+        self.ledger.check_balance()
+        if not learned:
+            raise UserError(
+                _nothing_left(self.ledger),
+                where=", ".join(self.sources.train),
+                next_step="`tuition check` shows every finding",
+            )
+
+    def _parts(self) -> list[tuple[tuple[str, ...], float]]:
+        if not self.sources.validation:
+            return [(self.sources.train, self.val_split)]
+        return [(self.sources.train, 0.0), (self.sources.validation, 1.0)]
+
+    def _side_of(self, conversation: Conversation, share: float) -> Side:
+        if share in (0.0, 1.0):
+            return "validation" if share else "train"
+        return side_of(conversation, val_split=share, seed=self.seed)
+
+    def _remember(self, outcome: Outcome, side: Side) -> None:
+        if outcome.examples and side == "validation":
+            self.held_out.append(outcome.conversation)
+        elif outcome.examples and len(self.learned_from) < _LEARNED_FROM_KEPT:
+            self.learned_from.append(outcome.conversation)
+
+
+def build_corpus(
+    sources: Sources,
+    renderer: Renderer,
+    *,
+    val_split: float,
+    seed: int,
+    mapping: Mapping[str, str] | None = None,
+) -> Corpus:
+    """Read, check and render everything a run learns from or validates on.
 
     Raises:
         UserError: nothing is left to learn from.
     """
-    corpus = Corpus()
-    share = 0.0 if sources.validation else val_split
-    _add(corpus, Reading(sources.train, ledger=corpus.ledger), renderer, share=share, seed=seed)
-    if sources.validation:
-        _add(corpus, Reading(sources.validation, ledger=corpus.ledger), renderer, share=1.0, seed=seed)
-    corpus.ledger.check_balance()
-    if not corpus.train:
-        raise UserError(
-            _nothing_left(corpus),
-            where=", ".join(sources.train),
-            next_step="`tuition check` shows every finding",
-        )
-    return corpus
-
-
-def _add(corpus: Corpus, reading: Reading, renderer: Renderer, *, share: float, seed: int) -> None:
-    for outcome in renderer.render(reading):
-        conversation = outcome.conversation
-        held_out = share == 1.0 or side_of(conversation, val_split=share, seed=seed) == "validation"
-        settle(corpus.ledger, outcome, side="validation" if held_out else "train")
-        (corpus.validation if held_out else corpus.train).extend(outcome.examples)
-        if held_out and outcome.examples:
-            corpus.held_out.append(conversation)
-        elif outcome.examples and len(corpus.learned_from) < _LEARNED_FROM_KEPT:
-            corpus.learned_from.append(conversation)
-    corpus.shapes |= reading.shapes
+    rendering = Rendering(sources, renderer, val_split, seed, mapping)
+    sides: dict[Side, list[Rendered]] = {"train": [], "validation": []}
+    for side, example in rendering:
+        sides[side].append(example)
+    return Corpus(
+        sides["train"],
+        sides["validation"],
+        rendering.held_out,
+        rendering.learned_from,
+        rendering.ledger,
+        rendering.shapes,
+    )
 
 
 def settle(ledger: Ledger, outcome: Outcome, *, side: Side) -> None:
@@ -125,11 +188,11 @@ def settle(ledger: Ledger, outcome: Outcome, *, side: Side) -> None:
     )
 
 
-def _nothing_left(corpus: Corpus) -> str:
-    rejected = corpus.ledger.rejected
-    if not corpus.ledger.rows_in:
+def _nothing_left(ledger: Ledger) -> str:
+    rejected = ledger.rejected
+    if not ledger.rows_in:
         return "there are no rows to learn from"
     if not rejected:
-        return f"all {corpus.ledger.rows_in} rows fell to validation, so none is left to learn from; lower val_split"
-    codes = ", ".join(f"{code} {count}×" for code, count in corpus.ledger.counts_by_code().items())
-    return f"none of the {corpus.ledger.rows_in} rows can be learned from ({codes}); the first: {rejected[0].reason}"
+        return f"all {ledger.rows_in} rows fell to validation, so none is left to learn from; lower val_split"
+    codes = ", ".join(f"{code} {count}×" for code, count in ledger.counts_by_code().items())
+    return f"none of the {ledger.rows_in} rows can be learned from ({codes}); the first: {rejected[0].reason}"

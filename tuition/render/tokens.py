@@ -6,7 +6,7 @@ Loading a tokenizer goes through transformers; this file itself imports neither 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tuition.errors import UserError
+from tuition.render.content import strings_in as strings_in
 
 Ids = npt.NDArray[np.int32]
 
-# Unicode promises never to assign these, so content has no use for them. One that a conversation does
-# not contain marks the places where a control token's spelling in content is cut in two.
-_CUT_MARKS = tuple(chr(point) for point in range(0xFDD0, 0xFDF0))
 _ANCHORS = ("\n", "a", ".")
 
 
@@ -66,6 +64,7 @@ class Tokens:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._blank: dict[int, bool] = {}
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, exactly as serving tokenises a rendered chat (nothing added).
@@ -75,10 +74,29 @@ class Tokens:
         """
         if not texts:
             return []
+        if "" in texts:  # some tokenizers put a space even before nothing
+            filled = iter(self.encode([text for text in texts if text]))
+            return [next(filled) if text else np.zeros(0, dtype=np.int32) for text in texts]
+        if self._is_plain_backend and _is_at_rest(self.tokenizer.backend_tokenizer):
+            encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         batch = self.tokenizer(
             list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
-        return [np.asarray(ids, dtype=np.int32) for ids in batch]
+        return [np.array(ids, dtype=np.int32) for ids in batch]
+
+    @cached_property
+    def _is_plain_backend(self) -> bool:
+        """True when calling the tokenizer does nothing but call the tokenizers library."""
+        from transformers import PreTrainedTokenizerFast as Fast
+
+        own = type(self.tokenizer)
+        return (
+            issubclass(own, Fast)
+            and own.__call__ is Fast.__call__
+            and own._encode_plus is Fast._encode_plus
+            and not self.tokenizer.split_special_tokens
+        )
 
     def encode_cut(self, text: str, mark: str) -> Ids:
         """Token ids of a text whose cut marks keep the spelling of control tokens plain."""
@@ -113,28 +131,65 @@ class Tokens:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of the tokens that the tokenizer flags as special."""
+        """Ids of the tokens that the tokenizer flags as special; the one for unknown text is text."""
         flagged = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        return frozenset(flagged | set(self.tokenizer.all_special_ids))
+        return frozenset((flagged | set(self.tokenizer.all_special_ids)) - self._only_unknown)
+
+    @cached_property
+    def _only_unknown(self) -> frozenset[int]:
+        """The unknown token, unless it has another part to play, as GPT-2's has."""
+        names = self.tokenizer.special_tokens_map.items()
+        played = {name for name, token in names if token == self.tokenizer.unk_token}
+        return frozenset({self.tokenizer.unk_token_id} if played == {"unk_token"} else ())
 
     @cached_property
     def special_spellings(self) -> tuple[str, ...]:
         """Spellings of the special tokens, longest first. Short ones that text uses daily are none."""
-        spellings = {str(self.tokenizer.convert_ids_to_tokens(i)) for i in self.special_ids}
+        special = self.special_ids | self._only_unknown
+        spellings = {str(self.tokenizer.convert_ids_to_tokens(i)) for i in special}
         return tuple(sorted((s for s in spellings if len(s) > 1), key=len, reverse=True))
 
+    @cached_property
+    def markup_spellings(self) -> tuple[str, ...]:
+        """Spellings of the added tokens that are not flagged special, such as `<tool_call>`."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return tuple(token.content for i, token in added if i not in self.special_ids)
+
     def control_tokens_in(self, texts: Iterable[str]) -> list[str]:
-        """The special tokens that content spells out, each once, in the order they appear."""
-        return list(dict.fromkeys(self._special_pattern.findall("\0".join(texts))))
+        """The special and other added tokens that texts spell out, each once, in the order they appear."""
+        return list(dict.fromkeys(self._added_pattern.findall("\0".join(texts))))
 
     @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, self.special_spellings)) or r"(?!)")
+    def _added_pattern(self) -> re.Pattern[str]:
+        spellings = sorted({*self.special_spellings, *self.markup_spellings}, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+
+    @property
+    def added_spellings(self) -> tuple[str, ...]:
+        """Spellings of every token that is found before a text is tokenised."""
+        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values())
+
+    @cached_property
+    def normalise(self) -> Callable[[str], str] | None:
+        """What is done to a text before some of the added tokens are looked for; None where nothing is."""
+        normalizer = getattr(getattr(self.tokenizer, "backend_tokenizer", None), "normalizer", None)
+        reads_normalised = any(token.normalized for token in self.tokenizer.added_tokens_decoder.values())
+        return normalizer.normalize_str if normalizer and reads_normalised else None
+
+    def id_of(self, token: str) -> int:
+        """The id of a token by its spelling."""
+        return int(self.tokenizer.convert_tokens_to_ids(token))
 
     @property
     def eos_id(self) -> int | None:
         """The tokenizer's end-of-sequence token."""
         return None if self.tokenizer.eos_token_id is None else int(self.tokenizer.eos_token_id)
+
+    def is_blank(self, token: int) -> bool:
+        """True for a token that writes only white space, or may: some vocabularies know no line break."""
+        if token not in self._blank:
+            self._blank[token] = token in self._only_unknown or not self.decode([token]).strip()
+        return self._blank[token]
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text that these tokens add in the middle of a text, leading spaces kept."""
@@ -154,35 +209,9 @@ class Tokens:
         )
 
 
-def cut_mark_for(texts: Iterable[str]) -> str | None:
-    """A mark that occurs in none of the texts; None when they hold every one of them."""
-    joined = "\0".join(texts)
-    return next((mark for mark in _CUT_MARKS if mark not in joined), None)
-
-
-def cut_control_tokens(value: Any, spellings: Sequence[str], mark: str) -> Any:
-    """The same strings, lists and mappings with a cut mark inside each spelling of a control token."""
-    if isinstance(value, str):
-        for spelling in spellings:
-            value = value.replace(spelling, spelling[0] + mark + spelling[1:])
-        return value
-    if isinstance(value, Mapping):
-        return {key: cut_control_tokens(item, spellings, mark) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [cut_control_tokens(item, spellings, mark) for item in value]
-    return value
-
-
-def strings_in(value: Any) -> Iterable[str]:
-    """Every string in nested lists and mappings, keys left out."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from strings_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from strings_in(item)
+def _is_at_rest(backend: Any) -> bool:
+    """True when the library would neither cut nor pad nor read control tokens as text."""
+    return backend.truncation is None and backend.padding is None and not backend.encode_special_tokens
 
 
 def _first_sentence(error: Exception) -> str:

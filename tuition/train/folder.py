@@ -56,6 +56,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def proof(self) -> Path:
+        return self.path / "proof.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -1,0 +1,79 @@
+"""Templates are somebody else's programs: chosen in the open, run within bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import CHAT, make_tokenizer
+from tests.render.helpers import codes, over, render_one, renderer, talk
+from tuition.conversation import Message
+from tuition.errors import UserError
+from tuition.render import adopt_template, choose_template, template
+
+
+def base_tokenizer(*, bos: bool) -> Any:
+    tokenizer = make_tokenizer(template=None, bos=bos)
+    adopt_template(tokenizer, choose_template("auto", tokenizer))
+    return tokenizer
+
+
+def test_chatml_begins_with_one_bos_where_plain_text_does() -> None:
+    tokenizer = base_tokenizer(bos=True)
+    ids = render_one(over(tokenizer), talk(("user", "a"), ("assistant", "b"))).examples[0].ids.tolist()
+    assert ids[:2] == tokenizer.convert_tokens_to_ids(["<s>", "<|im_start|>"])
+    assert ids.count(tokenizer.bos_token_id) == 1
+    served = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=False
+    )
+    assert served == ids[: len(served)]
+
+
+def test_chatml_begins_with_no_bos_where_plain_text_does_not() -> None:
+    tokenizer = base_tokenizer(bos=False)
+    ids = over(tokenizer).prompt_ids([Message("user", "a")]).tolist()
+    assert tokenizer.bos_token_id not in ids
+
+
+def test_named_templates_without_a_default_are_not_guessed_at() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"tool_use": CHAT, "rag": CHAT}
+    with pytest.raises(UserError, match=r"'rag', 'tool_use'.*--chat-template FILE"):
+        choose_template("auto", tokenizer)
+
+
+def test_a_template_from_a_file_becomes_the_default_among_named_ones() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"default": CHAT, "rag": "x"}
+    adopt_template(tokenizer, template.ChatTemplate("mine", {}, "a file"))
+    assert tokenizer.chat_template == {"default": "mine", "rag": "x"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 1 // 0 }}",
+        "{{ 10.0 ** 1000 }}",
+        "{{ none.x.y }}",
+        "{{ [][1].x }}",
+        "{% if %}",
+        "{{ 'a' * 10**12 }}",
+    ],
+)
+def test_whatever_a_template_raises_is_its_refusal(source: str) -> None:
+    assert codes(render_one(renderer(source), talk(("user", "a"), ("assistant", "b")))) == ["R001"]
+
+
+def test_a_template_that_writes_without_bound_is_refused() -> None:
+    outcome = render_one(renderer("{{ 'a' * 5000000 }}"), talk(("user", "a"), ("assistant", "b")))
+    assert outcome.rejection is not None
+    assert "5,000,000 characters" in outcome.rejection.message
+
+
+def test_a_template_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "_LIMIT_SECONDS", 0.2)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    outcome = render_one(renderer(endless), talk(("user", "a"), ("assistant", "b")))
+    assert outcome.rejection is not None
+    assert "longer than 0.2 seconds" in outcome.rejection.message
