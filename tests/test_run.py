@@ -72,11 +72,11 @@ def test_a_second_run_in_the_same_folder_is_refused_and_nothing_changes(settings
 def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(
     settings: dict[str, Any], tmp_path: Path, method: str
 ) -> None:
-    settings |= {"method": method, "dropout": 0.1, "max_steps": 20}
+    settings |= {"method": method, "dropout": 0.1, "max_steps": 40}
     whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
     cut = {**settings, "output_dir": str(tmp_path / "cut")}
     with pytest.raises(Interrupted):
-        tuition.train(**cut, watcher=StopAt(7))
+        tuition.train(**cut, watcher=StopAt(20))
     resumed = tuition.train(tmp_path / "cut", resume=True)
     assert weights_of(resumed.path).keys() == weights_of(whole.path).keys()
     for name, tensor in weights_of(whole.path).items():
