@@ -1,6 +1,6 @@
 """One function per verb: what the command line and the page call, and what Python users import.
 
-The rooms meet here (and in `training.py`, the run in the making). Nothing here prints or parses.
+The rooms meet here, in `door.py` (what a run needs to begin) and in `training.py` (the run in the making). Nothing here prints or parses.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from tuition.data import (
     overlap,
     rejected_rows,
 )
+from tuition.door import as_names, choose_folder, gather, make_training, refuse_mixed_runs, write_rows
 from tuition.errors import Finding, Origin, UserError
-from tuition.recipe import Recipe, RenderSettings, make_recipe, read_settings
+from tuition.recipe import Recipe, RenderSettings, make_recipe
 from tuition.screen import Opening, Watcher
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from tuition.evaluate.score import Evaluation
     from tuition.render import Renderer
     from tuition.render.tokens import Tokens
-    from tuition.train.folder import RunFolder
-    from tuition.training import Training
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 _ANSWER_TOKENS = 256
@@ -100,13 +99,13 @@ def train(
         UserError: anything the user can mend.
         tuition.train.loop.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
-    given, rows = _gather(recipe, data, settings)
-    folder, given = _choose_folder(recipe, given, resume=resume)
+    given, rows = gather(recipe, data, settings)
+    folder, given = choose_folder(recipe, given, resume=resume)
     with folder.claimed():
-        _refuse_mixed_runs(folder, resume)
+        refuse_mixed_runs(folder, resume)
         if rows is not None:
-            given["data"] = (str(_write_rows(folder.path, rows, resume=resume)),)
-        training = _training(given, folder, resume=resume, watcher=watcher, command=command)
+            given["data"] = (str(write_rows(folder.path, rows, resume=resume)),)
+        training = make_training(given, folder, resume=resume, watcher=watcher, command=command)
         training.watcher.opening(training.prepare())
         training.run()
     return Run(folder.path)
@@ -116,149 +115,9 @@ def dry_run(
     recipe: str | Path | Recipe | None = None, *, watcher: Watcher | None = None, **settings: Any
 ) -> Opening:
     """Everything `train` does before step 1, and nothing written: the opening screen."""
-    given, _ = _gather(recipe, None, settings)
-    folder, given = _choose_folder(recipe, given, resume=False)
-    return _training(given, folder, resume=False, watcher=watcher, command="").prepare()
-
-
-def _gather(
-    recipe: str | Path | Recipe | None, data: Any, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[Any] | None]:
-    """The settings from file and flags, checked at once; and the rows, where data is rows."""
-    given = {**_settings_of(recipe), **{k: v for k, v in settings.items() if v is not None}}
-    rows = None
-    if data is not None:
-        given["data"], rows = _names_or_rows(data)
-    where = str(recipe) if isinstance(recipe, str | Path) else "recipe"
-    make_recipe(
-        {**given, "data": given["data"] if rows is None else ("rows",)} if "data" in given else given,
-        where=where,
-    )
-    given["model"] = starter.model_path(str(given["model"]))
-    return given, rows
-
-
-def _choose_folder(
-    recipe: str | Path | Recipe | None, given: dict[str, Any], *, resume: bool
-) -> tuple[RunFolder, dict[str, Any]]:
-    """The folder of the run: the one that was named, or the first free one under outputs/."""
-    from tuition.train.folder import RunFolder, first_free
-
-    if resume and isinstance(recipe, str | Path) and RunFolder(Path(recipe)).holds_a_run():
-        folder = RunFolder(Path(recipe))
-        _refuse_other_working_folder(folder, given)
-    elif given.get("output_dir", "auto") != "auto":
-        folder = RunFolder(Path(given["output_dir"]))
-    elif resume:
-        raise UserError(
-            "--resume needs to know which run",
-            where="output_dir",
-            next_step="tuition train RUN_FOLDER --resume",
-        )
-    else:
-        first = next(iter(_as_names(given["data"])), "rows")
-        folder = RunFolder(first_free(Path(first.split("#")[0].rstrip("/")).name.split(".")[0] or "run"))
-    return folder, {**given, "output_dir": str(folder.path)}
-
-
-def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) -> None:
-    """Relative names in a recipe mean what they meant where the run was started."""
-    started_in = Path(folder.read_facts().get("working_folder", "."))
-    names = [*_as_names(given["data"]), str(given["model"])]
-    lost = [name for name in names if not Path(name).exists() and (started_in / name).exists()]
-    if lost:
-        raise UserError(
-            f"the run was started in {started_in}, and {lost[0]} is named from there",
-            where=str(folder.path),
-            next_step=f"cd {started_in} && tuition train {folder.path.resolve()} --resume",
-        )
-
-
-def _training(
-    given: Mapping[str, Any], folder: RunFolder, *, resume: bool, watcher: Watcher | None, command: str
-) -> Training:
-    from tuition.training import Training
-
-    recipe = make_recipe(dict(given))
-    return Training(recipe, folder, resume=resume, watcher=watcher or Watcher(), command=command)
-
-
-def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
-    """The settings of a recipe file, of a run folder, or of a Recipe."""
-    if recipe is None:
-        return {}
-    if isinstance(recipe, Recipe):
-        return recipe.model_dump(mode="json", exclude_unset=True)
-    path = Path(recipe)
-    path = path / "recipe.yaml" if (path / "recipe.yaml").exists() else path
-    return _beside(path, read_settings(path))
-
-
-def _beside(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Names of files that are not in the working folder but beside the recipe mean those."""
-
-    def found(name: Any) -> Any:
-        beside = recipe.parent / str(name)
-        return str(beside) if not Path(str(name)).exists() and beside.exists() else name
-
-    for key in ("data", "val_data", "model", "chat_template"):
-        value = settings.get(key)
-        if value is not None:
-            settings[key] = [found(name) for name in value] if isinstance(value, list) else found(value)
-    return settings
-
-
-def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
-    if isinstance(data, str | Path):
-        return (str(data),), None
-    items = list(data)
-    if all(isinstance(item, str | Path) for item in items):
-        return tuple(str(item) for item in items), None
-    return (), items
-
-
-def _refuse_mixed_runs(folder: RunFolder, resume: bool) -> None:
-    if resume and not folder.holds_a_run():
-        raise UserError(
-            "holds no run to resume", where=str(folder.path), next_step="Name a run folder, or drop --resume"
-        )
-    if not resume and folder.holds_a_run():
-        raise UserError(
-            "holds a run already",
-            where=str(folder.path),
-            next_step=f"Go on with it (tuition train {folder.path} --resume), name another --output-dir, "
-            "or remove the folder",
-        )
-
-
-def _write_rows(folder: Path, rows: Sequence[Any], *, resume: bool) -> Path:
-    """Rows from Python become a file in the run folder: the run can then be read, resumed and repeated."""
-    path = folder / "data.jsonl"
-    try:
-        text = "".join(json.dumps(_as_row(row), ensure_ascii=False) + "\n" for row in rows)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"rows must be plain JSON values ({error})",
-            where="data",
-            next_step="Give (prompt, completion) pairs, dictionaries or lists of messages",
-        ) from None
-    if not resume:
-        files.write_text(path, text)
-    elif path.read_text(encoding="utf-8") != text:
-        raise UserError(
-            "these are not the rows that the run began with",
-            where=str(path),
-            next_step="Leave data out to go on with them, or start a new run",
-        )
-    return path
-
-
-def _as_row(row: Any) -> Any:
-    if isinstance(row, tuple) and len(row) == 2:
-        return {"prompt": row[0], "completion": row[1]}
-    if isinstance(row, list):
-        return {"messages": row}
-    return dict(row) if isinstance(row, Mapping) else row
+    given, _ = gather(recipe, None, settings)
+    folder, given = choose_folder(recipe, given, resume=False)
+    return make_training(given, folder, resume=False, watcher=watcher, command="").prepare()
 
 
 # --- look at data ---
@@ -299,7 +158,7 @@ def check(
     """
     from tuition.render.corpus import settle
 
-    sources = find_sources(_as_names(data))
+    sources = find_sources(as_names(data))
     ledger = Ledger()
     shapes: dict[str, str] = {}
     kept: list[Conversation] = []
@@ -321,7 +180,7 @@ def check(
         for finding in near_duplicates(kept):
             ledger.add(finding)
     if against:
-        for finding in overlap(kept, Reading(find_sources(_as_names(against)).train)):
+        for finding in overlap(kept, Reading(find_sources(as_names(against)).train)):
             ledger.add(finding)
     return Checked(ledger, shapes)
 
@@ -391,7 +250,7 @@ def preview(
         on_rejected: told of each row that gives none.
     """
     renderer = make_renderer(model, **render)
-    reading = Reading(find_sources(_as_names(data)).train)
+    reading = Reading(find_sources(as_names(data)).train)
     shown = 0
     for outcome in renderer.render(reading):
         if outcome.rejection is not None:
@@ -410,7 +269,7 @@ def preview_html(data: str | Sequence[str], model: str, to: str | Path, **render
     """Write every example as one page that opens offline; how many there are."""
     from tuition.render.page import write_page
 
-    return write_page(Path(to), preview(data, model, **render), title=", ".join(_as_names(data)))
+    return write_page(Path(to), preview(data, model, **render), title=", ".join(as_names(data)))
 
 
 def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings: Any) -> Prepared:
@@ -427,7 +286,7 @@ def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings
     from tuition.train.fingerprint import tokenizer_sha256
 
     root = Path(to)
-    recipe = make_recipe({"model": model, "data": list(_as_names(data)), **settings})
+    recipe = make_recipe({"model": model, "data": list(as_names(data)), **settings})
     rendering_settings = recipe.section(RenderSettings)
     renderer = make_renderer(model, **rendering_settings.model_dump())
     sources = find_sources(recipe.data)
@@ -711,13 +570,9 @@ def schema() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
-def _as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    return (str(data),) if isinstance(data, str | Path) else tuple(str(name) for name in data)
-
-
 def _all_of(data: str | Sequence[str]) -> tuple[str, ...]:
     """Every file of a source to be judged on: a folder's test files, else its validation files, else all."""
-    sources = find_sources(_as_names(data))
+    sources = find_sources(as_names(data))
     return sources.test or sources.validation or sources.train
 
 

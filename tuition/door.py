@@ -1,0 +1,155 @@
+"""The door of a run: from what the user gave (a file, flags, rows) to a run that may begin, or a refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuition import files, starter
+from tuition.errors import UserError
+from tuition.recipe import Recipe, make_recipe, read_settings
+from tuition.screen import Watcher
+from tuition.train.folder import RunFolder, first_free
+from tuition.training import Training
+
+
+def gather(
+    recipe: str | Path | Recipe | None, data: Any, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Any] | None]:
+    """The settings from file and flags, checked at once; and the rows, where data is rows."""
+    given = {**_settings_of(recipe), **{k: v for k, v in settings.items() if v is not None}}
+    rows = None
+    if data is not None:
+        given["data"], rows = _names_or_rows(data)
+    where = str(recipe) if isinstance(recipe, str | Path) else "recipe"
+    make_recipe(
+        {**given, "data": given["data"] if rows is None else ("rows",)} if "data" in given else given,
+        where=where,
+    )
+    given["model"] = starter.model_path(str(given["model"]))
+    return given, rows
+
+
+def choose_folder(
+    recipe: str | Path | Recipe | None, given: dict[str, Any], *, resume: bool
+) -> tuple[RunFolder, dict[str, Any]]:
+    """The folder of the run: the one that was named, or the first free one under outputs/."""
+    if resume and isinstance(recipe, str | Path) and RunFolder(Path(recipe)).holds_a_run():
+        folder = RunFolder(Path(recipe))
+        _refuse_other_working_folder(folder, given)
+    elif given.get("output_dir", "auto") != "auto":
+        folder = RunFolder(Path(given["output_dir"]))
+    elif resume:
+        raise UserError(
+            "--resume needs to know which run",
+            where="output_dir",
+            next_step="tuition train RUN_FOLDER --resume",
+        )
+    else:
+        first = next(iter(as_names(given["data"])), "rows")
+        folder = RunFolder(first_free(Path(first.split("#")[0].rstrip("/")).name.split(".")[0] or "run"))
+    return folder, {**given, "output_dir": str(folder.path)}
+
+
+def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) -> None:
+    """Relative names in a recipe mean what they meant where the run was started."""
+    started_in = Path(folder.read_facts().get("working_folder", "."))
+    names = [*as_names(given["data"]), str(given["model"])]
+    lost = [name for name in names if not Path(name).exists() and (started_in / name).exists()]
+    if lost:
+        raise UserError(
+            f"the run was started in {started_in}, and {lost[0]} is named from there",
+            where=str(folder.path),
+            next_step=f"cd {started_in} && tuition train {folder.path.resolve()} --resume",
+        )
+
+
+def make_training(
+    given: Mapping[str, Any], folder: RunFolder, *, resume: bool, watcher: Watcher | None, command: str
+) -> Training:
+    recipe = make_recipe(dict(given))
+    return Training(recipe, folder, resume=resume, watcher=watcher or Watcher(), command=command)
+
+
+def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
+    """The settings of a recipe file, of a run folder, or of a Recipe."""
+    if recipe is None:
+        return {}
+    if isinstance(recipe, Recipe):
+        return recipe.model_dump(mode="json", exclude_unset=True)
+    path = Path(recipe)
+    path = path / "recipe.yaml" if (path / "recipe.yaml").exists() else path
+    return _beside(path, read_settings(path))
+
+
+def _beside(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Names of files that are not in the working folder but beside the recipe mean those."""
+
+    def found(name: Any) -> Any:
+        beside = recipe.parent / str(name)
+        return str(beside) if not Path(str(name)).exists() and beside.exists() else name
+
+    for key in ("data", "val_data", "model", "chat_template"):
+        value = settings.get(key)
+        if value is not None:
+            settings[key] = [found(name) for name in value] if isinstance(value, list) else found(value)
+    return settings
+
+
+def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
+    if isinstance(data, str | Path):
+        return (str(data),), None
+    items = list(data)
+    if all(isinstance(item, str | Path) for item in items):
+        return tuple(str(item) for item in items), None
+    return (), items
+
+
+def refuse_mixed_runs(folder: RunFolder, resume: bool) -> None:
+    if resume and not folder.holds_a_run():
+        raise UserError(
+            "holds no run to resume", where=str(folder.path), next_step="Name a run folder, or drop --resume"
+        )
+    if not resume and folder.holds_a_run():
+        raise UserError(
+            "holds a run already",
+            where=str(folder.path),
+            next_step=f"Go on with it (tuition train {folder.path} --resume), name another --output-dir, "
+            "or remove the folder",
+        )
+
+
+def write_rows(folder: Path, rows: Sequence[Any], *, resume: bool) -> Path:
+    """Rows from Python become a file in the run folder: the run can then be read, resumed and repeated."""
+    path = folder / "data.jsonl"
+    try:
+        text = "".join(json.dumps(_as_row(row), ensure_ascii=False) + "\n" for row in rows)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"rows must be plain JSON values ({error})",
+            where="data",
+            next_step="Give (prompt, completion) pairs, dictionaries or lists of messages",
+        ) from None
+    if not resume:
+        files.write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise UserError(
+            "these are not the rows that the run began with",
+            where=str(path),
+            next_step="Leave data out to go on with them, or start a new run",
+        )
+    return path
+
+
+def _as_row(row: Any) -> Any:
+    if isinstance(row, tuple) and len(row) == 2:
+        return {"prompt": row[0], "completion": row[1]}
+    if isinstance(row, list):
+        return {"messages": row}
+    return dict(row) if isinstance(row, Mapping) else row
+
+
+def as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    return (str(data),) if isinstance(data, str | Path) else tuple(str(name) for name in data)
