@@ -5,12 +5,18 @@ The public API is the names below; each loads what it needs when it is first cal
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# PyTorch's OpenMP threads wait for one another by spinning. Beside a single other busy program that makes a
+# small step thirty times slower, so they spin briefly and then sleep. Read when torch is loaded; yours wins.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from tuition.api import Run, check, evaluate, export, preview, train

@@ -18,9 +18,9 @@ _HEAD = """<!doctype html>
 :root{{color-scheme:light dark;--ink:#1d2329;--paper:#fdfdfc;--faint:#6b747d;--line:#e2e5e8;--learned:#d7f0e3;--edge:#0a7c4a}}
 @media(prefers-color-scheme:dark){{:root{{--ink:#e4e7ea;--paper:#14171a;--faint:#98a2ab;--line:#2a2f34;--learned:#123f2b;--edge:#5fd39b}}}}
 body{{font:16px/1.6 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--paper)}}
-h1{{font-size:1.4rem}} p.key,h2{{color:var(--faint);font-weight:400;font-size:.9rem}} h2{{margin:0 0 .4rem}}
-input{{font:inherit;width:100%;padding:.5rem .7rem;border:1px solid var(--line);border-radius:.4rem;background:inherit;color:inherit}}
-article{{border-top:1px solid var(--line);padding:1rem 0;content-visibility:auto;contain-intrinsic-size:auto 9rem}}
+h1{{font-size:1.4rem;overflow-wrap:anywhere}} label{{display:block;margin:1rem 0 1.5rem}} p.key,h2{{color:var(--faint);font-weight:400;font-size:.9rem}} h2{{margin:0 0 .4rem}}
+input{{font:inherit;box-sizing:border-box;width:100%;padding:.5rem .7rem;border:1px solid var(--line);border-radius:.4rem;background:inherit;color:inherit}}
+article{{overflow-wrap:anywhere;border-top:1px solid var(--line);padding:1rem 0;content-visibility:auto;contain-intrinsic-size:auto 9rem}}
 pre{{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:.9rem/1.7 ui-monospace,monospace;color:var(--faint)}}
 b{{font-weight:400;color:var(--ink);background:var(--learned);box-shadow:inset 0 -2px var(--edge)}} i{{font-style:normal;opacity:.75;text-decoration:underline dotted}}
 </style></head><body><h1>{title}</h1>
