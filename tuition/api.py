@@ -507,7 +507,7 @@ too_long: drop            # longer rows: drop (counted), cut, or refuse
 train_on: assistant       # assistant turns, the last one, or all tokens
 val_split: 0.05           # share of rows held out to choose the best checkpoint
 seed: 0
-output_dir: auto          # outputs/NAME, the first that is free
+output_dir: auto          # outputs/ and the name of the data file, the first that is free
 """
 
 
@@ -548,7 +548,8 @@ def explain(code: str) -> dict[str, str]:
     if code.upper() not in codes:
         near = difflib.get_close_matches(code.upper(), codes, n=3, cutoff=0.5) or [min(codes), max(codes)]
         raise UserError(
-            f"there is no code '{code}'", next_step=f"There are {', '.join(sorted(near))}, for example"
+            f"there is no code '{code}'",
+            next_step=f"docs/findings.md lists them all; near are {', '.join(sorted(near))}",
         )
     return {"code": code.upper(), **asdict(codes[code.upper()])}
 

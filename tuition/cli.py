@@ -278,7 +278,7 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every row and say what is wrong, where, and how to mend it; exit 1 when rows are rejected."""
+    """Read every row and say what is wrong, where, and how to mend it; exit 1 when rows are rejected and not set aside."""
     from tuition import api
     from tuition.screen import show_check
 
@@ -298,7 +298,8 @@ def check(
     )
     set_aside = api.quarantine(checked, quarantine) if quarantine else None
     if as_json:
-        _print_json(checked.ledger.summary())
+        uncounted = {} if model else {"tokens": None, "supervised_tokens": None}  # only a tokenizer can count
+        _print_json(checked.ledger.summary() | uncounted)
     else:
         show_check(checked)
         if set_aside is not None:
@@ -523,6 +524,8 @@ def chat(
     answerer = api.load(model, device=device)
     history: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     interactive = sys.stdin.isatty()
+    if interactive:
+        print("an empty line, /exit or Ctrl-D ends it", file=sys.stderr)
     while line := _read_line("you: " if interactive else ""):
         question = [*history, {"role": "user", "content": line}]
         given = api.answer(
@@ -534,9 +537,10 @@ def chat(
 
 def _read_line(prompt: str) -> str:
     try:
-        return input(prompt).strip()
+        line = input(prompt).strip()
     except EOFError:
         return ""
+    return "" if line in ("/exit", "/quit") else line
 
 
 @app.command()

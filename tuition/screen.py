@@ -108,7 +108,7 @@ class Terminal(Watcher):
         pace = (time.monotonic() - self._began) / (report.step - self._first_step)
         left = (self._steps - report.step) * pace
         figures = (
-            f"loss {report.loss:.4f}{self._held_out}  lr {report.learning_rate:.1e}  "
+            f"loss {report.loss:.4f}{self._held_out if self._bar else ''}  lr {report.learning_rate:.1e}  "
             f"{report.tokens_per_second:,.0f} tokens/s  {duration(left)} left"
         )
         if self._bar is not None:

@@ -275,7 +275,10 @@ class Training:
                 f"Not read, because they name no split beside files that do: {', '.join(self.sources.left_out)}"
             )
         if not self.corpus.validation and self.recipe.val_split:
-            warnings.append("No row fell to validation: the last checkpoint becomes the model.")
+            warnings.append(
+                "No row fell to validation, so the last checkpoint becomes the model. "
+                "Raise val_split, or give --val-data, to choose by held-out loss."
+            )
         if self.recipe.batch_size > len(self.corpus.train):
             warnings.append(
                 f"batch_size {self.recipe.batch_size} is more than the {len(self.corpus.train)} examples: "

@@ -52,7 +52,7 @@ RENDER_CODES: dict[str, Code] = {
         "warning",
         "Text such as <|im_end|> in a message would be read as the real token and could end or forge a turn. "
         "It is tokenised as plain text instead, so the content stays content.",
-        "Nothing, if the text is meant; else remove the token from the row.",
+        "Leave it, if the text is meant; else remove it from the row.",
     ),
     "R008": Code(
         "control tokens in content cannot be kept apart",

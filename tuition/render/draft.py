@@ -110,7 +110,7 @@ class Drafting:
         if written.mark:
             draft.mark = written.mark
             spelled = ", ".join(written.spelled)
-            draft.note("R007", f"content spells out {spelled}; it is learned as text, never as the token")
+            draft.note("R007", f"content spells out {spelled}; it is written as text, never as the token")
         return written
 
     def _draft_plain(self, draft: Draft, written: Written) -> None:
