@@ -104,6 +104,19 @@ def test_a_run_that_never_began_leaves_no_folder(llama: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_never_began_touches_no_file_that_was_there(llama: Path, tmp_path: Path) -> None:
+    mine = write_jsonl(tmp_path / "data.jsonl", [{"prompt": "a", "completion": ""}])
+    before = mine.read_bytes()
+    with pytest.raises(UserError, match="can be learned from"):
+        tuition.train(model=str(llama), data=str(mine), output_dir=str(tmp_path))
+    with pytest.raises(UserError, match="exists already"):
+        tuition.train(model=str(llama), data=[("a", "b")], output_dir=str(tmp_path))
+    with pytest.raises(UserError):
+        tuition.train(model=str(llama), data=[("a", "")], output_dir=str(tmp_path / "new"))
+    assert mine.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.jsonl"]
+
+
 def test_an_interruption_before_the_first_update_loses_no_sample(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

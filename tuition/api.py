@@ -103,11 +103,16 @@ def train(
     folder, given = choose_folder(recipe, given, resume=resume)
     with folder.claimed():
         refuse_mixed_runs(folder, resume)
-        if rows is not None:
-            given["data"] = (str(write_rows(folder.path, rows, resume=resume)),)
-        training = make_training(given, folder, resume=resume, watcher=watcher, command=command)
-        training.watcher.opening(training.prepare())
-        training.run()
+        written = None if rows is None else write_rows(folder.path, rows, resume=resume)
+        if written is not None:
+            given["data"] = (str(written),)
+        try:
+            training = make_training(given, folder, resume=resume, watcher=watcher, command=command)
+            training.watcher.opening(training.prepare())
+            training.run()
+        finally:
+            if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
+                written.unlink()
     return Run(folder.path)
 
 

@@ -132,6 +132,10 @@ def write_rows(folder: Path, rows: Sequence[Any], *, resume: bool) -> Path:
             where="data",
             next_step="Give (prompt, completion) pairs, dictionaries or lists of messages",
         ) from None
+    if not resume and path.exists():
+        raise UserError(
+            "exists already", where=str(path), next_step="Name another output_dir for rows from Python"
+        )
     if not resume:
         files.write_text(path, text)
     elif path.read_text(encoding="utf-8") != text:

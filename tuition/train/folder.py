@@ -141,10 +141,9 @@ class RunFolder:
             self._leave(descriptor)
 
     def _leave(self, descriptor: int) -> None:
-        with suppress(OSError):  # never mind what a lock left behind
-            (self.path / _LOCK).unlink()
-            if not self.holds_a_run():
-                (self.path / "data.jsonl").unlink(missing_ok=True)
+        if not self.holds_a_run():
+            with suppress(OSError):  # a folder that holds anything of the user's stays as it was
+                (self.path / _LOCK).unlink()
                 self.path.rmdir()
         os.close(descriptor)
 
