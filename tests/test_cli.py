@@ -150,6 +150,16 @@ def test_a_mended_copy_names_each_mend_and_checks_clean(run: Any, tmp_path: Path
     assert run("check", tmp_path / "mended.jsonl", "--strict")[0] == 0
 
 
+@pytest.mark.parametrize("flag", ["--fix", "--quarantine"])
+def test_data_is_never_written_over(run: Any, tmp_path: Path, flag: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\nlost\n')
+    code, _, errors = run("check", path, flag, path)
+    assert code == 2
+    assert "is the data itself" in errors
+    assert path.read_text() == '{"prompt": "a", "completion": "b"}\nlost\n'
+
+
 def test_a_share_of_a_source_is_the_same_rows_whatever_is_added(
     run: Any, tmp_path: Path, llama: Path
 ) -> None:

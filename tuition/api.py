@@ -202,6 +202,7 @@ def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
     Returns:
         rows written, the mends, and the findings of the rows that are not in the copy.
     """
+    _refuse_overwriting(data, to)
     lines: list[str] = []
     mends: list[Mend] = []
     faults: list[Finding] = []
@@ -215,8 +216,16 @@ def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
     return len(lines), mends, faults
 
 
+def _refuse_overwriting(source: str, to: str | Path) -> None:
+    """Data is never written over by what was made from it."""
+    if Path(source).exists() and Path(to).exists() and Path(source).samefile(to):
+        raise UserError("is the data itself", where=str(to), next_step="Name another file to write")
+
+
 def quarantine(checked: Checked, to: str | Path) -> int:
     """Write the rejected rows with their reasons as JSONL; how many there are."""
+    for source in checked.shapes.keys() | {entry.origin.file for entry in checked.ledger.rejected}:
+        _refuse_overwriting(source, to)
     rows = list(rejected_rows(checked.ledger))
     files.write_jsonl(Path(to), rows)
     return len(rows)
