@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
-
-# Tiny models gain nothing from threads, and two of them spinning on busy cores lose everything.
-os.environ["OMP_NUM_THREADS"] = "1"
-
+import atexit
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Tiny models gain nothing from threads, and two of them spinning on busy cores lose everything.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Runs keep prepared data in a cache; the tests' own goes with them.
+os.environ["TUITION_CACHE"] = tempfile.mkdtemp(prefix="tuition-tests-")
+atexit.register(shutil.rmtree, os.environ["TUITION_CACHE"], ignore_errors=True)
 
 CHAT = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"

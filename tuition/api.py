@@ -294,43 +294,20 @@ def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings
     Args:
         settings: settings of how tokens are made and rows are split, such as `max_length` or `val_split`.
     """
-    from tuition.batch.prepared import PreparedKey, code_sha256, find_prepared, hash_sources, write_prepared
+    from tuition.batch.corpus import prepare_corpus
     from tuition.recipe import DataSettings
-    from tuition.render.corpus import Rendering
-    from tuition.train.fingerprint import tokenizer_sha256
 
-    root = Path(to)
     recipe = make_recipe({"model": model, "data": list(as_names(data)), **settings})
-    rendering_settings = recipe.section(RenderSettings)
-    renderer = make_renderer(model, **rendering_settings.model_dump())
-    sources = find_sources(recipe.data)
-    root.mkdir(parents=True, exist_ok=True)
-    key = PreparedKey(
-        train=hash_sources(sources.train, root / "sources.json"),
-        validation=hash_sources(sources.validation, root / "sources.json"),
-        template=renderer.template.source if renderer.template else None,
-        tokenizer=tokenizer_sha256(renderer.tokens.tokenizer),
-        settings={
-            **recipe.section(DataSettings).model_dump(mode="json"),
-            **rendering_settings.model_dump(mode="json"),
-            "seed": recipe.seed,
-        },
-        code=code_sha256(),
+    render = recipe.section(RenderSettings)
+    corpus = prepare_corpus(
+        find_sources(recipe.data),
+        make_renderer(model, **render.model_dump()),
+        data=recipe.section(DataSettings),
+        render=render,
+        seed=recipe.seed,
+        root=Path(to),
     )
-    found = find_prepared(root, key)
-    if found is not None:
-        return found
-    rendering = Rendering(sources, renderer, recipe.val_split, recipe.seed, recipe.mapping)
-    ledger = rendering.ledger
-    return write_prepared(
-        root, key, rendering, records={"ledger": ledger.to_rows(), "findings": _findings(ledger)}
-    )
-
-
-def _findings(ledger: Ledger) -> Iterator[dict[str, object]]:
-    """The findings of a ledger, asked for only when it is full."""
-    for finding in ledger.findings:
-        yield finding.to_json()
+    return corpus.prepared
 
 
 # --- use a model ---

@@ -7,7 +7,7 @@ Every source is read into a Conversation; every Conversation is rendered into to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +75,17 @@ class Conversation:
     plain: bool = False
     group: str | None = None
     weight: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, from which `from_json` makes the same conversation."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Conversation:
+        """The conversation that was written."""
+        messages = tuple(Message(**{**m, "tool_calls": tuple(m["tool_calls"])}) for m in value["messages"])
+        origin = Origin(**value["origin"])
+        return cls(**{**value, "messages": messages, "origin": origin, "tools": tuple(value["tools"])})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,8 +5,9 @@ Both say what is wrong, where, and what to do next. Nothing here prints or exits
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["error", "warning", "info"]
 
@@ -77,6 +78,12 @@ class Finding:
     def __str__(self) -> str:
         place = str(self.origin) if self.origin.line else self.origin.file
         return f"{place} ({self.code}): {self.message}. {self.fix}"
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Finding:
+        """The finding that `to_json` wrote, without the row's own id."""
+        place = Origin(value["file"], value["line"])
+        return cls(value["code"], value["severity"], place, value["message"], value["fix"])
 
     def to_json(self) -> dict[str, object]:
         """The object that `check --json` prints for a finding."""

@@ -17,8 +17,8 @@ from typing import Any
 MANIFEST = "manifest.json"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, atomically and durably.
+def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replace `path` by `content`, or by its pieces one after the other, atomically and durably.
 
     Raises:
         OSError: disk full, no permission; the old content then stands unchanged.
@@ -26,11 +26,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as stream:
-            stream.write(content)
+            for piece in (content,) if isinstance(content, bytes) else content:
+                stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -47,8 +48,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Replace `path` by one JSON object a line."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    """Replace `path` by one JSON object a line. Rows are taken one by one, so memory does not grow."""
+    write_bytes(path, (f"{json.dumps(row, ensure_ascii=False, allow_nan=False)}\n".encode() for row in rows))
+
+
+def copy(source: Path, path: Path) -> None:
+    """Replace `path` by the content of another file, a piece at a time."""
+    with open(source, "rb") as stream:
+        write_bytes(path, iter(lambda: stream.read(1 << 20), b""))
 
 
 def append_line(path: Path, line: str) -> None:

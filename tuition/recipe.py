@@ -196,7 +196,7 @@ class RunSettings(Section):
     )
     allow_unproved: tuple[str, ...] = Field(
         (),
-        description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, parity.",
+        description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, control, parity.",
     )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
@@ -210,7 +210,7 @@ class RunSettings(Section):
     @field_validator("allow_unproved")
     @classmethod
     def _checks_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = set(value) - {"ledger", "learned", "stop", "vocabulary", "parity"}
+        unknown = set(value) - {"ledger", "learned", "stop", "vocabulary", "control", "parity"}
         if unknown:
             raise ValueError(f"there is no check called {', '.join(sorted(unknown))}")
         return value

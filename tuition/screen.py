@@ -6,7 +6,7 @@ Progress and warnings go to stderr, results to stdout. Plain lines where there i
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -231,11 +231,13 @@ def first_of_each(findings: Sequence[Finding], counts: dict[str, int]) -> list[t
     first: dict[str, Finding] = {}
     for finding in findings:
         first.setdefault(finding.code, finding)
+    return by_severity((counts[code], finding) for code, finding in first.items())
+
+
+def by_severity(findings: Iterable[tuple[int, Finding]]) -> list[tuple[int, Finding]]:
+    """Findings with their counts, errors first, then in the order of the codes."""
     order = {"error": 0, "warning": 1, "info": 2}
-    return sorted(
-        ((counts[code], finding) for code, finding in first.items()),
-        key=lambda pair: (order[pair[1].severity], pair[1].code),
-    )
+    return sorted(findings, key=lambda pair: (order[pair[1].severity], pair[1].code))
 
 
 def show_example(example: Any, tokens: Any) -> None:

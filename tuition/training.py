@@ -17,22 +17,25 @@ from typing import Any
 
 from tuition import files
 from tuition.batch import Plan, make_packs, make_plan
+from tuition.batch.corpus import Corpus, prepare_corpus
+from tuition.batch.prepared import tokenizer_sha256
 from tuition.conversation import Conversation
-from tuition.data import content_sha256, find_sources
+from tuition.data import find_sources
 from tuition.errors import Interrupted, UserError
 from tuition.machine import hardware, versions
 from tuition.recipe import (
     AdapterSettings,
     BatchSettings,
+    DataSettings,
     ModelSettings,
     OptimizerSettings,
     Recipe,
+    RenderSettings,
 )
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer
-from tuition.render.corpus import Corpus, build_corpus
 from tuition.render.preview import example_json, token_texts
 from tuition.render.proof import Proof, prove, refuse_unproved
-from tuition.screen import Opening, Watcher, duration, first_of_each, size
+from tuition.screen import Opening, Watcher, by_severity, duration, size
 from tuition.starter import display_name
 from tuition.train.folder import RunFolder
 from tuition.train.journal import Journal
@@ -122,8 +125,13 @@ class Training:
         self.recipe = recipe
         self.watcher.stage("reading and rendering the data")
         self.renderer = self._make_renderer()
-        self.corpus: Corpus = build_corpus(
-            self.sources, self.renderer, val_split=recipe.val_split, seed=recipe.seed, mapping=recipe.mapping
+        self.corpus: Corpus = prepare_corpus(
+            self.sources,
+            self.renderer,
+            data=recipe.section(DataSettings),
+            render=recipe.section(RenderSettings),
+            seed=recipe.seed,
+            tell=self.watcher.stage,
         )
 
     def _make_renderer(self) -> Renderer:
@@ -179,9 +187,9 @@ class Training:
 
     def _affordable_evaluations(self) -> int:
         """Ten a run, or as many as take at most a fifth of its time; scoring a token costs a third of learning it."""
-        mean_tokens = sum(len(example) for example in self.corpus.train) / len(self.corpus.train)
+        mean_tokens = self.corpus.train.tokens / len(self.corpus.train)
         learning = mean_tokens * self.recipe.batch_size * self.plan.steps
-        scoring = sum(len(example) for example in self.corpus.validation) / 3
+        scoring = self.corpus.validation.tokens / 3
         return min(10, max(1, int(0.2 * learning / max(1.0, scoring))))
 
     def _check_and_try(self) -> None:
@@ -259,8 +267,8 @@ class Training:
         return Opening(
             title=f"tuition: {recipe.method} fine-tuning of {display_name(recipe.model)}",
             facts=lines,
-            example=token_texts(min(corpus.train, key=len), tokens),
-            findings=first_of_each(corpus.ledger.findings, corpus.ledger.counts_by_code()),
+            example=token_texts(corpus.train.shortest, tokens),
+            findings=by_severity(corpus.totals.findings),
             warnings=self._warnings(),
         )
 
@@ -293,10 +301,10 @@ class Training:
         if not self.resume:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             files.write_text(self.folder.recipe, self.recipe.to_yaml())
-            files.write_jsonl(self.folder.ledger, self.corpus.ledger.to_rows())
-            files.write_jsonl(self.folder.findings, (f.to_json() for f in self.corpus.ledger.findings))
-            example = min(self.corpus.train, key=len)
-            files.write_json(self.folder.example, example_json(example, self.renderer.tokens))
+            files.copy(self.corpus.prepared.record_file("ledger"), self.folder.ledger)
+            files.copy(self.corpus.prepared.record_file("findings"), self.folder.findings)
+            shortest = self.corpus.train.shortest
+            files.write_json(self.folder.example, example_json(shortest, self.renderer.tokens))
             files.write_json(self.folder.proof, [asdict(proof) for proof in self.proofs])
             files.write_json(self.folder.facts, self._facts())  # last: a folder with it holds a run
         else:
@@ -336,7 +344,13 @@ class Training:
         self.watcher.stage("verifying every example")
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         self.proofs = [
-            *prove(self.corpus, self.renderer, vocabulary=vocabulary),
+            *prove(
+                self.corpus.evidence,
+                self.corpus.totals,
+                stop_ids=self.renderer.stop_ids,
+                vocabulary=vocabulary,
+                tokens=self.corpus.tokens,
+            ),
             Proof("packed", True, self.path.detail),
         ]
         refuse_unproved(self.proofs, self.recipe.allow_unproved)
@@ -346,12 +360,12 @@ class Training:
         """What fixes the result, by name."""
         from tuition.train import fingerprint as fp
 
-        sources = [*self.sources.train, *self.sources.validation]
+        corpus = self.corpus
         return {
-            "data": fp.text_sha256("".join(content_sha256(source) for source in sources)),
-            "examples": fp.examples_sha256(self.corpus.examples),
+            "data": fp.text_sha256("".join(sha256 for _, sha256 in corpus.sources)),
+            "examples": fp.text_sha256(corpus.train.sha256 + corpus.validation.sha256),
             "template": fp.text_sha256(self.template.source if self.template else ""),
-            "tokenizer": fp.tokenizer_sha256(self.tokenizer),
+            "tokenizer": tokenizer_sha256(self.tokenizer),
             "model": fp.model_sha256(self.recipe.model, self.recipe.revision),
             "recipe": fp.recipe_sha256(self.recipe),
         }

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_tokenizer
 from tuition import files
-from tuition.batch import make_packs, make_plan, prepared
+from tuition.batch import make_packs, make_plan
 from tuition.batch.prepared import (
     Prepared,
     PreparedKey,
@@ -30,8 +30,11 @@ from tuition.batch.prepared import (
     find_prepared,
     hash_sources,
     open_prepared,
+    sides,
     write_prepared,
+    writing,
 )
+from tuition.batch.prepared import key as key_module
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import Side, content_sha256
 from tuition.errors import Origin, UserError
@@ -100,7 +103,7 @@ def any_example(draw: st.DrawFn) -> Rendered:
 @given(written=st.lists(st.tuples(st.sampled_from(["train", "validation"]), any_example()), max_size=12))
 def test_what_is_read_equals_what_was_written_in_every_field(written: list[tuple[Side, Rendered]]) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as root:
-        patch.setattr(prepared, "_BLOCK_EXAMPLES", 3)
+        patch.setattr(writing, "BLOCK_EXAMPLES", 3)
         patch.setattr(
             files.os, "fsync", lambda descriptor: None
         )  # twenty small folders, and no crash among them
@@ -146,12 +149,16 @@ def test_nothing_held_out_is_an_empty_side(tmp_path: Path) -> None:
         read.validation[0]
 
 
-def test_the_hash_of_a_side_is_the_one_that_a_run_records(tmp_path: Path) -> None:
-    from tuition.train.fingerprint import examples_sha256
+def test_the_hash_of_a_side_changes_with_one_id_and_with_one_weight(tmp_path: Path) -> None:
+    def sha256(rows: list[Rendered]) -> str:
+        return write(tmp_path / str(len(list(tmp_path.iterdir()))), [("train", r) for r in rows]).train.sha256
 
-    read = write(tmp_path)
-    assert read.train.sha256 == examples_sha256(read.train)
-    assert read.validation.sha256 == examples_sha256(r for side, r in examples(40) if side == "validation")
+    rows = [example(number) for number in range(3)]
+    other_id = replace(rows[1], ids=rows[1].ids + np.int32([0, 0, 0, 0, 0, 1]))
+    other_weight = replace(rows[1], supervised=rows[1].supervised * np.float32([1, 1, 1, 1, 1, 2]))
+    hashes = [sha256(r) for r in (rows, rows, [rows[0], other_id, rows[2]], [rows[0], other_weight, rows[2]])]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
 
 
 def test_records_are_asked_for_after_the_last_example(tmp_path: Path) -> None:
@@ -200,12 +207,12 @@ def test_one_byte_of_the_code_that_makes_examples_makes_another_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "tuition"
-    here = Path(prepared.__file__).parents[1]
+    here = Path(key_module.__file__).parents[2]
     shutil.copytree(here, package, ignore=shutil.ignore_patterns("starter", "__pycache__"))
     before = code_sha256()
-    monkeypatch.setattr(prepared, "__file__", str(package / "batch" / "prepared.py"))
+    monkeypatch.setattr(key_module, "__file__", str(package / "batch" / "prepared" / "key.py"))
     assert code_sha256() == before
-    for place in ("conversation.py", "batch/prepared.py", "data/formats.py", "render/renderer.py"):
+    for place in ("conversation.py", "batch/prepared/sides.py", "data/formats.py", "render/renderer.py"):
         with (package / place).open("a") as source:
             source.write("\n")
         assert code_sha256() != before
@@ -231,7 +238,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(source)
         return content_sha256(source)
 
-    monkeypatch.setattr(prepared, "content_sha256", noting)
+    monkeypatch.setattr(key_module, "content_sha256", noting)
     return seen
 
 
@@ -245,7 +252,7 @@ def test_an_unchanged_file_is_not_hashed_twice(
 ) -> None:
     source, memo = saved(tmp_path / "a.jsonl", "{}\n"), tmp_path / "memo.json"
     now = time.time()
-    monkeypatch.setattr(prepared.time, "time", lambda: now + 3600)  # the file was written an hour ago
+    monkeypatch.setattr(key_module.time, "time", lambda: now + 3600)  # the file was written an hour ago
     first = hash_sources([source], memo)
     assert hash_sources([source], memo) == first == ((source, content_sha256(source)),)
     assert reads == [source]
@@ -315,7 +322,7 @@ def test_a_flipped_bit_is_named_by_full_verification(name: str, tmp_path: Path) 
 def test_no_example_of_a_changed_block_is_ever_given_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "_BLOCK_EXAMPLES", 12)
+    monkeypatch.setattr(writing, "BLOCK_EXAMPLES", 12)
     folder = write(tmp_path).folder
     flip(folder / TRAIN_FILE)  # 36 examples: the middle of the file lies in the second of three blocks
     side = open_prepared(folder).train
@@ -420,8 +427,8 @@ def test_what_a_killed_write_leaves_does_not_open_and_is_removed_a_day_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed:  # as if the process had ended before it could clean up
-        killed.setattr(prepared.shutil, "rmtree", lambda *_, **__: None)
-        killed.setattr(prepared.os, "getpid", lambda: 1)
+        killed.setattr(writing.shutil, "rmtree", lambda *_, **__: None)
+        killed.setattr(writing.os, "getpid", lambda: 1)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, failing())
     (left,) = tmp_path.iterdir()
@@ -443,7 +450,7 @@ def test_two_processes_that_prepare_the_same_end_with_one(
     def overtaken() -> Iterator[tuple[Side, Rendered]]:
         yield from examples(40)
         with monkeypatch.context() as other:
-            other.setattr(prepared.os, "getpid", lambda: 1)
+            other.setattr(writing.os, "getpid", lambda: 1)
             write(tmp_path)
 
     assert write(tmp_path, overtaken()).train.tokens == open_prepared(tmp_path / KEY.name).train.tokens
@@ -454,7 +461,7 @@ def test_two_processes_that_prepare_the_same_end_with_one(
 
 
 def test_examples_are_let_go_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_BLOCK_EXAMPLES", 8)
+    monkeypatch.setattr(writing, "BLOCK_EXAMPLES", 8)
     alive: list[weakref.ref[Any]] = []
     most = 0
 
@@ -472,7 +479,7 @@ def test_examples_are_let_go_as_they_are_written(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_BLOCK_EXAMPLES", 512)
+    monkeypatch.setattr(writing, "BLOCK_EXAMPLES", 512)
 
     def peak(rows: int) -> int:
         tracemalloc.start()
@@ -491,11 +498,9 @@ def test_opening_hashes_the_facts_and_reads_no_example(
     write(tmp_path, (("train", example(n)) for n in range(20_000)), ledger=[{"line": 1}])
     hashed: list[str] = []
     blocks: list[int] = []
-    whole, parse = files.sha256, prepared.pa.ipc.read_record_batch
+    whole, parse = files.sha256, sides.pa.ipc.read_record_batch
     monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or whole(path))
-    monkeypatch.setattr(
-        prepared.pa.ipc, "read_record_batch", lambda *given: blocks.append(1) or parse(*given)
-    )
+    monkeypatch.setattr(sides.pa.ipc, "read_record_batch", lambda *given: blocks.append(1) or parse(*given))
     found = find_prepared(tmp_path, KEY)
     assert found is not None and len(found.train) == 20_000
     assert (hashed, len(blocks)) == (["facts.json"], 0)

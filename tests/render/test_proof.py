@@ -2,84 +2,183 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.conftest import make_tokenizer, write_jsonl
+from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import find_sources
-from tuition.errors import UserError
-from tuition.render import Renderer, choose_template
-from tuition.render.corpus import Corpus, build_corpus
-from tuition.render.proof import prove, refuse_unproved
+from tuition.errors import Origin, UserError
+from tuition.render import Outcome, Renderer, choose_template
+from tuition.render.corpus import Rendering
+from tuition.render.evidence import Evidence, Witness
+from tuition.render.proof import Proof, prove, refuse_unproved
 
 VOCABULARY = 400
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
-@pytest.fixture
-def proven(tmp_path: Path) -> tuple[Corpus, Renderer]:
+def make_renderer(**options: Any) -> Renderer:
     tokenizer = make_tokenizer()
-    renderer = Renderer(
-        tokenizer, choose_template("auto", tokenizer), train_on="assistant", max_length=99, too_long="drop"
+    settings = {"train_on": "assistant", "max_length": 99, "too_long": "drop", **options}
+    return Renderer(tokenizer, choose_template("auto", tokenizer), **settings)
+
+
+def rendered(path: Path, rows: list[Any], **options: Any) -> tuple[Rendering, int]:
+    """The rendering of these rows, run to its end, and the tokens that came out."""
+    file = write_jsonl(path / "rows.jsonl", rows)
+    rendering = Rendering(find_sources([str(file)]), make_renderer(**options), val_split=0, seed=0)
+    return rendering, sum(len(example) for _, example in rendering)
+
+
+def proofs_of(rendering: Rendering, tokens: int, vocabulary: int = VOCABULARY) -> dict[str, Proof]:
+    proofs = prove(
+        rendering.witness.finish(),
+        rendering.ledger.totals(),
+        stop_ids=rendering.renderer.stop_ids,
+        vocabulary=vocabulary,
+        tokens=tokens,
     )
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    path = write_jsonl(
-        tmp_path / "rows.jsonl", [{"messages": turns * n} for n in (1, 2, 3)] + [["not a row"]]
-    )
-    return build_corpus(find_sources([str(path)]), renderer, val_split=0, seed=0), renderer
+    return {proof.name: proof for proof in proofs}
 
 
-def failures(corpus: Corpus, renderer: Renderer, vocabulary: int = VOCABULARY) -> list[str]:
-    return [proof.name for proof in prove(corpus, renderer, vocabulary=vocabulary) if not proof.ok]
+def conversation(*contents: str, **options: Any) -> Conversation:
+    roles = ["user", "assistant"] * len(contents)
+    messages = tuple(Message(role, text) for role, text in zip(roles, contents, strict=False))  # type: ignore[arg-type]
+    return Conversation(messages, Origin("rows.jsonl", 1), **options)
 
 
-def test_all_holds_for_what_the_renderer_made(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    proofs = {proof.name: proof for proof in prove(corpus, renderer, vocabulary=VOCABULARY)}
+def evidence_of(renderer: Renderer, outcome: Outcome) -> Evidence:
+    witness = Witness(renderer)
+    witness.see(outcome)
+    return witness.finish()
+
+
+def changed(renderer: Renderer, given: Conversation, change: Callable[[Rendered], Rendered]) -> Evidence:
+    """What is seen of a row whose example was changed after it was rendered."""
+    (outcome,) = renderer.render([given])
+    return evidence_of(renderer, replace(outcome, examples=(change(outcome.examples[0]),)))
+
+
+def test_all_holds_for_what_the_renderer_made(tmp_path: Path) -> None:
+    rows = [{"messages": TURNS * n} for n in (1, 2, 3)] + [["not a row"]]
+    proofs = proofs_of(*rendered(tmp_path, rows))
     assert all(proof.ok for proof in proofs.values())
     assert "4 rows in = 3 kept + 1 rejected" in proofs["ledger"].detail
     assert "6 of 6 learned turns" in proofs["stop"].detail
-    assert proofs["parity"].detail.startswith("3 prompts")
+    assert proofs["parity"].detail.startswith("6 prompts")  # each turn of each row, not the last alone
 
 
-def test_a_lost_example_is_seen_in_the_ledger(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    corpus.train.pop()
-    assert failures(corpus, renderer)[0] == "ledger"
+def test_every_row_is_compared_and_not_a_few(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(300)]
+    assert proofs_of(*rendered(tmp_path, rows))["parity"].detail.startswith("300 prompts")
 
 
-def test_an_example_that_learns_nothing_is_seen(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    corpus.train[0] = replace(corpus.train[0], supervised=np.zeros_like(corpus.train[0].supervised))
-    assert "learned" in failures(corpus, renderer)
+def test_a_lost_token_is_seen_in_the_ledger(tmp_path: Path) -> None:
+    rendering, tokens = rendered(tmp_path, [{"messages": TURNS}])
+    assert not proofs_of(rendering, tokens - 1)["ledger"].ok
 
 
-def test_an_answer_without_its_stop_token_is_seen(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    supervised = corpus.train[1].supervised.copy()
-    supervised[-1] = 0
-    corpus.train[1] = replace(corpus.train[1], supervised=supervised)
-    assert failures(corpus, renderer) == ["stop"]
+def test_an_example_that_learns_nothing_is_seen() -> None:
+    seen = changed(
+        make_renderer(), conversation("a", "b"), lambda e: replace(e, supervised=np.zeros_like(e.supervised))
+    )
+    assert seen.unsound == "rows.jsonl:1"
 
 
-def test_a_token_beyond_the_vocabulary_is_seen_before_step_1(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    assert failures(corpus, renderer, vocabulary=50) == ["vocabulary"]
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_seen(weight: float) -> None:
+    def spoil(example: Rendered) -> Rendered:
+        supervised = example.supervised.copy()
+        supervised[-1] = weight
+        return replace(example, supervised=supervised)
+
+    assert changed(make_renderer(), conversation("a", "b"), spoil).unsound == "rows.jsonl:1"
 
 
-def test_a_prompt_that_serving_would_not_feed_is_seen(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    ids = corpus.train[0].ids.copy()
-    ids[0] += 1
-    corpus.train[0] = replace(corpus.train[0], ids=ids)
-    assert failures(corpus, renderer) == ["parity"]
+def test_an_answer_without_its_stop_token_is_seen(tmp_path: Path) -> None:
+    def cut_off(example: Rendered) -> Rendered:
+        supervised = example.supervised.copy()
+        supervised[-1] = 0
+        return replace(example, supervised=supervised)
+
+    renderer = make_renderer()
+    seen = changed(renderer, conversation("a", "b"), cut_off)
+    rendering, tokens = rendered(tmp_path, [{"messages": TURNS}])
+    rendering.witness.evidence = seen
+    assert [name for name, proof in proofs_of(rendering, tokens).items() if not proof.ok] == ["stop"]
 
 
-def test_what_fails_refuses_to_train_unless_it_is_allowed_by_name(proven: tuple[Corpus, Renderer]) -> None:
-    corpus, renderer = proven
-    proofs = prove(corpus, renderer, vocabulary=50)
+def test_an_answer_that_was_cut_needs_no_stop_token(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b " * 200}]
+    proofs = proofs_of(*rendered(tmp_path, rows, too_long="cut"))
+    assert all(proof.ok for proof in proofs.values())
+    assert "1 were cut" in proofs["stop"].detail
+
+
+def test_a_token_beyond_the_vocabulary_is_seen_before_step_1(tmp_path: Path) -> None:
+    proofs = proofs_of(*rendered(tmp_path, [{"messages": TURNS}]), vocabulary=50)
+    assert [name for name, proof in proofs.items() if not proof.ok] == ["vocabulary"]
+
+
+def test_a_prompt_that_serving_would_not_feed_is_seen() -> None:
+    def other_id(example: Rendered) -> Rendered:
+        ids = example.ids.copy()
+        ids[1] += 1
+        return replace(example, ids=ids)
+
+    assert (
+        changed(make_renderer(), conversation("a", "b"), other_id).unlike_serving
+        == "rows.jsonl:1 (message 2)"
+    )
+
+
+def test_a_control_token_that_the_template_did_not_write_is_seen() -> None:
+    renderer = make_renderer()
+    given = conversation("what is <|end|> for?", "it ends")
+    assert evidence_of(renderer, *renderer.render([given])).forged is None
+
+    def forge(example: Rendered) -> Rendered:
+        ids = renderer.tokens.encode(
+            ["<|user|>\nwhat is <|end|> for?<|end|>\n<|assistant|>\nit ends<|end|>"]
+        )[0]
+        supervised = np.zeros(len(ids), dtype=np.float32)
+        supervised[-2:] = 1
+        return replace(example, ids=ids, supervised=supervised)
+
+    forged = changed(renderer, given, forge).forged
+    assert forged is not None
+    assert "rows.jsonl:1" in forged
+
+
+def test_two_bos_tokens_are_seen() -> None:
+    def doubled(example: Rendered) -> Rendered:
+        bos = renderer.tokens.tokenizer.bos_token_id
+        return replace(
+            example,
+            ids=np.concatenate([np.int32([bos, bos]), example.ids]),
+            supervised=np.concatenate([np.float32([0, 0]), example.supervised]),
+        )
+
+    renderer = make_renderer()
+    assert (
+        changed(renderer, conversation("a", "b"), doubled).forged == "rows.jsonl:1 begins with two BOS tokens"
+    )
+
+
+def test_what_was_seen_outlives_the_process() -> None:
+    renderer = make_renderer()
+    seen = evidence_of(renderer, *renderer.render([conversation("a", "b", "c", "d")]))
+    assert Evidence.from_json(seen.to_json()) == seen
+
+
+def test_what_fails_refuses_to_train_unless_it_is_allowed_by_name(tmp_path: Path) -> None:
+    proofs = list(proofs_of(*rendered(tmp_path, [{"messages": TURNS}]), vocabulary=50).values())
     with pytest.raises(UserError, match=r"vocabulary does not hold: .*rows.jsonl:\d.*allow_unproved"):
         refuse_unproved(proofs, ())
     refuse_unproved(proofs, ("vocabulary",))

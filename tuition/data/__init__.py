@@ -5,7 +5,7 @@ from tuition.data.checks import CHECKS, DEEP_CHECKS
 from tuition.data.contamination import overlap
 from tuition.data.duplicates import near_duplicates
 from tuition.data.formats import FORMATS
-from tuition.data.ledger import Entry, Ledger, Side
+from tuition.data.ledger import Entry, Ledger, Side, Totals
 from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
 from tuition.data.quarantine import rejected_rows
 from tuition.data.reading import Reading
@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "Side",
     "Sources",
+    "Totals",
     "content_sha256",
     "copies_of",
     "find_sources",

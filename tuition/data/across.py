@@ -11,6 +11,7 @@ from typing import Any
 
 from tuition.conversation import Conversation
 from tuition.data.catalogue import finding, quote
+from tuition.data.firstseen import FirstSeen
 from tuition.data.formats import CONTENT_KEYS, FORMATS, Format
 from tuition.data.language import LETTERS_READ, language_of
 from tuition.data.ledger import Ledger
@@ -40,8 +41,8 @@ class Across:
         self.ledger = ledger
         self._mapped = mapped
         self._training = training
-        self._conversations: dict[int, int] = {}  # fingerprint → number of the first row
-        self._ids: dict[int, int] = {}  # hash of file and id → number of the first row
+        self._conversations = FirstSeen()  # by fingerprint
+        self._ids = FirstSeen()  # by hash of file and id
         self._unused: dict[str, set[str]] = {}  # file → columns said to be unused
         self._absent: dict[str, frozenset[str]] = {}  # file → mapped columns that no row has had yet
         self._languages: dict[str, array[int]] = {}  # language → numbers of its rows
@@ -51,20 +52,20 @@ class Across:
     def copies(self, conversation: Conversation, number: int) -> list[Finding]:
         """D030 the conversation stands in an earlier row, D039 it stands in the training data."""
         mark = fingerprint(conversation)
-        first = self._conversations.setdefault(mark, number)
+        first = self._conversations.note(mark, number)
         found = []
         if first != number:
             message = f"the same conversation stands at {self.ledger.origin(first)}"
             found.append(finding("D030", conversation.origin, message))
-        if self._training is not None and mark in self._training._conversations:
-            learned = self._training.ledger.origin(self._training._conversations[mark])
-            message = f"the same conversation is learned from, at {learned}"
+        learned = None if self._training is None else self._training._conversations.find(mark)
+        if self._training is not None and learned is not None:
+            message = f"the same conversation is learned from, at {self._training.ledger.origin(learned)}"
             found.append(finding("D039", conversation.origin, message))
         return found
 
     def repeated_id(self, origin: Origin, number: int) -> list[Finding]:
         """D028."""
-        first = self._ids.setdefault(hash((origin.file, origin.row_id)), number)
+        first = self._ids.note(hash((origin.file, origin.row_id)), number)
         if first == number:
             return []
         line = self.ledger.origin(first).line

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from tuition.errors import Finding, Origin
@@ -37,6 +37,36 @@ class Entry:
         return {"file": self.origin.file, "line": self.origin.line, "code": self.code, "reason": self.reason}
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The figures of a ledger, of which kept includes the truncated and the split rows.
+
+    Attributes:
+        tokens: tokens of all examples.
+        findings: for each code how often it was found, and the first.
+    """
+
+    rows_in: int
+    kept: int
+    rejected: int
+    left_out: int
+    truncated: int
+    split: int
+    tokens: int
+    findings: tuple[tuple[int, Finding], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, from which `from_json` makes the same totals."""
+        figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "findings"}
+        return {**figures, "findings": [[count, found.to_json()] for count, found in self.findings]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Totals:
+        """The totals that were written."""
+        findings = tuple((int(count), Finding.from_json(found)) for count, found in value["findings"])
+        return cls(**{**value, "findings": findings})
+
+
 class Ledger:
     """What became of every row.
 
@@ -53,7 +83,7 @@ class Ledger:
         self._file_names: list[str] = []
         self._file_numbers: dict[str, int] = {}
         self._files, self._lines = array("I"), array("Q")
-        self._row_ids: list[str | None] = []
+        self._row_ids = _Texts()
         self._waiting, self._parts, self._sides = array("I"), array("I"), bytearray()
         self._tokens, self._learned_tokens = array("Q"), array("Q")
         self._left_out = bytearray()
@@ -220,6 +250,23 @@ class Ledger:
                 "reason": why[1] if why else None,
             }
 
+    def totals(self) -> Totals:
+        """The figures, and one finding of each code."""
+        fates = Counter(self.fate(row) for row in range(self.rows_in))
+        first: dict[str, Finding] = {}
+        for found in self.findings:
+            first.setdefault(found.code, found)
+        return Totals(
+            rows_in=self.rows_in,
+            kept=fates["kept"] + fates["truncated"] + fates["split"],
+            rejected=fates["rejected"],
+            left_out=fates["left out"],
+            truncated=fates["truncated"],
+            split=fates["split"],
+            tokens=sum(self._tokens),
+            findings=tuple((self._counts[code], found) for code, found in sorted(first.items())),
+        )
+
     def summary(self) -> dict[str, Any]:
         """The object that `check --json` prints."""
         return {
@@ -268,3 +315,21 @@ class Ledger:
 
     def _entry(self, row: int, why: tuple[str, str]) -> Entry:
         return Entry(self.origin(row), *why)
+
+
+class _Texts:
+    """Texts or None, appended and asked for by number: their bytes end to end, not an object each."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q")  # twice the end of the text; one more where it is a text and not None
+
+    def append(self, text: str | None) -> None:
+        if text is not None:
+            self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(2 * len(self._bytes) + (text is not None))
+
+    def __getitem__(self, number: int) -> str | None:
+        end = self._ends[number]
+        start = self._ends[number - 1] >> 1 if number else 0
+        return str(self._bytes[start : end >> 1], "utf-8", "surrogatepass") if end & 1 else None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from tuition.batch import make_packs
+from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
 from tuition.render.tokens import Tokens
 from tuition.train.loss import token_losses, token_mean
 from tuition.train.model import LoadedModel, evaluating
+
+_EXAMPLES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,8 @@ def held_out_loss(
     """
     total, weight, tokens = 0.0, 0.0, 0
     most_examples = packing[0] if loaded.packed else 1
-    packs = make_packs(examples, token_mean, max_examples=most_examples, token_budget=packing[1])
     with evaluating(loaded.model):
-        for pack in packs:
+        for pack in _packs(examples, most_examples, packing[1]):
             losses = token_losses(loaded, pack)
             weights = torch.from_numpy(pack.weights).to(losses.device)
             # summed in float64, so that the figure does not depend on how examples were packed
@@ -62,6 +63,13 @@ def held_out_loss(
         tokens=tokens,
         examples=len(examples),
     )
+
+
+def _packs(examples: Sequence[Rendered], most_examples: int | None, token_budget: int) -> Iterator[Pack]:
+    """Packs of some examples at a time, so that memory does not grow with them."""
+    for start in range(0, len(examples), _EXAMPLES_AT_ONCE):
+        some = examples[start : start + _EXAMPLES_AT_ONCE]
+        yield from make_packs(some, token_mean, max_examples=most_examples, token_budget=token_budget)
 
 
 def learned_bytes(examples: Sequence[Rendered], tokens: Tokens) -> int:

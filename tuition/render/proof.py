@@ -1,5 +1,5 @@
 """What is verified over all examples before step 1: each check says what it counted, and one that fails
-stops the run. Everything here is recomputed from the examples; nothing is taken on the renderer's word.
+stops the run.
 """
 
 from __future__ import annotations
@@ -7,13 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from tuition.conversation import Conversation, Rendered
+from tuition.data import Totals
 from tuition.errors import UserError
-from tuition.render.content import strings_in
-from tuition.render.corpus import Corpus
-from tuition.render.renderer import Renderer
+from tuition.render.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +27,23 @@ class Proof:
     detail: str
 
 
-def prove(corpus: Corpus, renderer: Renderer, *, vocabulary: int) -> list[Proof]:
+def prove(
+    evidence: Evidence, totals: Totals, *, stop_ids: Sequence[int], vocabulary: int, tokens: int
+) -> list[Proof]:
     """Every check, in the order of the opening screen.
 
     Args:
+        stop_ids: the tokens that end an answer when the model is served.
         vocabulary: rows of the model's embedding.
+        tokens: tokens of the examples that will be trained on and held out, as they lie there.
     """
-    examples = corpus.examples
     return [
-        ledger_adds_up(corpus, examples),
-        every_example_is_learned_from(examples),
-        answers_end_with_a_stop_token(examples, renderer, cut=len(corpus.ledger.truncated)),
-        ids_are_in_the_vocabulary(examples, vocabulary),
-        prompts_are_what_serving_feeds(examples, [*corpus.held_out, *corpus.learned_from], renderer),
+        ledger_adds_up(totals, evidence, tokens),
+        every_example_is_learned_from(evidence),
+        answers_end_with_a_stop_token(evidence, stop_ids),
+        ids_are_in_the_vocabulary(evidence, vocabulary),
+        control_tokens_come_from_the_template(evidence),
+        prompts_are_what_serving_feeds(evidence),
     ]
 
 
@@ -63,113 +63,69 @@ def refuse_unproved(proofs: Sequence[Proof], allowed: Sequence[str]) -> None:
         )
 
 
-def ledger_adds_up(corpus: Corpus, examples: Sequence[Rendered]) -> Proof:
-    """Rows in = kept + rejected + left out, and the ledger's tokens are the examples' tokens."""
-    ledger = corpus.ledger
-    rows, accounted = ledger.rows_in, ledger.kept + len(ledger.rejected) + ledger.left_out
-    in_ledger = sum(int(row["tokens"]) for row in ledger.to_rows())
-    in_examples = sum(len(example) for example in examples)
+def ledger_adds_up(totals: Totals, evidence: Evidence, tokens: int) -> Proof:
+    """Rows in = kept + rejected + left out, and three counts of the tokens are the same.
+
+    They are the ledger's, those counted as the examples were made, and those of the examples as they lie there.
+    """
+    accounted = totals.kept + totals.rejected + totals.left_out
+    left_out = f" + {totals.left_out:,} left out" if totals.left_out else ""
     detail = (
-        f"{rows:,} rows in = {ledger.kept:,} kept + {len(ledger.rejected):,} rejected; {in_examples:,} tokens"
+        f"{totals.rows_in:,} rows in = {totals.kept:,} kept + {totals.rejected:,} rejected{left_out}; "
+        f"{tokens:,} tokens"
     )
-    if in_ledger != in_examples:
-        detail += f", but the ledger says {in_ledger:,}"
-    return Proof("ledger", rows == accounted and in_ledger == in_examples, detail)
+    if not totals.tokens == evidence.tokens == tokens:
+        detail += f", but the ledger says {totals.tokens:,} and {evidence.tokens:,} were made"
+    return Proof("ledger", totals.rows_in == accounted and totals.tokens == evidence.tokens == tokens, detail)
 
 
-def every_example_is_learned_from(examples: Sequence[Rendered]) -> Proof:
+def every_example_is_learned_from(evidence: Evidence) -> Proof:
     """Each example has a learned token; none learns its first token; no weight is negative or not a number."""
-    for example in examples:
-        weights = example.supervised
-        sound = np.isfinite(weights).all() and (weights >= 0).all() and weights[0] == 0 and weights.any()
-        if not sound:
-            return Proof("learned", False, f"{example.origin} has no sound learned token")
-    learned, tokens = sum(e.learned_tokens for e in examples), sum(len(e) for e in examples)
-    return Proof(
-        "learned", True, f"{learned:,} of {tokens:,} tokens ({learned / tokens:.1%}), some in each example"
-    )
+    if evidence.unsound is not None:
+        return Proof("learned", False, f"{evidence.unsound} has no sound learned token")
+    learned, tokens = evidence.learned_tokens, evidence.tokens
+    detail = f"{learned:,} of {tokens:,} tokens ({learned / tokens:.1%}), some in each of {evidence.examples:,} examples"
+    return Proof("learned", True, detail)
 
 
-def answers_end_with_a_stop_token(examples: Sequence[Rendered], renderer: Renderer, *, cut: int) -> Proof:
-    """Each run of learned tokens ends with a token that ends an answer when served; cut ones end with none."""
-    stops = np.asarray(renderer.stop_ids, dtype=np.int32)
-    turns, without = 0, []
-    for example in examples:
-        learned = np.flatnonzero(example.supervised)
-        ends = learned[np.flatnonzero(np.diff(learned, append=len(example.supervised) + 1) > 1)]
-        ended = np.isin(example.ids[ends], stops)
-        if renderer.train_on == "all":
-            ended = ended[-1:]
-        turns += len(ended)
-        without += [example.origin] * int((~ended).sum())
-    detail = f"{turns - len(without):,} of {turns:,} learned turns end with a stop token that is exported"
-    if without and len(without) > cut:
-        return Proof("stop", False, f"{detail}; the first that does not: {without[0]}")
-    return Proof("stop", True, detail + (f"; {cut:,} were cut and end with none" if cut else ""))
+def answers_end_with_a_stop_token(evidence: Evidence, stop_ids: Sequence[int]) -> Proof:
+    """Each learned turn ends with a token that ends an answer when served; one that was cut ends with none."""
+    turns = sum(count for count, _ in evidence.ends.values())
+    without = {token: end for token, end in evidence.ends.items() if token not in stop_ids}
+    missing = sum(count for count, _ in without.values())
+    detail = f"{turns - missing:,} of {turns:,} learned turns end with a stop token that is exported"
+    if without:
+        return Proof("stop", False, f"{detail}; the first that does not: {next(iter(without.values()))[1]}")
+    cut = f"; {evidence.cut_ends:,} were cut and end with none" if evidence.cut_ends else ""
+    return Proof("stop", True, detail + cut)
 
 
-def ids_are_in_the_vocabulary(examples: Sequence[Rendered], vocabulary: int) -> Proof:
+def ids_are_in_the_vocabulary(evidence: Evidence, vocabulary: int) -> Proof:
     """No token id is beyond the model's embedding."""
-    worst = max(examples, key=lambda example: int(example.ids.max()))
-    largest = int(worst.ids.max())
-    if largest >= vocabulary:
-        detail = f"{worst.origin} has token {largest:,}, the model has {vocabulary:,}"
+    if evidence.largest_id >= vocabulary:
+        detail = f"{evidence.largest_at} has token {evidence.largest_id:,}, the model has {vocabulary:,}"
         return Proof("vocabulary", False, detail)
-    return Proof("vocabulary", True, f"the largest token id is {largest:,} of {vocabulary:,}")
+    return Proof("vocabulary", True, f"the largest token id is {evidence.largest_id:,} of {vocabulary:,}")
 
 
-def prompts_are_what_serving_feeds(
-    examples: Sequence[Rendered], conversations: Sequence[Conversation], renderer: Renderer
-) -> Proof:
-    """The ids before an answer are those that transformers makes of the prompt, asked independently."""
-    by_place: dict[tuple[str, int], list[Rendered]] = {}
-    for example in examples:
-        by_place.setdefault((example.origin.file, example.origin.line), []).append(example)
-    compared = 0
-    for conversation in conversations:
-        served = _served_ids(conversation, renderer)
-        if served is None:
-            continue
-        place = (conversation.origin.file, conversation.origin.line)
-        if not any(_stands_before_the_answer(served, example) for example in by_place.get(place, ())):
-            return Proof(
-                "parity", False, f"{conversation.origin}: the learned prompt is not what serving would feed"
-            )
-        compared += 1
+def control_tokens_come_from_the_template(evidence: Evidence) -> Proof:
+    """No text became a control token, and no example begins with two BOS."""
+    if evidence.forged is not None:
+        return Proof("control", False, evidence.forged)
+    turns = evidence.spelled_turns
+    spelled = (
+        f"; {turns:,} turns follow text that spells some out, and none of it became one" if turns else ""
+    )
     return Proof(
-        "parity", True, f"{compared:,} prompts equal the ids that serving feeds, compared one by one"
+        "control", True, f"{evidence.control_tokens:,} control tokens, all the template's own{spelled}"
     )
 
 
-def _served_ids(conversation: Conversation, renderer: Renderer) -> list[int] | None:
-    """The prompt of the last learned turn as transformers serves it; None where the row is of another kind."""
-    messages = conversation.messages
-    answers = [i for i, m in enumerate(messages) if m.role == "assistant" and m.weight != 0]
-    written = [message.to_template() for message in messages]
-    if conversation.plain or not answers or _spells_control_tokens(written, renderer):
-        return None
-    if renderer.template is None:
-        return list(renderer.tokens.tokenizer(messages[0].content)["input_ids"]) if answers[-1] else None
-    ids = renderer.tokens.tokenizer.apply_chat_template(
-        written[: answers[-1]],
-        tools=[dict(tool) for tool in conversation.tools] or None,
-        chat_template=renderer.template.source,
-        add_generation_prompt=True,
-        return_dict=False,
-    )
-    return list(ids)
-
-
-def _spells_control_tokens(written: object, renderer: Renderer) -> bool:
-    """Such content is kept plain here, which serving does only where it is asked to."""
-    text = "\0".join(strings_in(written))
-    return any(spelling in text for spelling in renderer.tokens.added_spellings)
-
-
-def _stands_before_the_answer(served: list[int], example: Rendered) -> bool:
-    length = len(served)
-    return (
-        len(example) > length
-        and example.ids[:length].tolist() == served
-        and bool(example.supervised[length] > 0)
+def prompts_are_what_serving_feeds(evidence: Evidence) -> Proof:
+    """The ids before an answer are those that transformers makes of the prompt, asked independently."""
+    if evidence.unlike_serving is not None:
+        detail = f"{evidence.unlike_serving}: the learned prompt is not what serving would feed"
+        return Proof("parity", False, detail)
+    return Proof(
+        "parity", True, f"{evidence.prompts:,} prompts equal the ids that serving feeds, compared one by one"
     )

@@ -6,7 +6,7 @@ after it is learned up to the token that ends the turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -130,6 +130,25 @@ class Renderer:
         """The tokens that end a turn: the template's, the tokenizer's EOS, then others that were learned."""
         return self._endings.stop_ids
 
+    @property
+    def guarded_spellings(self) -> tuple[str, ...]:
+        """Spellings of the tokens that content can never become."""
+        return (*self.tokens.special_spellings, *_markup(self.tokens, self.template))
+
+    def learned(self) -> dict[str, Any]:
+        """What the rows taught about the template, as JSON values: `recall` takes it in their place."""
+        return {"stop_ids": list(self.stop_ids), "arguments_as_text": self._arguments_as_text}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        """Know what the rows taught an earlier renderer of the same settings."""
+        self._endings.learned(learned["stop_ids"])
+        if self._writer is not None:
+            self._writer.arguments_as_text = learned["arguments_as_text"]
+
+    @property
+    def _arguments_as_text(self) -> bool:
+        return self._writer is not None and self._writer.arguments_as_text
+
     def _encode(self, text: str, draft: Draft) -> Ids:
         if not draft.mark:
             return self.tokens.encode([text])[0]
@@ -185,9 +204,13 @@ class Renderer:
 
 
 def _guard(tokens: Tokens, template: ChatTemplate | None) -> Guard:
-    source = template.source if template else ""
-    markup = [token for token in tokens.markup_spellings if token in source]
+    markup = _markup(tokens, template)
     return Guard(tokens.special_spellings, markup, normalise=tokens.normalise)
+
+
+def _markup(tokens: Tokens, template: ChatTemplate | None) -> list[str]:
+    """Added tokens that are not flagged special and that the template writes, such as `<tool_call>`."""
+    return [token for token in tokens.markup_spellings if template and token in template.source]
 
 
 def _chunks(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tuition import files
-from tuition.conversation import Rendered
 from tuition.recipe import Recipe
 
 # Settings that may change between sittings without changing the result.
@@ -24,27 +21,10 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def examples_sha256(examples: Iterable[Rendered]) -> str:
-    """SHA-256 over ids and supervised of every example in order: what is trained on, to the bit."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(len(example).to_bytes(8, "little"))
-        digest.update(example.ids.tobytes())
-        digest.update(example.supervised.tobytes())
-    return digest.hexdigest()
-
-
 def recipe_sha256(recipe: Recipe) -> str:
     """SHA-256 of the settings that decide the result."""
     settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in _FREE}
     return text_sha256(json.dumps(settings, sort_keys=True))
-
-
-def tokenizer_sha256(tokenizer: Any) -> str:
-    """SHA-256 of the tokenizer as it works: its serialised backend, or its vocabulary."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return text_sha256(text)
 
 
 def model_sha256(model: str, revision: str | None) -> str:

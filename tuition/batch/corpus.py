@@ -1,0 +1,247 @@
+"""The examples of a run: found prepared, or read, rendered and prepared now. Memory does not grow with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuition.batch.prepared import (
+    Prepared,
+    PreparedKey,
+    PreparedSide,
+    code_sha256,
+    find_prepared,
+    hash_sources,
+    remove_unused,
+    tokenizer_sha256,
+    write_prepared,
+)
+from tuition.conversation import Conversation, Rendered
+from tuition.data import Ledger, Side, Sources, Totals
+from tuition.errors import UserError
+from tuition.recipe import DataSettings, RenderSettings
+from tuition.render import Renderer
+from tuition.render.corpus import Rendering
+from tuition.render.evidence import Evidence
+
+_SECONDS_BETWEEN_NOTES = 5.0
+_DAYS_KEPT = 30
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """All examples of a run, and the account of them.
+
+    Attributes:
+        prepared: where they lie.
+        sources: each source with the SHA-256 of its content.
+        totals: the figures of the ledger.
+        evidence: what was seen of every example as it was made.
+        shapes: source → the shape found in it.
+        held_out: the first conversations behind the held-out examples, for answers to be compared with.
+        learned_from: the first behind the others.
+    """
+
+    prepared: Prepared
+    sources: tuple[tuple[str, str], ...]
+    totals: Totals
+    evidence: Evidence
+    shapes: Mapping[str, str]
+    held_out: tuple[Conversation, ...]
+    learned_from: tuple[Conversation, ...]
+
+    @property
+    def train(self) -> PreparedSide:
+        """Examples that are learned from."""
+        return self.prepared.train
+
+    @property
+    def validation(self) -> PreparedSide:
+        """Examples that are held out."""
+        return self.prepared.validation
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both sides, as they lie there."""
+        return self.train.tokens + self.validation.tokens
+
+    @property
+    def learned_tokens(self) -> int:
+        """Learned tokens of both sides, as they lie there."""
+        return self.train.learned_tokens + self.validation.learned_tokens
+
+    def facts(self) -> dict[str, Any]:
+        """The `data` section of run.json."""
+        totals, lengths = self.totals, self._lengths()
+        shortest, longest = min(lengths), max(lengths)
+        counts, edges = np.histogram(
+            list(lengths), weights=list(lengths.values()), bins=_whole_bins(shortest, longest)
+        )
+        return {
+            "shapes": dict(self.shapes),
+            "rows_in": totals.rows_in,
+            "kept": totals.kept,
+            "rejected": totals.rejected,
+            "left_out": totals.left_out,
+            "truncated": totals.truncated,
+            "examples": len(self.train) + len(self.validation),
+            "train_examples": len(self.train),
+            "validation_examples": len(self.validation),
+            "tokens": self.tokens,
+            "learned_tokens": self.learned_tokens,
+            "longest_tokens": longest,
+            "length_histogram": {"edges": [float(e) for e in edges], "counts": [int(c) for c in counts]},
+        }
+
+    def _lengths(self) -> dict[int, int]:
+        """Length in tokens → examples of both sides of that length."""
+        both = dict(self.train.lengths)
+        for length, count in self.validation.lengths.items():
+            both[length] = both.get(length, 0) + count
+        return both
+
+
+def _whole_bins(shortest: int, longest: int) -> npt.NDArray[np.int64]:
+    """At most 30 bins of whole tokens, so that none is empty only because it falls between two counts."""
+    width = -(-(longest - shortest + 1) // 30)
+    return np.arange(shortest, longest + width + 1, width)
+
+
+def cache_folder() -> Path:
+    """Where runs keep prepared data: $TUITION_CACHE, else the user's cache folder."""
+    own = os.environ.get("TUITION_CACHE")
+    general = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(own) if own else (Path(general) if general else Path.home() / ".cache") / "tuition"
+    return folder / "prepared"
+
+
+def prepare_corpus(
+    sources: Sources,
+    renderer: Renderer,
+    *,
+    data: DataSettings,
+    render: RenderSettings,
+    seed: int,
+    root: Path | None = None,
+    tell: Tell = lambda text: None,
+) -> Corpus:
+    """The examples of these sources under these settings, prepared before or now.
+
+    Args:
+        render: with every `auto` resolved; all of it goes into the name.
+        root: the folder that holds prepared data; None: the cache of runs, where what was not used for
+            30 days is removed.
+        tell: told what takes a while.
+
+    Raises:
+        UserError: nothing is left to learn from, or the folder cannot be written.
+    """
+    folder = root or cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        key = _key(folder, sources, renderer, data, render, seed)
+        prepared = _find(folder, key, tell) if root is None else find_prepared(folder, key)
+        if prepared is None:
+            prepared = _prepare(
+                folder, key, Rendering(sources, renderer, data.val_split, seed, data.mapping), tell
+            )
+        if root is None:
+            remove_unused(folder, prepared, days=_DAYS_KEPT)
+    except OSError as error:
+        raise UserError(
+            f"prepared data cannot be written ({error.strerror or error})",
+            where=str(folder),
+            next_step="Make room, or name another folder in the environment variable TUITION_CACHE",
+        ) from error
+    (summary,) = prepared.records("summary")
+    renderer.recall(summary["renderer"])
+    return Corpus(
+        prepared,
+        (*key.train, *key.validation),
+        Totals.from_json(summary["totals"]),
+        Evidence.from_json(summary["evidence"]),
+        summary["shapes"],
+        tuple(map(Conversation.from_json, summary["held_out"])),
+        tuple(map(Conversation.from_json, summary["learned_from"])),
+    )
+
+
+def _key(
+    folder: Path,
+    sources: Sources,
+    renderer: Renderer,
+    data: DataSettings,
+    render: RenderSettings,
+    seed: int,
+) -> PreparedKey:
+    memo = folder / "sources.json"
+    return PreparedKey(
+        train=hash_sources(sources.train, memo),
+        validation=hash_sources(sources.validation, memo),
+        template=renderer.template.source if renderer.template else None,
+        tokenizer=tokenizer_sha256(renderer.tokens.tokenizer),
+        settings={**data.model_dump(mode="json"), **render.model_dump(mode="json"), "seed": seed},
+        code=code_sha256(),
+    )
+
+
+def _find(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
+    """As `find_prepared`, but what is damaged in a cache is made again."""
+    try:
+        return find_prepared(folder, key)
+    except UserError as fault:
+        tell(f"{fault.where}: {fault.what}; it is made again")
+        shutil.rmtree(folder / key.name, ignore_errors=True)
+        return None
+
+
+def _prepare(folder: Path, key: PreparedKey, rendering: Rendering, tell: Tell) -> Prepared:
+    ledger = rendering.ledger
+    return write_prepared(
+        folder,
+        key,
+        _noting(rendering, tell),
+        records={
+            "ledger": ledger.to_rows(),
+            "findings": _findings(ledger),
+            "summary": _summary(rendering),
+        },
+    )
+
+
+def _noting(rendering: Rendering, tell: Tell) -> Iterator[tuple[Side, Rendered]]:
+    """The examples as they come, with a word now and then on how many rows were read."""
+    said = time.monotonic()
+    for pair in rendering:
+        yield pair
+        if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
+            said = time.monotonic()
+            tell(f"{rendering.ledger.rows_in:,} rows read")
+
+
+def _findings(ledger: Ledger) -> Iterator[dict[str, object]]:
+    """The findings of a ledger, asked for only when it is full."""
+    for finding in ledger.findings:
+        yield finding.to_json()
+
+
+def _summary(rendering: Rendering) -> Iterator[dict[str, Any]]:
+    """One object with all that a later start needs, made when the last row was read."""
+    yield {
+        "totals": rendering.ledger.totals().to_json(),
+        "evidence": rendering.witness.finish().to_json(),
+        "shapes": rendering.shapes,
+        "renderer": rendering.renderer.learned(),
+        "held_out": [conversation.to_json() for conversation in rendering.held_out],
+        "learned_from": [conversation.to_json() for conversation in rendering.learned_from],
+    }
