@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tuition.conversation import Conversation, Rendered
 from tuition.render.content import strings_in
 from tuition.render.renderer import Outcome, Renderer
+from tuition.render.tokens import Ids
 
 _ROWS_AT_ONCE = 128
 
@@ -84,55 +86,80 @@ class Witness:
         self._waiting: list[Outcome] = []
 
     def see(self, outcome: Outcome) -> None:
-        """Count one row's examples; their prompts are compared some rows at a time."""
-        for example in outcome.examples:
-            self._count(example, cut=outcome.cut is not None)
+        """Take one row's outcome; rows are looked at some at a time."""
         if outcome.examples:
             self._waiting.append(outcome)
         if len(self._waiting) >= _ROWS_AT_ONCE:
-            self._compare()
+            self._look()
 
     def finish(self) -> Evidence:
         """The evidence over all rows that were seen."""
-        self._compare()
+        if self._waiting:
+            self._look()
         return self.evidence
+
+    def _look(self) -> None:
+        self._count(
+            [e for outcome in self._waiting for e in outcome.examples],
+            [outcome.cut is not None for outcome in self._waiting for _ in outcome.examples],
+        )
+        self._compare(self._waiting)
+        self._waiting = []
 
     # --- what the arrays say ---
 
-    def _count(self, example: Rendered, *, cut: bool) -> None:
-        seen, ids, weights = self.evidence, example.ids, example.supervised
-        learned = np.flatnonzero(weights)
-        seen.examples += 1
+    def _count(self, examples: Sequence[Rendered], cut: Sequence[bool]) -> None:
+        """Count over the examples laid end to end. `cut` says which belong to a row that lost tokens."""
+        seen = self.evidence
+        ids = np.concatenate([example.ids for example in examples])
+        weights = np.concatenate([example.supervised for example in examples])
+        starts = np.cumsum([0, *(len(example) for example in examples)])
+        learned = weights != 0
+        seen.examples += len(examples)
         seen.tokens += len(ids)
-        seen.learned_tokens += len(learned)
-        if seen.unsound is None and not _is_sound(weights):
-            seen.unsound = str(example.origin)
-        if (largest := int(ids.max())) > seen.largest_id:
-            seen.largest_id, seen.largest_at = largest, str(example.origin)
+        seen.learned_tokens += int(learned.sum())
         seen.control_tokens += int(np.isin(ids, self._special).sum())
-        if len(ids) > 1 and ids[0] == ids[1] == self._bos and seen.forged is None:
-            seen.forged = f"{example.origin} begins with two BOS tokens"
-        self._count_ends(example, learned, cut=cut)
+        if seen.unsound is None:
+            sound = np.isfinite(weights) & (weights >= 0)
+            sound[starts[:-1]] &= ~learned[starts[:-1]]  # nothing precedes the first token
+            each = np.logical_and.reduceat(sound, starts[:-1]) & np.logical_or.reduceat(learned, starts[:-1])
+            seen.unsound = _first_place(examples, np.flatnonzero(~each))
+        if (largest := int(ids.argmax())) >= 0 and ids[largest] > seen.largest_id:
+            seen.largest_id = int(ids[largest])
+            seen.largest_at = str(examples[_example_of(starts, largest)].origin)
+        if seen.forged is None and self._bos is not None:
+            firsts = starts[:-1][np.diff(starts) > 1]
+            doubled = firsts[(ids[firsts] == self._bos) & (ids[firsts + 1] == self._bos)]
+            place = _first_place(examples, [_example_of(starts, d) for d in doubled[:1]])
+            seen.forged = f"{place} begins with two BOS tokens" if place else None
+        self._count_ends(examples, ids, learned, starts, np.asarray(cut))
 
-    def _count_ends(self, example: Rendered, learned: Any, *, cut: bool) -> None:
+    def _count_ends(
+        self, examples: Sequence[Rendered], ids: Ids, learned: Any, starts: Any, cut: npt.NDArray[np.bool_]
+    ) -> None:
         """Note the token at the end of each run of learned tokens; only the last where everything is learned."""
-        places = learned[np.flatnonzero(np.diff(learned, append=len(example) + 1) > 1)]
+        last = np.zeros(len(ids), dtype=bool)
+        last[starts[1:] - 1] = True
+        ends = np.flatnonzero(learned & (last | ~np.append(learned[1:], False)))
+        owners = np.searchsorted(starts, ends, side="right") - 1
         if self._renderer.train_on == "all":
-            places = places[-1:]
-        for place in places.tolist():
-            if cut and place == len(example) - 1:
-                self.evidence.cut_ends += 1
-                continue
-            token = int(example.ids[place])
-            count, first = self.evidence.ends.get(token, (0, str(example.origin)))
-            self.evidence.ends[token] = (count + 1, first)
+            keep = np.append(owners[1:] != owners[:-1], True)
+            ends, owners = ends[keep], owners[keep]
+        lost = cut[owners] & last[ends]
+        self.evidence.cut_ends += int(lost.sum())
+        ends, owners = ends[~lost], owners[~lost]
+        for token, first, count in zip(
+            *np.unique(ids[ends], return_index=True, return_counts=True), strict=True
+        ):
+            place = str(examples[owners[first]].origin)
+            before, place = self.evidence.ends.get(int(token), (0, place))
+            self.evidence.ends[int(token)] = (before + int(count), place)
 
     # --- what serving would feed ---
 
-    def _compare(self) -> None:
+    def _compare(self, outcomes: Sequence[Outcome]) -> None:
         """Ask transformers for the prompt of each learned turn, and look for its ids before what is learned."""
-        asked = [turn for outcome in self._waiting for turn in self._turns(outcome)]
-        self._waiting.clear()
+        asked = [turn for outcome in outcomes for turn in self._turns(outcome)]
         for (outcome, conversation, position), served in zip(asked, self._served(asked), strict=True):
             if self._spells_control_tokens(outcome):
                 self._count_control_tokens(outcome, conversation, position)
@@ -219,9 +246,12 @@ class Witness:
         return value
 
 
-def _is_sound(weights: Any) -> bool:
-    """Some token is learned, the first is not, and no weight is negative or not a number."""
-    return bool(np.isfinite(weights).all() and (weights >= 0).all() and weights[0] == 0 and weights.any())
+def _first_place(examples: Sequence[Rendered], numbers: Any) -> str | None:
+    return str(examples[numbers[0]].origin) if len(numbers) else None
+
+
+def _example_of(starts: Any, place: int) -> int:
+    return int(np.searchsorted(starts, place, side="right")) - 1
 
 
 def _learned_answers(conversation: Conversation, train_on: str) -> Iterator[int]:
