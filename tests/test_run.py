@@ -188,6 +188,35 @@ def test_a_merged_lora_answers_like_its_adapter(settings: dict[str, Any], tmp_pa
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in generation["eos_token_id"]
 
 
+TOOL_TURNS = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
+    "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}<|tool|>{% else %}<|end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def test_a_lora_keeps_the_stop_token_that_only_tool_turns_end_with(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer(template=TOOL_TURNS)
+    base = make_model(tmp_path / "base", tokenizer=tokenizer)
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    tools = [{"type": "function", "function": {"name": "look", "description": "", "parameters": {}}}]
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "", "tool_calls": [call]}],
+         "tools": tools}
+        for n in range(8)
+    ]  # fmt: skip
+    data = write_jsonl(tmp_path / "tools.jsonl", rows)
+    run = tuition.train(**{**settings, "model": str(base), "data": str(data), "method": "lora"})
+    stop = tokenizer.convert_tokens_to_ids("<|tool|>")
+    assert stop in tuition.api.load(str(run.path)).renderer.stop_ids
+    for name, format in (("merged", "hf"), ("alone", "adapter")):
+        exported = run.export(tmp_path / name, format=format)
+        assert stop in json.loads((exported / "generation_config.json").read_text())["eos_token_id"], name
+        assert stop in tuition.api.load(str(exported)).renderer.stop_ids, name
+
+
 def test_an_export_that_would_answer_differently_is_refused(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -464,7 +464,14 @@ class Training:
             files.remove_folder(final)
         temporary = files.fresh_folder(final.with_name(f".{final.name}.tmp"))
         if self.recipe.method == "lora":
-            save_adapter(self.model, temporary, base=self.recipe.model, revision=self.recipe.revision)
+            save_adapter(
+                self.model,
+                self.tokenizer,
+                temporary,
+                base=self.recipe.model,
+                stop_ids=self.renderer.stop_ids,
+                revision=self.recipe.revision,
+            )
             save_tokenizer(
                 self.tokenizer,
                 temporary,

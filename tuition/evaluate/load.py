@@ -21,6 +21,9 @@ from tuition.train.model import (
     load_config,
     load_model,
     one_line,
+    set_stop_tokens,
+    stop_tokens_in,
+    stop_tokens_of,
 )
 
 _LONGEST_WITHOUT_LIMIT = 8192
@@ -112,15 +115,18 @@ def _load(
     if adapter_base is not None:
         fit_embeddings(model, tokenizer)
         model = load_adapter(model, Path(source)).to(place)
+        set_stop_tokens(model, tokenizer, stop_tokens_in(Path(source)))
     if template == "own":
         template = choose_template("auto", tokenizer) if tokenizer.chat_template else None
+    renderer = _renderer(tokenizer, config, template)
+    renderer.recall({"stop_ids": stop_tokens_of(model), "arguments_as_text": False})
     return Answerer(
         name=name,
         base=base.model,
         revision=base.revision,
         loaded=LoadedModel(model.eval(), place, dtype),
         tokenizer=tokenizer,
-        renderer=_renderer(tokenizer, config, template),
+        renderer=renderer,
         adapted=adapter_base is not None,
     )
 

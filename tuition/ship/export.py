@@ -48,7 +48,14 @@ def export_adapter(answerer: Answerer, folder: Path, dtype: torch.dtype) -> floa
         raise UserError(
             "was trained in full, so it has no adapter", where=answerer.name, next_step="Use --format hf"
         )
-    save_adapter(answerer.loaded.model, folder, base=answerer.base, revision=answerer.revision)
+    save_adapter(
+        answerer.loaded.model,
+        answerer.tokenizer,
+        folder,
+        base=answerer.base,
+        stop_ids=answerer.renderer.stop_ids,
+        revision=answerer.revision,
+    )
     plain = answerer.renderer.template is None
     save_tokenizer(answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=True, plain=plain)
     return 0.0

@@ -9,7 +9,7 @@ from typing import Any
 from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import AdapterSettings
-from tuition.train.model import one_line
+from tuition.train.model import one_line, set_stop_tokens
 
 
 def full(model: Any, settings: AdapterSettings, new_tokens: Sequence[int]) -> Any:
@@ -83,8 +83,16 @@ def load_adapter(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def save_adapter(model: Any, folder: Path, *, base: str, revision: str | None = None) -> None:
-    """Write the adapter as peft, transformers and vLLM load it.
+def save_adapter(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    base: str,
+    stop_ids: Sequence[int],
+    revision: str | None = None,
+) -> None:
+    """Write the adapter as peft, transformers and vLLM load it, with the stop tokens that were learned.
 
     The base is named by its absolute path where it is a folder, so that the adapter finds it from anywhere.
     """
@@ -93,6 +101,8 @@ def save_adapter(model: Any, folder: Path, *, base: str, revision: str | None = 
         config.base_model_name_or_path = resolved
         config.revision = revision
     model.save_pretrained(str(folder))
+    set_stop_tokens(model, tokenizer, stop_ids)
+    model.generation_config.save_pretrained(str(folder))
     # peft leaves a form to fill in; a card that says nothing is worse than none
     files.write_text(folder / "README.md", _CARD.format(base=resolved))
 

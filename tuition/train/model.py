@@ -251,12 +251,23 @@ def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
     return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 
+def stop_tokens_of(model: Any) -> list[int]:
+    """The tokens that end an answer when the model is served."""
+    known = model.generation_config.eos_token_id
+    return [] if known is None else [known] if isinstance(known, int) else list(known)
+
+
+def stop_tokens_in(folder: Path) -> list[int]:
+    """The stop tokens that generation_config.json in a folder names; none where there is no such file."""
+    file = folder / "generation_config.json"
+    known = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.exists() else None
+    return [] if known is None else [known] if isinstance(known, int) else list(known)
+
+
 def set_stop_tokens(model: Any, tokenizer: Any, stop_ids: Sequence[int]) -> None:
     """Write the learned stop tokens where every server looks for them: generation_config."""
     generation = model.generation_config
-    known = generation.eos_token_id
-    known = [] if known is None else [known] if isinstance(known, int) else list(known)
-    stops = list(dict.fromkeys([*stop_ids, *known]))
+    stops = list(dict.fromkeys([*stop_ids, *stop_tokens_of(model)]))
     if stops:
         generation.eos_token_id = stops[0] if len(stops) == 1 else stops
     if tokenizer.pad_token_id is not None:
