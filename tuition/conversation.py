@@ -89,6 +89,8 @@ class Rendered:
         part: 0, or the position among the examples that one conversation was split into.
         group: see `Conversation.group`.
         prompt_key: digest of the system prompt and first user turn; copies of a prompt share it.
+        open_ends: how many runs of learned tokens may end with no stop token, because the recipe cuts there,
+            learns a span that ends before the turn does, or a message that is no answer.
     """
 
     ids: npt.NDArray[np.int32]
@@ -97,6 +99,7 @@ class Rendered:
     part: int = 0
     group: str | None = None
     prompt_key: str = field(default="", repr=False)
+    open_ends: int = 0
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.supervised.shape:

@@ -136,9 +136,9 @@ class Rendering:
 
     def _remember(self, outcome: Outcome, side: Side) -> None:
         if outcome.examples and side == "validation":
-            self.held_out.append(outcome.conversation)
+            self.held_out.append(outcome.shown or outcome.conversation)
         elif outcome.examples and len(self.learned_from) < _LEARNED_FROM_KEPT:
-            self.learned_from.append(outcome.conversation)
+            self.learned_from.append(outcome.shown or outcome.conversation)
 
 
 def build_corpus(

@@ -41,7 +41,7 @@ def prove(corpus: Corpus, renderer: Renderer, *, vocabulary: int) -> list[Proof]
     return [
         ledger_adds_up(corpus, examples),
         every_example_is_learned_from(examples),
-        answers_end_with_a_stop_token(examples, renderer, cut=len(corpus.ledger.truncated)),
+        answers_end_with_a_stop_token(examples, renderer),
         ids_are_in_the_vocabulary(examples, vocabulary),
         prompts_are_what_serving_feeds(examples, [*corpus.held_out, *corpus.learned_from], renderer),
     ]
@@ -90,10 +90,10 @@ def every_example_is_learned_from(examples: Sequence[Rendered]) -> Proof:
     )
 
 
-def answers_end_with_a_stop_token(examples: Sequence[Rendered], renderer: Renderer, *, cut: int) -> Proof:
-    """Each run of learned tokens ends with a token that ends an answer when served; cut ones end with none."""
+def answers_end_with_a_stop_token(examples: Sequence[Rendered], renderer: Renderer) -> Proof:
+    """Each run of learned tokens ends with a token that ends an answer when served, but for those the recipe cuts."""
     stops = np.asarray(renderer.stop_ids, dtype=np.int32)
-    turns, without = 0, []
+    turns, open_ends, without = 0, 0, []
     for example in examples:
         learned = np.flatnonzero(example.supervised)
         ends = learned[np.flatnonzero(np.diff(learned, append=len(example.supervised) + 1) > 1)]
@@ -101,11 +101,14 @@ def answers_end_with_a_stop_token(examples: Sequence[Rendered], renderer: Render
         if renderer.train_on == "all":
             ended = ended[-1:]
         turns += len(ended)
-        without += [example.origin] * int((~ended).sum())
-    detail = f"{turns - len(without):,} of {turns:,} learned turns end with a stop token that is exported"
-    if without and len(without) > cut:
+        missing = int((~ended).sum())
+        open_ends += missing
+        if missing > example.open_ends:
+            without.append(example.origin)
+    detail = f"{turns - open_ends:,} of {turns:,} learned turns end with a stop token that is exported"
+    if without:
         return Proof("stop", False, f"{detail}; the first that does not: {without[0]}")
-    return Proof("stop", True, detail + (f"; {cut:,} were cut and end with none" if cut else ""))
+    return Proof("stop", True, detail + (f"; {open_ends:,} were cut and end with none" if open_ends else ""))
 
 
 def ids_are_in_the_vocabulary(examples: Sequence[Rendered], vocabulary: int) -> Proof:
@@ -131,7 +134,9 @@ def prompts_are_what_serving_feeds(
         if served is None:
             continue
         place = (conversation.origin.file, conversation.origin.line)
-        if not any(_stands_before_the_answer(served, example) for example in by_place.get(place, ())):
+        shown = by_place.get(place, ())
+        whole = renderer.learns_whole_turns
+        if not any(_stands_before_the_answer(served, example, whole=whole) for example in shown):
             return Proof(
                 "parity", False, f"{conversation.origin}: the learned prompt is not what serving would feed"
             )
@@ -166,10 +171,11 @@ def _spells_control_tokens(written: object, renderer: Renderer) -> bool:
     return any(spelling in text for spelling in renderer.tokens.added_spellings)
 
 
-def _stands_before_the_answer(served: list[int], example: Rendered) -> bool:
+def _stands_before_the_answer(served: list[int], example: Rendered, *, whole: bool) -> bool:
+    """Whether these ids are followed by what is learned: at once where whole turns are."""
     length = len(served)
     return (
         len(example) > length
         and example.ids[:length].tolist() == served
-        and bool(example.supervised[length] > 0)
+        and bool((example.supervised[length:][: 1 if whole else None] > 0).any())
     )
