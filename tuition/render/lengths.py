@@ -139,8 +139,8 @@ class _Splitting:
         if len(parts) > 1:
             row.draft.note(
                 "R022",
-                f"{row.says(part)}; it became {len(parts)} examples, each as served, and the later ones "
-                "begin with a later message",
+                f"{row.says(part)}; it became {len(parts)} examples of {sum(map(len, parts)):,} tokens together, "
+                "each as served; the later ones begin with a later message",
             )
         return parts
 
@@ -157,16 +157,22 @@ class _Splitting:
             if fitting is None:
                 number += 1
                 continue
-            learned = 1
-            while number + learned < len(turns):
-                longer = self._rendered(
-                    start, [turn.position for turn in turns[number : number + learned + 1]]
-                )
-                if longer is None or len(longer) > self._row.max_length:
-                    break
-                fitting, learned = longer, learned + 1
-            number += learned
+            fitting = self._with_next_turns(start, fitting, turns[number:])
+            number += len(fitting.turns)
             yield fitting
+
+    def _with_next_turns(self, start: int, part: Part, turns: Sequence[Placed]) -> Part:
+        """The example with the turns behind its first one, as long as they fit."""
+        while len(part.turns) < len(turns):
+            now, following = turns[len(part.turns) - 1 : len(part.turns) + 1]
+            if len(part) + following.end - now.end > self._row.max_length:
+                break
+            positions = [turn.position for turn in turns[: len(part.turns) + 1]]
+            longer = self._rendered(start, positions)
+            if longer is None or len(longer) > self._row.max_length:
+                break
+            part = longer
+        return part
 
     def _newest_that_fit(self, earliest: int, position: int) -> tuple[int, Part | None]:
         """The exchange to begin with, so that as many as can stand before the turn, and the example."""
@@ -174,11 +180,16 @@ class _Splitting:
         tried: dict[int, Part | None] = {}
 
         def fits(start: int) -> bool:
-            tried[start] = self._rendered(start, [position])
+            if start not in tried:
+                tried[start] = self._rendered(start, [position])
             part = tried[start]
             return part is not None and len(part) <= self._row.max_length
 
-        start = bisect_left(range(last + 1), True, lo=min(earliest, last), key=fits)
+        low = high = min(earliest, last)
+        step = 1
+        while high < last and not fits(high):  # most often an exchange or two decide
+            low, high, step = high + 1, min(high + step, last), 2 * step
+        start = bisect_left(range(last + 1), True, lo=low, hi=high + 1, key=fits)
         if start <= last:
             return start, tried[start]
         shortest = tried.get(last)
