@@ -83,7 +83,8 @@ RENDER_CODES: dict[str, Code] = {
         "nothing of the row is learned",
         "error",
         "Every token is context, so the row would only cost time.",
-        "Give an assistant turn a weight above 0, or remove the row.",
+        "Give an assistant turn a weight above 0 (with train_on: spans, put markers around what is to be learned), "
+        "or remove the row.",
     ),
     "R013": Code(
         "one conversation became several examples",

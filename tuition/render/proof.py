@@ -108,7 +108,9 @@ def answers_end_with_a_stop_token(examples: Sequence[Rendered], renderer: Render
     detail = f"{turns - open_ends:,} of {turns:,} learned turns end with a stop token that is exported"
     if without:
         return Proof("stop", False, f"{detail}; the first that does not: {without[0]}")
-    return Proof("stop", True, detail + (f"; {open_ends:,} were cut and end with none" if open_ends else ""))
+    return Proof(
+        "stop", True, detail + (f"; {open_ends:,} end before, as the recipe says" if open_ends else "")
+    )
 
 
 def ids_are_in_the_vocabulary(examples: Sequence[Rendered], vocabulary: int) -> Proof:
