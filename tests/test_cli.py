@@ -183,9 +183,9 @@ def test_preview_prints_one_object_an_example(run: Any, data: Path, llama: Path)
 def test_check_preview_and_prepare_take_every_setting_of_rendering(
     run: Any, tmp_path: Path, llama: Path
 ) -> None:
-    turns = [{"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a <<b>> c"))]
+    turns = [{"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a ((b)) c"))]
     path = write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns * 4}])
-    words = (path, "--model", llama, "--train-on", "spans", "--set", "span_markers=[<<, '>>']")
+    words = (path, "--model", llama, "--train-on", "spans", "--set", "span_markers=((,))")
     words = (*words, "--set", "too_long=split", "--set", "max_length=30")
     shown = [json.loads(line) for line in run("preview", *words, "--json")[1].splitlines()]
     assert [text.strip() for row in shown for text in row["learned"]] == ["b"] * 4
