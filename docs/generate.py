@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def _sections() -> list[type[Section]]:
 
 
 def _yaml(value: object) -> str:
-    return "null" if value in (None, ()) else str(value)
+    if isinstance(value, tuple | bool):
+        return json.dumps(value) if value != () else "null"
+    return "null" if value is None else str(value)
 
 
 def _cell(text: str) -> str:

@@ -180,6 +180,23 @@ def test_preview_prints_one_object_an_example(run: Any, data: Path, llama: Path)
     assert len(shown[0]["ids"]) == len(shown[0]["supervised"])
 
 
+def test_check_preview_and_prepare_take_every_setting_of_rendering(
+    run: Any, tmp_path: Path, llama: Path
+) -> None:
+    turns = [{"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a ((b)) c"))]
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns * 4}])
+    words = (path, "--model", llama, "--train-on", "spans", "--set", "span_markers=((,))")
+    words = (*words, "--set", "too_long=split", "--set", "max_length=30")
+    shown = [json.loads(line) for line in run("preview", *words, "--json")[1].splitlines()]
+    assert [text.strip() for row in shown for text in row["learned"]] == ["b"] * 4
+    assert len(shown) > 1
+    checked = json.loads(run("check", *words, "--json")[1])
+    assert (checked["kept"], checked["examples"], set(checked["counts"])) == (1, len(shown), {"R022"})
+    prepared = json.loads(run("prepare", *words, "--to", "store", "--val-split", "0", "--json")[1])
+    assert prepared["tokens"] == checked["tokens"] == sum(len(row["ids"]) for row in shown)
+    assert run("check", *words, "--set", "epochs=2")[0] == 2
+
+
 def test_preview_as_a_page_shows_hostile_text_literally(run: Any, tmp_path: Path, llama: Path) -> None:
     path = write_jsonl(
         tmp_path / "x.jsonl", [{"prompt": "<script>alert(1)</script>", "completion": "<b>\x1b[2J"}]

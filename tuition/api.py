@@ -240,9 +240,7 @@ def make_renderer(model: str, **render: Any) -> Renderer:
     template = choose_template(settings.chat_template, tokenizer)
     adopt_template(tokenizer, template)
     longest = settings.max_length if settings.max_length != "auto" else 10**9
-    return Renderer(
-        tokenizer, template, train_on=settings.train_on, max_length=int(longest), too_long=settings.too_long
-    )
+    return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))
 
 
 def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
@@ -494,8 +492,8 @@ epochs: 3
 batch_size: 16            # examples in one update
 learning_rate: auto       # by method and size of the model
 max_length: auto          # tokens; what the model can hold
-too_long: drop            # longer rows: drop (counted), cut, or refuse
-train_on: assistant       # assistant turns, the last one, or all tokens
+too_long: drop            # longer rows: drop (counted), cut, cut_turns, split, or refuse
+train_on: assistant       # assistant turns, the last one, all tokens, or marked spans
 val_split: 0.05           # share of rows held out to choose the best checkpoint
 seed: 0
 output_dir: auto          # outputs/ and the name of the data file, the first that is free

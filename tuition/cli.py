@@ -36,7 +36,16 @@ ModelName = Annotated[
 Tokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Template = Annotated[str, typer.Option(help="auto, none, or a file that holds a Jinja template.")]
-TrainOn = Annotated[str, typer.Option(help="assistant, last or all.")]
+TrainOn = Annotated[str, typer.Option(help="assistant, last, all or spans.")]
+RenderSet = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="Any other setting of rendering: --set too_long=split.",
+        metavar="KEY=VALUE",
+        show_default=False,
+    ),
+]
 
 
 def main() -> None:
@@ -152,6 +161,24 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
+def _render_settings(
+    pairs: list[str], max_length: int | None, chat_template: str, train_on: str
+) -> dict[str, Any]:
+    """The settings that decide the tokens, those of --set over the flags; any other would do nothing here."""
+    from tuition.recipe import RenderSettings
+
+    assigned = _assignments(pairs)
+    idle = [key for key in assigned if key not in RenderSettings.model_fields]
+    if idle:
+        raise UserError(
+            f"'{idle[0]}' does not decide the tokens",
+            where="--set",
+            next_step=f"Here it takes {', '.join(RenderSettings.model_fields)}",
+        )
+    flags = {"max_length": max_length or "auto", "chat_template": chat_template, "train_on": train_on}
+    return flags | assigned
+
+
 def _recipe_options() -> list[inspect.Parameter]:
     """A flag for every key of the recipe, its help the sentence under the field."""
     from tuition.recipe import Recipe
@@ -178,8 +205,15 @@ def _recipe_option(name: str, field: Any) -> inspect.Parameter:
 
 def _help_of(field: Any) -> str:
     default = field.get_default()
-    shown = "" if field.is_required() or default in (None, ()) else f" [{default}]"
+    shown = "" if field.is_required() or default in (None, ()) else f" [{_shown(default)}]"
     return f"{field.description}{shown}"
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _metavar(annotation: Any) -> str:
@@ -188,7 +222,7 @@ def _metavar(annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
         return "|".join(_metavar(part) for part in get_args(annotation) if part is not type(None))
-    return {int: "INT", float: "NUMBER", str: "TEXT"}.get(annotation, "TEXT")
+    return {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT"}.get(annotation, "TEXT")
 
 
 def _add_train() -> None:
@@ -258,6 +292,7 @@ def check(
     max_length: Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
+    set_: RenderSet = [],  # noqa: B006  Typer copies it
     deep: Annotated[
         bool, typer.Option("--deep", help="Also look for personal data, keys and other languages.")
     ] = False,
@@ -288,9 +323,7 @@ def check(
     checked = api.check(
         data,
         model=model,
-        max_length=max_length or "auto",
-        chat_template=chat_template,
-        train_on=train_on,
+        **_render_settings(set_, max_length, chat_template, train_on),
         deep=deep,
         near=near_duplicates,
         against=against,
@@ -357,6 +390,7 @@ def preview(
     ] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
+    set_: RenderSet = [],  # noqa: B006  Typer copies it
     as_json: Json = False,
 ) -> None:
     """Show the tokens of each example with the learned ones coloured; --json prints every example."""
@@ -364,7 +398,7 @@ def preview(
     from tuition.render.preview import preview_json
     from tuition.screen import show_example
 
-    settings = {"chat_template": chat_template, "train_on": train_on}
+    settings = _render_settings(set_, None, chat_template, train_on)
     if html:
         count = api.preview_html(data, model, html, **settings)
         print(f"{count:,} examples written to {html}")
@@ -397,6 +431,7 @@ def prepare(
     max_length: Annotated[int | None, typer.Option(help="Longest example, in tokens.")] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
+    set_: RenderSet = [],  # noqa: B006  Typer copies it
     val_split: Annotated[float, typer.Option(help="Share of the rows held out.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     as_json: Json = False,
@@ -408,9 +443,7 @@ def prepare(
         data,
         model=model,
         to=to,
-        max_length=max_length or "auto",
-        chat_template=chat_template,
-        train_on=train_on,
+        **_render_settings(set_, max_length, chat_template, train_on),
         val_split=val_split,
         seed=seed,
     )

@@ -90,17 +90,41 @@ class RenderSettings(Section):
         description="auto: the tokenizer's own, or ChatML where it has none; none: plain text, "
         "prompt and completion joined as they are; or a file that holds a Jinja template.",
     )
-    train_on: Literal["assistant", "last", "all"] = Field(
-        "assistant", description="Learn every assistant turn, the last one only, or every token."
+    train_on: Literal["assistant", "last", "all", "spans"] = Field(
+        "assistant",
+        description="Learn every assistant turn, the last one only, every token, or only what stands "
+        "between span_markers.",
+    )
+    span_markers: tuple[str, str] = Field(
+        ("<learn>", "</learn>"),
+        description="With train_on: spans, what stands before and behind the text to learn; the model never sees it.",
+    )
+    learn_reasoning: bool = Field(
+        True,
+        description="Learn the reasoning of an answer; false: it is context, and what follows it is learned.",
     )
     max_length: int | Auto = Field(
         "auto", description="Longest example in tokens; auto: what the model can hold, at most 8,192."
     )
-    too_long: Literal["drop", "cut", "refuse"] = Field(
+    too_long: Literal["drop", "cut", "cut_turns", "split", "refuse"] = Field(
         "drop",
-        description="Longer examples are set aside and counted, cut at the end without a false stop, "
+        description="Longer examples are set aside and counted (drop), cut at max_length without a false stop (cut) "
+        "or after the last turn that fits (cut_turns), made into several that learn each turn once (split), "
         "or refused with an error.",
     )
+
+    @field_validator("span_markers", mode="before")
+    @classmethod
+    def _markers_may_be_joined_by_a_comma(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("span_markers")
+    @classmethod
+    def _markers_differ(cls, value: tuple[str, str]) -> tuple[str, str]:
+        opening, closing = value
+        if not opening.strip() or not closing.strip() or opening in closing or closing in opening:
+            raise ValueError("must be two texts of which neither is empty or holds the other")
+        return value
 
     @field_validator("max_length")
     @classmethod

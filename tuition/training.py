@@ -135,12 +135,9 @@ class Training:
         )
 
     def _make_renderer(self) -> Renderer:
-        return Renderer(
-            self.tokenizer,
-            self.template,
-            train_on=self.recipe.train_on,
-            max_length=int(self.recipe.max_length),
-            too_long=self.recipe.too_long,
+        settings = self.recipe.section(RenderSettings)
+        return Renderer.from_settings(
+            self.tokenizer, self.template, settings, max_length=int(settings.max_length)
         )
 
     def _load(self) -> None:

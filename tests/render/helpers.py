@@ -9,6 +9,7 @@ from tuition.conversation import Conversation, Message
 from tuition.errors import Origin
 from tuition.render import Renderer, choose_template
 from tuition.render.renderer import Outcome
+from tuition.render.template import ChatTemplate
 
 ORIGIN = Origin("rows.jsonl", 1)
 # Drops the reasoning of every assistant turn but the last, as Qwen3's template does.
@@ -45,8 +46,11 @@ def renderer(template: str | None = CHAT, *, markup: tuple[str, ...] = (), **opt
 
 
 def over(tokenizer: Any, *, auto: bool = True, **options: Any) -> Renderer:
-    """A renderer of this tokenizer, with its own template or none."""
+    """A renderer of this tokenizer, with its own template, another one, or none."""
     settings = {"train_on": "assistant", "max_length": 500, "too_long": "drop", **options}
+    if "template" in settings:
+        template = ChatTemplate(settings.pop("template"), dict(tokenizer.special_tokens_map), "")
+        return Renderer(tokenizer, template, **settings)
     return Renderer(tokenizer, choose_template("auto" if auto else "none", tokenizer), **settings)
 
 

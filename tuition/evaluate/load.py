@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuition.errors import UserError
-from tuition.recipe import ModelSettings, Recipe, load_recipe
+from tuition.recipe import ModelSettings, Recipe, RenderSettings, load_recipe
 from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer
 from tuition.train.adapters import load_adapter
 from tuition.train.folder import RunFolder
@@ -133,4 +133,4 @@ def _load(
 
 def _renderer(tokenizer: Any, config: Any, template: ChatTemplate | None) -> Renderer:
     longest = context_length(config) or _LONGEST_WITHOUT_LIMIT
-    return Renderer(tokenizer, template, train_on="assistant", max_length=longest, too_long="drop")
+    return Renderer.from_settings(tokenizer, template, RenderSettings(), max_length=longest)

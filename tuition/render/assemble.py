@@ -15,24 +15,63 @@ import numpy.typing as npt
 from tuition.render.draft import Draft, Turn
 from tuition.render.endings import Endings
 from tuition.render.pieces import Pieces
+from tuition.render.spans import chosen_tokens
 from tuition.render.tokens import Ids, Tokens
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a learned turn stands in an example.
+
+    Attributes:
+        position: its place among the messages.
+        start: its first token.
+        end: where the tokens behind it begin.
+        stop: the token that ends it; None where nothing does.
+        open_ends: runs of learned tokens in it that end with no stop token and should not.
+    """
+
+    position: int
+    start: int
+    end: int
+    stop: int | None = None
+    open_ends: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One example while its turns are joined.
 
     Attributes:
         ids: (tokens,) int32.
         supervised: (tokens,) float32, the weight of each token.
-        position: the last message that is learned in it.
-        stops: the tokens that end its turns.
+        turns: its learned turns.
+        context: the messages that stand before the last of them, where those are not all.
     """
 
     ids: Ids
     supervised: npt.NDArray[np.float32]
-    position: int
-    stops: frozenset[int] = frozenset()
+    turns: tuple[Placed, ...]
+    context: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def learned_tokens(self) -> int:
+        """How many tokens are learned."""
+        return int(np.count_nonzero(self.supervised))
+
+    @property
+    def messages(self) -> tuple[int, ...]:
+        """Places of the messages that stand in it, the last learned one behind the others."""
+        last = self.turns[-1].position
+        return (*(range(last) if self.context is None else self.context), last)
+
+    def through(self, turns: int) -> Part:
+        """The example up to the end of so many of its turns."""
+        end = self.turns[turns - 1].end
+        return Part(self.ids[:end], self.supervised[:end], self.turns[:turns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,36 +141,60 @@ class Assembly:
         plain = draft.conversation.plain or self._endings.is_plain
         if plain:
             prompt = np.concatenate([self._tokens.prefix_ids, prompt])
-        stops: frozenset[int] = frozenset()
+        stop = None
         if turn.is_answer:
-            completion, stops = self._up_to_stop(draft, completion, plain=plain)
+            completion, stop = self._up_to_stop(draft, completion, plain=plain)
+        chosen = self._chosen(draft, turn, completion)
         weight = turn.weight * draft.conversation.weight
         ids = np.concatenate([prompt, completion])
         supervised = np.zeros(len(ids), dtype=np.float32)
-        supervised[len(prompt) :] = weight
+        supervised[len(prompt) :] = weight * chosen
+        earlier: tuple[Placed, ...] = ()
         if parts and _continues(parts[-1].ids, prompt):
             before = parts.pop()
-            supervised[: len(before.ids)] = before.supervised
-            if self._learn_all and before.position == turn.position - 1:
-                supervised[len(before.ids) : len(prompt)] = weight
-            stops |= before.stops
+            supervised[: len(before)] = before.supervised
+            if self._learn_all and before.turns[-1].position == turn.position - 1:
+                supervised[len(before) : len(prompt)] = weight
+            earlier = before.turns
         supervised[:1] = 0  # nothing precedes it
-        parts.append(Part(ids, supervised, turn.position, stops))
+        placed = Placed(turn.position, len(prompt), len(ids), stop, _open_ends(chosen, ends=turn.is_answer))
+        parts.append(Part(ids, supervised, (*earlier, placed)))
 
-    def _up_to_stop(self, draft: Draft, completion: Ids, *, plain: bool) -> tuple[Ids, frozenset[int]]:
+    def _chosen(self, draft: Draft, turn: Turn, completion: Ids) -> npt.NDArray[np.bool_]:
+        """Which tokens of a turn are learned."""
+        if turn.learned is None:
+            return np.ones(len(completion), dtype=np.bool_)
+        text = turn.completion.replace(draft.mark, "") if draft.mark else turn.completion
+        chosen = chosen_tokens(self._tokens, completion, text, turn.learned)
+        if chosen is None:
+            draft.note(
+                "R027",
+                f"the tokens of message {turn.position + 1} do not spell its text, "
+                "so what is learned of it cannot be told from what is not",
+            )
+            return np.zeros(len(completion), dtype=np.bool_)
+        return chosen
+
+    def _up_to_stop(self, draft: Draft, completion: Ids, *, plain: bool) -> tuple[Ids, int | None]:
         """The completion through the token that ends the turn, and that token; what follows is context only."""
         stop = None if plain else self._endings.stop_position(completion)
         if stop is not None:
-            return completion[: stop + 1], frozenset([int(completion[stop])])
+            return completion[: stop + 1], int(completion[stop])
         if self._tokens.eos_id is None:
             draft.note("R009", "neither the template nor the tokenizer has a token that ends an answer")
-            return completion, frozenset()
+            return completion, None
         if not plain:
             draft.note(
                 "R010", "the template ends an answer with no special token; the tokenizer's EOS is learned"
             )
-        return np.append(completion, np.int32(self._tokens.eos_id)), frozenset([self._tokens.eos_id])
+        return np.append(completion, np.int32(self._tokens.eos_id)), self._tokens.eos_id
 
 
 def _continues(before: Ids, prompt: Ids) -> bool:
     return len(prompt) >= len(before) and np.array_equal(prompt[: len(before)], before)
+
+
+def _open_ends(chosen: npt.NDArray[np.bool_], *, ends: bool) -> int:
+    """How many runs of learned tokens end elsewhere than with the turn, or, of what is no answer, at all."""
+    runs = np.count_nonzero(np.diff(chosen.astype(np.int8), append=0) == -1)
+    return int(runs) - int(ends and bool(chosen[-1:].any()))

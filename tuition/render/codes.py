@@ -83,7 +83,8 @@ RENDER_CODES: dict[str, Code] = {
         "nothing of the row is learned",
         "error",
         "Every token is context, so the row would only cost time.",
-        "Give an assistant turn a weight above 0, or remove the row.",
+        "Give an assistant turn a weight above 0 (with train_on: spans, put markers around what is to be learned), "
+        "or remove the row.",
     ),
     "R013": Code(
         "one conversation became several examples",
@@ -96,7 +97,7 @@ RENDER_CODES: dict[str, Code] = {
         "longer than max_length",
         "error",
         "The example does not fit. Cutting it would teach the model to stop nowhere, so it is set aside.",
-        "Raise max_length, shorten the row, or set too_long: cut.",
+        "Raise max_length, shorten the row, or set too_long: split, cut_turns or cut.",
     ),
     "R015": Code(
         "cut at max_length",
@@ -130,6 +131,63 @@ RENDER_CODES: dict[str, Code] = {
         "The message has a weight above 0, but the template does not write it in a way that tells its tokens "
         "from the others, so the weight would be ignored.",
         "Set the weight of the message to 0, or use a template that writes each message on its own.",
+    ),
+    "R020": Code(
+        "no learned turn fits max_length",
+        "error",
+        "too_long: cut_turns and split keep whole turns only, and no learned turn of the row fits with what "
+        "serving would feed before it.",
+        "Raise max_length, shorten the row, or set too_long: cut.",
+    ),
+    "R021": Code(
+        "cut at a message",
+        "warning",
+        "The example was too long, so it ends with the last learned turn that fits, its stop token included. "
+        "The turns behind it are not learned.",
+        "Raise max_length, or set too_long: split, which learns them in examples of their own.",
+    ),
+    "R022": Code(
+        "one long conversation became several examples",
+        "info",
+        "The example was too long. Each of its learned turns is learned once, in an example that begins with "
+        "the system message and the newest exchanges that fit, written by the template as serving would. "
+        "Running text becomes windows that share one token.",
+        "Nothing; raise max_length to learn it in one piece.",
+    ),
+    "R023": Code(
+        "a turn of a long conversation is set aside",
+        "warning",
+        "The conversation was split, and some of it is in none of the examples: a learned turn that does not "
+        "fit even with the shortest history, or messages that no learned turn follows closely enough.",
+        "Raise max_length, or shorten the messages that are named.",
+    ),
+    "R024": Code(
+        "text looks like span markers",
+        "warning",
+        "The content holds the markers that train_on: spans reads, but another train_on is set, so they are "
+        "text like any other and the model learns or sees them.",
+        "Set train_on: spans if they are meant as markers, or other span_markers if they are not.",
+    ),
+    "R025": Code(
+        "span markers do not pair up",
+        "error",
+        "A span is opened and not closed, closed and not opened, or stands inside another, so what is to be "
+        "learned cannot be told.",
+        "Close each span before the next one opens, or set other span_markers.",
+    ),
+    "R026": Code(
+        "a span in a message that is not learned",
+        "warning",
+        "Spans are learned in assistant messages and in messages with a weight above 0. In others the markers "
+        "are taken out and the text is context.",
+        "Give the message a weight above 0, or remove the markers.",
+    ),
+    "R027": Code(
+        "the learned part of a turn cannot be located",
+        "error",
+        "Only part of the turn is learned (train_on: spans, or learn_reasoning: false), but the template or the "
+        "tokenizer changes the text so that the place of that part cannot be proved.",
+        "Use a template that writes content as it is; where the tokenizer normalises, write the text in NFC.",
     ),
 }
 

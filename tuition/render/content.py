@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 # Unicode promises never to assign these, so content has no use for them.
-_CUT_MARKS = tuple(chr(point) for point in range(0xFDD0, 0xFDF0))
+CUT_MARKS = tuple(chr(point) for point in range(0xFDD0, 0xFDF0))
 _NEVER_CUT = ("role",)  # the template compares it; it is one of five words
 
 
@@ -73,7 +73,7 @@ class Guard:
         spelled = [*self._spelled(messages, tools), *halves]
         if not spelled:
             return Written([dict(m) for m in messages], [dict(t) for t in tools])
-        mark = next((mark for mark in _CUT_MARKS if mark not in joined), None)
+        mark = next((mark for mark in CUT_MARKS if mark not in joined), None)
         if mark is None:
             raise CannotCut("content holds every mark that could keep its control tokens from real ones")
         return Written(

@@ -87,7 +87,7 @@ class Rendering:
     def _remember(self, outcome: Outcome, side: Side) -> None:
         kept = self.held_out if side == "validation" else self.learned_from
         if outcome.examples and len(kept) < _CONVERSATIONS_KEPT:
-            kept.append(outcome.conversation)
+            kept.append(outcome.shown[-1])
 
 
 def settle(ledger: Ledger, outcome: Outcome, *, side: Side) -> None:

@@ -5,9 +5,9 @@ No template is edited and none is known by name. Nothing here tokenises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 from tuition.conversation import Conversation, Message
 from tuition.errors import Finding
@@ -15,9 +15,11 @@ from tuition.render.codes import finding
 from tuition.render.content import CannotCut, Guard, Written, mark_survives
 from tuition.render.pieces import Pieces
 from tuition.render.presence import Presence
+from tuition.render.spans import BadMarkers, Locator, Marked, NotLocated, Range, Write, unmark
 from tuition.render.template import TemplateRefusal, Writer
+from tuition.render.texts import plain_text_through, text_through, turn_texts
 
-TrainOn = Literal["assistant", "last", "all"]
+TrainOn = Literal["assistant", "last", "all", "spans"]
 MARK_LOST = "the template spells characters out, so control tokens in content cannot be cut"
 
 
@@ -33,6 +35,7 @@ class Turn:
         weight: the weight of the turn's tokens.
         is_answer: False for a message of another role that is learned as well.
         continues: whether `prompt` goes on from the turn before.
+        learned: the characters of the completion, cut marks aside, that are learned; None: all of them.
     """
 
     position: int
@@ -41,6 +44,7 @@ class Turn:
     weight: float
     is_answer: bool = True
     continues: bool = False
+    learned: tuple[Range, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class Draft:
     """A conversation on its way to tokens: its learned turns as text, and what was found.
 
     Attributes:
+        conversation: what is rendered, without span markers.
+        marked: what the markers of each message enclosed; empty where they mean nothing.
         mark: the cut mark inside control tokens that content spells out; empty where there are none.
     """
 
@@ -55,6 +61,7 @@ class Draft:
     turns: list[Turn] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     mark: str = ""
+    marked: tuple[Marked, ...] = ()
 
     def note(self, code: str, message: str, fix: str | None = None) -> None:
         """Add a finding about this conversation's row, once."""
@@ -76,27 +83,65 @@ class Drafting:
         guard: keeps content from forging control tokens.
         pieces: knows where the text of one turn may be parted from the next.
         train_on: which messages without a weight are learned.
+        learn_reasoning: whether the reasoning of a learned turn is learned, or is context.
+        span_markers: what stands around the text that `train_on: spans` learns.
     """
 
-    def __init__(self, writer: Writer | None, guard: Guard, pieces: Pieces, train_on: TrainOn) -> None:
+    def __init__(
+        self,
+        writer: Writer | None,
+        guard: Guard,
+        pieces: Pieces,
+        *,
+        train_on: TrainOn,
+        learn_reasoning: bool,
+        span_markers: tuple[str, str],
+    ) -> None:
         self._writer = writer
         self._guard = guard
         self._pieces = pieces
         self._train_on = train_on
+        self._learn_reasoning = learn_reasoning
+        self._span_markers = span_markers
         self._presence = Presence(writer) if writer else None
 
     def draft(self, conversation: Conversation) -> Draft:
         """The learned turns of a conversation; none when a finding rejects it."""
-        draft = Draft(conversation)
-        written = self.written(draft)
+        draft = self._begun(conversation)
+        written = None if draft.refused else self.written(draft)
         if written is not None:
-            if conversation.plain or self._writer is None:
+            if self._writer is None or self._is_plain(draft):
                 self._draft_plain(draft, written)
             else:
                 self._draft_chat(draft, written, self._writer)
         if draft.refused:
             draft.turns.clear()
         return draft
+
+    def _begun(self, conversation: Conversation) -> Draft:
+        """The draft of a conversation, with its span markers read and taken out where they mean something."""
+        opening, closing = self._span_markers
+        texts = [text for m in conversation.messages for text in (m.content, m.reasoning) if text]
+        if not any(opening in text or closing in text for text in texts):
+            return Draft(conversation, marked=self._no_marks(conversation))
+        if self._train_on != "spans":
+            draft = Draft(conversation)
+            draft.note("R024", f"content holds {opening} or {closing}, which is written as it stands")
+            return draft
+        try:
+            plain, marked = unmark(conversation, self._span_markers)
+        except BadMarkers as reason:
+            draft = Draft(conversation)
+            draft.note("R025", str(reason))
+            return draft
+        draft = Draft(plain, marked=marked)
+        for position, message in enumerate(plain.messages):
+            if marked[position] and not _may_be_learned(message):
+                draft.note("R026", f"{message.role} message {position + 1} has a span, but is context only")
+        return draft
+
+    def _no_marks(self, conversation: Conversation) -> tuple[Marked, ...]:
+        return (Marked(),) * len(conversation.messages) if self._train_on == "spans" else ()
 
     def written(self, draft: Draft) -> Written | None:
         """Messages and tools as the template sees them; None, with a finding, where that cannot be made safe."""
@@ -121,16 +166,24 @@ class Drafting:
             draft.note("R011", f"{len(messages)} turns cannot be written without a chat template")
             return
         before = ""
-        for position, weight in self._learned(messages):
+        for position, weight in self._learned(draft):
             is_answer = position == len(context)
             before = written.messages[0]["content"] if context and is_answer else ""
             text = written.messages[position]["content"]
-            draft.turns.append(Turn(position, before, text, weight, is_answer))
+            learned = self._learned_ranges(
+                draft,
+                written,
+                position,
+                before,
+                before + text,
+                partial(plain_text_through, before, position),
+            )
+            draft.turns.append(Turn(position, before, text, weight, is_answer, learned=learned))
 
     def _draft_chat(self, draft: Draft, written: Written, writer: Writer) -> None:
         """The learned turns of a chat, each with the prompt that serving would feed."""
         base, full, shown = "", "", []
-        for position, weight in self._learned(draft.conversation.messages):
+        for position, weight in self._learned(draft):
             texts = self._texts_of_turn(draft, written, writer, position)
             if draft.refused:
                 return
@@ -142,15 +195,18 @@ class Drafting:
                 shown.append((draft.turns[-1].position, full))
             known = len(base) if continues else 0
             is_answer = written.messages[position]["role"] == "assistant"
+            learned = self._learned_ranges(
+                draft, written, position, prompt, text, partial(text_through, writer, written.tools, position)
+            )
             draft.turns.append(
-                Turn(position, prompt[known:], text[len(prompt) :], weight, is_answer, continues)
+                Turn(position, prompt[known:], text[len(prompt) :], weight, is_answer, continues, learned)
             )
             full, base = text, text[: self._pieces.last_border(text)]
         if draft.turns and self._presence is not None:
             shown.append((draft.turns[-1].position, full))
-            learned = {turn.position for turn in draft.turns}
+            learned_ones = {turn.position for turn in draft.turns}
             for code, message in self._presence.missing(
-                written.messages, written.tools, shown[::-1], learned
+                written.messages, written.tools, shown[::-1], learned_ones
             ):
                 draft.note(code, message)
 
@@ -159,9 +215,8 @@ class Drafting:
     ) -> tuple[str, str] | None:
         """What stands before the message and what ends with it; None, with any finding, where it cannot be learned."""
         role = written.messages[position]["role"]
-        write = _answer_texts if role == "assistant" else _context_texts
         try:
-            prompt, text = write(writer, written.messages, written.tools, position)
+            prompt, text = turn_texts(writer, written.messages, written.tools, position)
         except TemplateRefusal as refusal:
             draft.note("R001", f"the chat template refuses the conversation: {refusal}")
             return None
@@ -177,13 +232,38 @@ class Drafting:
             return None
         return prompt, text
 
-    def _learned(self, messages: Sequence[Message]) -> list[tuple[int, float]]:
+    def _learned_ranges(
+        self, draft: Draft, written: Written, position: int, prompt: str, text: str, write: Write
+    ) -> tuple[Range, ...] | None:
+        """The characters of a turn that are learned; None: all, or with a finding where they cannot be told."""
+        message = draft.conversation.messages[position]
+        thinks = bool(message.reasoning and message.reasoning.strip()) and message.role == "assistant"
+        as_context = thinks and not self._learn_reasoning and not self._is_plain(draft)
+        if not draft.marked and not as_context:
+            return None
+        locator = Locator(write, written.messages, position, prompt, text, written.mark)
+        try:
+            if not draft.marked:
+                return locator.answer()
+            marked = draft.marked[position]
+            return locator.ranges(marked if self._learn_reasoning else Marked(marked.content))
+        except NotLocated as reason:
+            draft.note("R027", f"{reason}, so what is learned of it cannot be told from what is not")
+            return None
+
+    def _is_plain(self, draft: Draft) -> bool:
+        return draft.conversation.plain or self._writer is None
+
+    def _learned(self, draft: Draft) -> list[tuple[int, float]]:
         """Positions and weights of the messages that are learned."""
+        messages = draft.conversation.messages
         answers = [position for position, message in enumerate(messages) if message.role == "assistant"]
         learned = []
         for position, message in enumerate(messages):
             weight = 1.0 if message.weight is None else message.weight
-            if message.role == "assistant":
+            if self._train_on == "spans":
+                chosen = bool(draft.marked[position]) and _may_be_learned(message)
+            elif message.role == "assistant":
                 chosen = self._train_on != "last" or position == answers[-1]
             else:
                 chosen = self._train_on == "all" or message.weight is not None
@@ -192,56 +272,6 @@ class Drafting:
         return learned
 
 
-def _answer_texts(
-    writer: Writer, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], position: int
-) -> tuple[str, str]:
-    """The prompt that serving feeds before an assistant turn, and the text through that turn."""
-    return (
-        writer.text(messages[:position], tools, add_generation_prompt=True),
-        writer.text(messages[: position + 1], tools, add_generation_prompt=False),
-    )
-
-
-def _context_texts(
-    writer: Writer, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], position: int
-) -> tuple[str, str]:
-    """The text before a message of another role, and the text through it.
-
-    A template may write a message differently once more follow, or refuse a conversation that ends with
-    it. Then it is found as what changes in the text when its content does.
-    """
-    try:
-        before = writer.text(messages[:position], tools, add_generation_prompt=False) if position else ""
-        full = writer.text(messages[: position + 1], tools, add_generation_prompt=False)
-        if full.startswith(before):
-            return before, full
-    except TemplateRefusal:
-        pass
-    return _changed_span(writer, messages, tools, position)
-
-
-def _changed_span(
-    writer: Writer, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], position: int
-) -> tuple[str, str]:
-    """The text before and through the content of a message, found by writing another in its place."""
-    content = messages[position]["content"].strip()
-    edge = next(sign for sign in "zqj" if not content.startswith(sign) and not content.endswith(sign))
-    for end in range(position + 1, len(messages) + 1):
-        other = [*messages[:end]]
-        other[position] = {**messages[position], "content": edge * 3}
-        try:
-            full = writer.text(messages[:end], tools, add_generation_prompt=False)
-            changed = writer.text(other, tools, add_generation_prompt=False)
-        except TemplateRefusal:
-            if end == len(messages):
-                raise
-            continue
-        start = _shared(full, changed)
-        behind = _shared(full[start:][::-1], changed[start:][::-1])
-        return full[:start], full[: len(full) - behind]
-    raise AssertionError("a message stands before the end of its conversation")
-
-
-def _shared(a: str, b: str) -> int:
-    """How many characters two texts share from their beginning."""
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def _may_be_learned(message: Message) -> bool:
+    """Whether a span of this message counts: an answer, or what has a weight."""
+    return message.role == "assistant" if message.weight is None else message.weight > 0

@@ -33,8 +33,8 @@ class Evidence:
     Attributes:
         examples, tokens, learned_tokens: counted from the arrays.
         unsound: the first example without a learned token, or with a weight that is none.
-        ends: token id → learned turns that end with it, and the first place, of rows that lost nothing.
-        cut_ends: learned turns at the end of what was cut, which end with whatever stood there.
+        ends: token id → runs of learned tokens that end with it, and the first place.
+        open_ends: runs that end with no stop token because the recipe says so; they are not among `ends`.
         largest_id: with its place.
         control_tokens: special tokens in all examples.
         spelled_turns: turns behind content that spells a control token out, where those of the template were counted.
@@ -48,7 +48,7 @@ class Evidence:
     learned_tokens: int = 0
     unsound: str | None = None
     ends: dict[int, tuple[int, str]] = field(default_factory=dict)
-    cut_ends: int = 0
+    open_ends: int = 0
     largest_id: int = -1
     largest_at: str = ""
     control_tokens: int = 0
@@ -65,6 +65,16 @@ class Evidence:
     def from_json(cls, value: Mapping[str, Any]) -> Evidence:
         """The evidence that was written."""
         return cls(**{**value, "ends": {token: (count, place) for token, count, place in value["ends"]}})
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A learned turn, and the examples of which one must hold its context as serving feeds it."""
+
+    conversation: Conversation
+    position: int
+    examples: tuple[Rendered, ...]
+    spelled: bool
 
 
 class Witness:
@@ -101,15 +111,15 @@ class Witness:
     def _look(self) -> None:
         self._count(
             [e for outcome in self._waiting for e in outcome.examples],
-            [outcome.cut is not None for outcome in self._waiting for _ in outcome.examples],
+            [open_ends for outcome in self._waiting for open_ends in outcome.open_ends],
         )
         self._compare(self._waiting)
         self._waiting = []
 
     # --- what the arrays say ---
 
-    def _count(self, examples: Sequence[Rendered], cut: Sequence[bool]) -> None:
-        """Count over the examples laid end to end. `cut` says which belong to a row that lost tokens."""
+    def _count(self, examples: Sequence[Rendered], open_ends: Sequence[int]) -> None:
+        """Count over the examples laid end to end; `open_ends` as in `Outcome`."""
         seen = self.evidence
         ids = np.concatenate([example.ids for example in examples])
         weights = np.concatenate([example.supervised for example in examples])
@@ -132,10 +142,15 @@ class Witness:
             doubled = firsts[(ids[firsts] == self._bos) & (ids[firsts + 1] == self._bos)]
             place = _first_place(examples, [_example_of(starts, d) for d in doubled[:1]])
             seen.forged = f"{place} begins with two BOS tokens" if place else None
-        self._count_ends(examples, ids, learned, starts, np.asarray(cut))
+        self._count_ends(examples, ids, learned, starts, np.asarray(open_ends))
 
     def _count_ends(
-        self, examples: Sequence[Rendered], ids: Ids, learned: Any, starts: Any, cut: npt.NDArray[np.bool_]
+        self,
+        examples: Sequence[Rendered],
+        ids: Ids,
+        learned: Any,
+        starts: Any,
+        allowed: npt.NDArray[np.int64],
     ) -> None:
         """Note the token at the end of each run of learned tokens; only the last where everything is learned."""
         last = np.zeros(len(ids), dtype=bool)
@@ -145,9 +160,11 @@ class Witness:
         if self._renderer.train_on == "all":
             keep = np.append(owners[1:] != owners[:-1], True)
             ends, owners = ends[keep], owners[keep]
-        lost = cut[owners] & last[ends]
-        self.evidence.cut_ends += int(lost.sum())
-        ends, owners = ends[~lost], owners[~lost]
+        missing = ~np.isin(ids[ends], np.asarray(self._renderer.stop_ids, dtype=np.int32))
+        too_many = np.bincount(owners[missing], minlength=len(examples)) > allowed
+        is_open = missing & ~too_many[owners]
+        self.evidence.open_ends += int(is_open.sum())
+        ends, owners = ends[~is_open], owners[~is_open]
         for token, first, count in zip(
             *np.unique(ids[ends], return_index=True, return_counts=True), strict=True
         ):
@@ -160,34 +177,43 @@ class Witness:
     def _compare(self, outcomes: Sequence[Outcome]) -> None:
         """Ask transformers for the prompt of each learned turn, and look for its ids before what is learned."""
         asked = [turn for outcome in outcomes for turn in self._turns(outcome)]
-        for (outcome, conversation, position), served in zip(asked, self._served(asked), strict=True):
-            if self._spells_control_tokens(outcome):
-                self._count_control_tokens(outcome, conversation, position)
+        for turn, served in zip(asked, self._served(asked), strict=True):
+            if self._spells_control_tokens(turn):
+                self._count_control_tokens(turn)
                 continue
-            fits = [_stands_before_the_answer(served, example) for example in outcome.examples]
-            lost = outcome.cut is not None and all(len(e) <= len(served) for e in outcome.examples)
-            self.evidence.prompts += any(fits)
-            if not any(fits) and not lost and self.evidence.unlike_serving is None:
-                self.evidence.unlike_serving = f"{conversation.origin} (message {position + 1})"
+            whole = self._renderer.learns_whole_turns
+            fits = any(_stands_before_the_answer(served, example, whole=whole) for example in turn.examples)
+            self.evidence.prompts += fits
+            if not fits and self.evidence.unlike_serving is None:
+                self.evidence.unlike_serving = f"{turn.conversation.origin} (message {turn.position + 1})"
 
-    def _turns(self, outcome: Outcome) -> Iterator[tuple[Outcome, Conversation, int]]:
+    def _turns(self, outcome: Outcome) -> Iterator[_Turn]:
         """The learned turns of a row whose contexts are compared: the last always, the others while they are few."""
-        conversation = outcome.conversation
-        if conversation.plain:
-            return
-        positions = list(_learned_answers(conversation, self._renderer.train_on))
-        earlier = positions[:-1] if self._earlier_turns < _EARLIER_TURNS else []
-        self._earlier_turns += len(earlier)
-        yield from ((outcome, conversation, position) for position in (*earlier, *positions[-1:]))
+        pairs = list(zip(outcome.examples, outcome.shown, strict=True))
+        whole = tuple(example for example, shown in pairs if shown is outcome.conversation)
+        spelled = any(found.code == "R007" for found in outcome.findings)
+        if whole and not outcome.conversation.plain:
+            positions = list(_learned_answers(outcome.conversation, self._renderer.train_on))
+            earlier = positions[:-1] if self._earlier_turns < _EARLIER_TURNS else []
+            self._earlier_turns += len(earlier)
+            for position in (*earlier, *positions[-1:]):
+                yield _Turn(outcome.conversation, position, whole, spelled)
+        for example, shown in pairs:
+            if shown is not outcome.conversation and not shown.plain:
+                positions = list(_learned_answers(shown, self._renderer.train_on))
+                yield from (_Turn(shown, position, (example,), spelled) for position in positions[-1:])
 
-    def _served(self, asked: Sequence[tuple[Outcome, Conversation, int]]) -> Iterable[Sequence[int]]:
+    def _served(self, asked: Sequence[_Turn]) -> Iterable[Sequence[int]]:
         """The ids that transformers makes of each prompt."""
         if not asked:
             return []
         if self._renderer.template is None:
-            texts = [conversation.messages[0].content for _, conversation, _ in asked]
+            texts = [turn.conversation.messages[0].content for turn in asked]
             return list(self._tokenizer(texts)["input_ids"])
-        texts = [self._prompt_text(_written(c)[:position], c.tools) for _, c, position in asked]
+        texts = [
+            self._prompt_text(_written(turn.conversation)[: turn.position], turn.conversation.tools)
+            for turn in asked
+        ]
         return list(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
 
     def _prompt_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> str:
@@ -204,24 +230,23 @@ class Witness:
 
     # --- content that spells control tokens ---
 
-    def _spells_control_tokens(self, outcome: Outcome) -> bool:
+    def _spells_control_tokens(self, turn: _Turn) -> bool:
         """Such content is kept plain here, which serving does only where it is asked to."""
-        conversation = outcome.conversation
-        text = "\0".join(strings_in([_written(conversation), list(conversation.tools)]))
-        spelled = any(spelling in text for spelling in self._spellings)
-        return spelled or any(found.code == "R007" for found in outcome.findings)
+        text = "\0".join(strings_in([_written(turn.conversation), list(turn.conversation.tools)]))
+        return turn.spelled or any(spelling in text for spelling in self._spellings)
 
-    def _count_control_tokens(self, outcome: Outcome, conversation: Conversation, position: int) -> None:
+    def _count_control_tokens(self, turn: _Turn) -> None:
         """The control tokens before the answer are those of the same row with the spellings taken out."""
+        conversation = turn.conversation
         messages = _written(conversation)
         plain, tools = self._without_spellings(messages), self._without_spellings(list(conversation.tools))
         if plain == messages and tools == list(conversation.tools):
             return  # spelled in characters that only the tokenizer makes into a control token
         self.evidence.spelled_turns += 1
-        expected = self._control_tokens(self._prompt_ids(plain[:position], tools))
-        written = [self._control_tokens(example.ids.tolist()) for example in outcome.examples]
+        expected = self._control_tokens(self._prompt_ids(plain[: turn.position], tools))
+        written = [self._control_tokens(example.ids.tolist()) for example in turn.examples]
         begins = any(found[: len(expected)] == expected for found in written)
-        if not begins and outcome.cut is None and self.evidence.forged is None:
+        if not begins and self.evidence.forged is None:
             self.evidence.forged = f"{conversation.origin} has control tokens that the template did not write"
 
     def _prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> list[int]:
@@ -268,10 +293,11 @@ def _written(conversation: Conversation) -> list[dict[str, Any]]:
     return [message.to_template() for message in conversation.messages]
 
 
-def _stands_before_the_answer(served: Sequence[int], example: Rendered) -> bool:
+def _stands_before_the_answer(served: Sequence[int], example: Rendered, *, whole: bool) -> bool:
+    """Whether these ids are followed by what is learned: at once where whole turns are."""
     length = len(served)
     return (
         len(example) > length
         and bool((example.ids[:length] == np.asarray(served, dtype=np.int32)).all())
-        and bool(example.supervised[length] > 0)
+        and bool((example.supervised[length:][: 1 if whole else None] > 0).any())
     )

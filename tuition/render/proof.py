@@ -89,15 +89,15 @@ def every_example_is_learned_from(evidence: Evidence) -> Proof:
 
 
 def answers_end_with_a_stop_token(evidence: Evidence, stop_ids: Sequence[int]) -> Proof:
-    """Each learned turn ends with a token that ends an answer when served; one that was cut ends with none."""
+    """What is learned ends with a token that ends an answer when served, but where the recipe cuts before."""
     turns = sum(count for count, _ in evidence.ends.values())
     without = {token: end for token, end in evidence.ends.items() if token not in stop_ids}
     missing = sum(count for count, _ in without.values())
     detail = f"{turns - missing:,} of {turns:,} learned turns end with a stop token that is exported"
     if without:
         return Proof("stop", False, f"{detail}; the first that does not: {next(iter(without.values()))[1]}")
-    cut = f"; {evidence.cut_ends:,} were cut and end with none" if evidence.cut_ends else ""
-    return Proof("stop", True, detail + cut)
+    before = f"; {evidence.open_ends:,} more end before, as the recipe says" if evidence.open_ends else ""
+    return Proof("stop", True, detail + before)
 
 
 def ids_are_in_the_vocabulary(evidence: Evidence, vocabulary: int) -> Proof:

@@ -7,35 +7,48 @@ after it is learned up to the token that ends the turn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import prompt_key
 from tuition.errors import Finding, Origin, UserError
+from tuition.recipe import RenderSettings
 from tuition.render.assemble import Assembly, Part
 from tuition.render.content import Guard, mark_survives
 from tuition.render.draft import MARK_LOST, Draft, Drafting, TrainOn
 from tuition.render.endings import Endings
+from tuition.render.lengths import TOO_LONG, LongRow, TooLong, settle_losses
 from tuition.render.pieces import Pieces
+from tuition.render.spans import SPAN_MARKERS
 from tuition.render.template import ChatTemplate, TemplateRefusal, Writer, time_limits
 from tuition.render.tokens import Ids, Tokens
 
-TooLong = Literal["drop", "cut", "refuse"]
 _NOWHERE = Origin("<prompt>", 0)
 _CHUNK_ROWS = 256  # enough for the tokenizer's batch to pay, few enough that the first row comes at once
 _CHUNK_CHARACTERS = 2_000_000  # and rows may be long
+_LOSSES = ("R015", "R021", "R023")  # findings of a row that lost tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What rendering made of one conversation: examples, or findings that say why there are none."""
+    """What rendering made of one conversation: examples, or findings that say why there are none.
+
+    Attributes:
+        conversation: without span markers.
+        shown: what each example holds of it: the conversation itself, or the messages that stand in a part of
+            it, through the last turn that is learned there.
+        open_ends: for each example how many runs of learned tokens may end with no stop token, because the
+            recipe cuts there, learns a span that ends before the turn does, or a message that is no answer.
+    """
 
     conversation: Conversation
     examples: tuple[Rendered, ...]
     findings: tuple[Finding, ...]
+    shown: tuple[Conversation, ...] = ()
+    open_ends: tuple[int, ...] = ()
 
     @property
     def rejection(self) -> Finding | None:
@@ -45,7 +58,7 @@ class Outcome:
     @property
     def cut(self) -> Finding | None:
         """The finding that says the row lost tokens, if it did."""
-        return next((f for f in self.findings if f.code == "R015"), None)
+        return next((f for f in self.findings if f.code in _LOSSES), None)
 
 
 class Renderer:
@@ -54,9 +67,11 @@ class Renderer:
     Args:
         tokenizer: a transformers tokenizer.
         template: the chat template; None renders plain text.
-        train_on: every assistant turn, the last one, or every token.
+        train_on: every assistant turn, the last one, every token, or what stands between markers.
         max_length: the longest example, in tokens.
         too_long: what becomes of a longer one.
+        learn_reasoning: whether the reasoning of an answer is learned, or is context.
+        span_markers: what stands around the text that `train_on: spans` learns.
     """
 
     def __init__(
@@ -67,25 +82,60 @@ class Renderer:
         train_on: TrainOn,
         max_length: int,
         too_long: TooLong,
+        learn_reasoning: bool = True,
+        span_markers: tuple[str, str] = SPAN_MARKERS,
     ) -> None:
         self.tokens = Tokens(tokenizer)
         self.template = template
         self.train_on = train_on
         self.max_length = max_length
         self.too_long = too_long
+        self.learn_reasoning = learn_reasoning
         self._writer = Writer(template) if template else None
         self._pieces = Pieces(self.tokens, template)
         self._endings = Endings(self.tokens, self._writer)
-        self._drafting = Drafting(self._writer, _guard(self.tokens, template), self._pieces, train_on)
+        self._drafting = Drafting(
+            self._writer,
+            _guard(self.tokens, template),
+            self._pieces,
+            train_on=train_on,
+            learn_reasoning=learn_reasoning,
+            span_markers=span_markers,
+        )
         self._assembly = Assembly(self.tokens, self._pieces, self._endings, learn_all=train_on == "all")
+
+    @classmethod
+    def from_settings(
+        cls, tokenizer: Any, template: ChatTemplate | None, settings: RenderSettings, *, max_length: int
+    ) -> Renderer:
+        """The renderer that the settings of a recipe describe.
+
+        Args:
+            max_length: tokens; what `settings.max_length` came to where that is `auto`.
+        """
+        return cls(
+            tokenizer,
+            template,
+            train_on=settings.train_on,
+            max_length=max_length,
+            too_long=settings.too_long,
+            learn_reasoning=settings.learn_reasoning,
+            span_markers=settings.span_markers,
+        )
+
+    @property
+    def learns_whole_turns(self) -> bool:
+        """False where a learned turn may begin or end with context."""
+        return self.train_on != "spans" and self.learn_reasoning
 
     def render(self, conversations: Iterable[Conversation]) -> Iterator[Outcome]:
         """Render in the order given, in chunks, so that the tokenizer works in batches."""
         for chunk in _chunks(conversations):
             with time_limits():
                 drafts = [self._drafting.draft(conversation) for conversation in chunk]
-            for draft, parts in zip(drafts, self._assembly.assemble(drafts), strict=True):
-                yield self._outcome(draft, parts)
+            joined = zip(chunk, drafts, self._assembly.assemble(drafts), strict=True)
+            for conversation, draft, parts in joined:
+                yield self._outcome(conversation, draft, parts)
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> Ids:
         """The ids that are fed when the model is to answer: the context of a learned turn.
@@ -137,17 +187,14 @@ class Renderer:
 
     def learned(self) -> dict[str, Any]:
         """What the rows taught about the template, as JSON values: `recall` takes it in their place."""
-        return {"stop_ids": list(self.stop_ids), "arguments_as_text": self._arguments_as_text}
+        as_text = self._writer is not None and self._writer.arguments_as_text
+        return {"stop_ids": list(self.stop_ids), "arguments_as_text": as_text}
 
     def recall(self, learned: Mapping[str, Any]) -> None:
         """Know what the rows taught an earlier renderer of the same settings."""
         self._endings.learned(learned["stop_ids"])
         if self._writer is not None:
             self._writer.arguments_as_text = learned["arguments_as_text"]
-
-    @property
-    def _arguments_as_text(self) -> bool:
-        return self._writer is not None and self._writer.arguments_as_text
 
     def _encode(self, text: str, draft: Draft) -> Ids:
         if not draft.mark:
@@ -156,56 +203,76 @@ class Renderer:
             raise UserError(MARK_LOST, next_step="Take the control tokens out of the content")
         return self._pieces.encode_text(text, draft.mark)
 
-    def _outcome(self, draft: Draft, parts: Sequence[Part]) -> Outcome:
-        kept: list[Rendered] = []
-        key = prompt_key(draft.conversation) if parts else ""
-        for part in parts:
-            fitted = self._fit(draft, part)
-            if fitted is None:
-                continue
-            if fitted.supervised.any():
-                example = Rendered(
-                    fitted.ids, fitted.supervised, draft.conversation.origin, len(kept), draft.conversation.group, key
-                )  # fmt: skip
-                kept.append(example)
-            elif len(parts) > 1:
-                draft.note(
-                    "R018", f"its example through message {part.position + 1} has no learned token left"
-                )
-        if not kept and not draft.refused:
+    def _outcome(self, source: Conversation, draft: Draft, parts: Sequence[Part]) -> Outcome:
+        fitted = [] if draft.refused else self._fitted(source, draft, parts)
+        if not fitted and not draft.refused:
             draft.note("R012", "no token of it is learned")
         if draft.refused:
             return Outcome(draft.conversation, (), tuple(draft.findings))
-        if len(kept) > 1:
+        self._endings.learned(turn.stop for part in fitted for turn in part.turns if turn.stop is not None)
+        return Outcome(
+            draft.conversation,
+            _examples(draft.conversation, fitted),
+            tuple(draft.findings),
+            tuple(
+                self._shown(draft.conversation, part, as_read=any(part is own for own in parts))
+                for part in fitted
+            ),
+            tuple(sum(turn.open_ends for turn in part.turns) for part in fitted),
+        )
+
+    def _fitted(self, source: Conversation, draft: Draft, parts: Sequence[Part]) -> list[Part]:
+        """The examples within max_length, by the rule the recipe names; those with nothing to learn are left out."""
+        row = LongRow(draft, source, self.max_length, self._redraft)
+        kept: list[Part] = []
+        for part in parts:
+            fitting = [part] if len(part) <= self.max_length else TOO_LONG[self.too_long](row, part)
+            learning = [example for example in fitting if example.supervised.any()]
+            if len(learning) < len(fitting) and len(parts) + len(fitting) > 2:
+                last = part.turns[-1].position + 1
+                draft.note("R018", f"its example through message {last} has no learned token left")
+            kept += learning
+        if len(parts) > 1 and len(kept) > 1:
             draft.note(
                 "R013",
-                f"what is served before a later turn is not what the earlier one ends with, "
+                "what is served before a later turn is not what the earlier one ends with, "
                 f"so it became {len(kept)} examples, each as served",
             )
-        self._endings.learned(stop for part in parts for stop in part.stops)
-        return Outcome(draft.conversation, tuple(kept), tuple(draft.findings))
+        if parts:
+            settle_losses(draft, kept, parts[-1].turns[-1].position)
+        return kept
 
-    def _fit(self, draft: Draft, part: Part) -> Part | None:
-        """The example within max_length, by the rule the recipe names."""
-        if len(part.ids) <= self.max_length:
-            return part
-        length = f"{len(part.ids):,} tokens are more than max_length {self.max_length:,}"
-        if self.too_long == "refuse":
-            raise UserError(
-                length,
-                where=str(draft.conversation.origin),
-                next_step="Raise max_length, or set too_long: drop or too_long: cut",
-            )
-        if self.too_long == "drop":
-            draft.note("R014", length)
-            return None
-        draft.note("R015", f"{length}; cut there, with no stop token after the cut")
-        return Part(part.ids[: self.max_length], part.supervised[: self.max_length], part.position)
+    def _redraft(self, conversation: Conversation) -> Sequence[Part]:
+        """The examples of a conversation that stands for part of a row; what is found in it is in the row's findings."""
+        with time_limits():
+            draft = self._drafting.draft(conversation)
+        (parts,) = self._assembly.assemble([draft])
+        return () if draft.refused else parts
+
+    def _shown(self, conversation: Conversation, part: Part, *, as_read: bool) -> Conversation:
+        """What an example holds of the conversation."""
+        if conversation.plain or (as_read and self.train_on != "spans"):
+            return conversation
+        return replace(conversation, messages=tuple(conversation.messages[n] for n in part.messages))
+
+
+def _examples(conversation: Conversation, parts: Sequence[Part]) -> tuple[Rendered, ...]:
+    key = prompt_key(conversation)
+    return tuple(
+        Rendered(
+            part.ids,
+            part.supervised,
+            conversation.origin,
+            number,
+            conversation.group,
+            key,
+        )
+        for number, part in enumerate(parts)
+    )
 
 
 def _guard(tokens: Tokens, template: ChatTemplate | None) -> Guard:
-    markup = _markup(tokens, template)
-    return Guard(tokens.special_spellings, markup, normalise=tokens.normalise)
+    return Guard(tokens.special_spellings, _markup(tokens, template), normalise=tokens.normalise)
 
 
 def _markup(tokens: Tokens, template: ChatTemplate | None) -> list[str]:
