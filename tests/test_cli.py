@@ -197,14 +197,18 @@ def test_check_preview_and_prepare_take_every_setting_of_rendering(
     assert run("check", *words, "--set", "epochs=2")[0] == 2
 
 
-def test_preview_as_a_page_shows_hostile_text_literally(run: Any, tmp_path: Path, llama: Path) -> None:
-    path = write_jsonl(
-        tmp_path / "x.jsonl", [{"prompt": "<script>alert(1)</script>", "completion": "<b>\x1b[2J"}]
-    )
-    assert run("preview", path, "--model", llama, "--html", "page.html")[0] == 0
+def test_preview_as_a_page_says_what_it_shows_and_what_is_rejected(
+    run: Any, tmp_path: Path, llama: Path
+) -> None:
+    rows = [{"prompt": "<script>alert(1)</script>", "completion": "<b>\x1b[2J"}] * 3
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    code, out, _ = run("preview", path, "--model", llama, "--html", "page.html", "--limit", 2)
+    assert (code, out) == (0, "2 examples written to page.html; 1 more are counted in it\n")
     page = (tmp_path / "page.html").read_text()
-    assert "&lt;script&gt;alert(1)" in page
     assert "\x1b" not in page and "<script>alert" not in page
+    write_jsonl(path, [*rows, {"prompt": "p", "completion": ""}])
+    code, _, err = run("preview", path, "--model", llama, "--html", "page.html")
+    assert code == 1 and "1 rows give no example" in err
 
 
 def test_prepared_data_loads_in_datasets_and_is_found_again(

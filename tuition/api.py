@@ -23,6 +23,7 @@ from tuition.data import (
     near_duplicates,
     overlap,
     rejected_rows,
+    split_share,
 )
 from tuition.door import as_names, choose_folder, gather, make_training, refuse_mixed_runs, write_rows
 from tuition.errors import Finding, Origin, UserError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.score import Evaluation
     from tuition.render import Renderer
+    from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -218,6 +220,7 @@ def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
 
 def _refuse_overwriting(source: str, to: str | Path) -> None:
     """Data is never written over by what was made from it."""
+    source, _ = split_share(source)
     if Path(source).exists() and Path(to).exists() and Path(source).samefile(to):
         raise UserError("is the data itself", where=str(to), next_step="Name another file to write")
 
@@ -253,16 +256,18 @@ def preview(
     model: str,
     *,
     limit: int | None = None,
+    mapping: Mapping[str, str] | None = None,
     on_rejected: Callable[[Finding], None] = lambda finding: None,
     **render: Any,
 ) -> Iterator[tuple[Rendered, Tokens]]:
     """The examples that training would learn from, in the order of the file, with the tokenizer to read them.
 
     Args:
+        mapping: which columns hold what, where the shape is not found by itself.
         on_rejected: told of each row that gives none.
     """
     renderer = make_renderer(model, **render)
-    reading = Reading(find_sources(as_names(data)).train)
+    reading = Reading(find_sources(as_names(data)).train, mapping=mapping)
     shown = 0
     for outcome in renderer.render(reading):
         if outcome.rejection is not None:
@@ -277,11 +282,34 @@ def preview(
             on_rejected(finding)
 
 
-def preview_html(data: str | Sequence[str], model: str, to: str | Path, **render: Any) -> int:
-    """Write every example as one page that opens offline; how many there are."""
+def preview_html(
+    data: str | Sequence[str],
+    model: str,
+    to: str | Path,
+    *,
+    limit: int = 10_000,
+    mapping: Mapping[str, str] | None = None,
+    **render: Any,
+) -> PageFacts:
+    """Write the whole data set as one page that opens offline: ledger, findings and examples.
+
+    Args:
+        limit: most examples in the page; it says how many it leaves out. All rows are read and counted.
+        mapping: which columns hold what, where the shape is not found by itself.
+        render: settings of how tokens are made, such as `max_length` or `chat_template`.
+
+    Raises:
+        UserError: the page would be written over the data, or the data cannot be read.
+    """
     from tuition.render.page import write_page
 
-    return write_page(Path(to), preview(data, model, **render), title=", ".join(as_names(data)))
+    sources = find_sources(as_names(data))
+    for source in (*sources.train, *sources.validation, *sources.test):
+        _refuse_overwriting(source, to)
+    title = ", ".join(as_names(data))
+    return write_page(
+        Path(to), sources, make_renderer(model, **render), title=title, limit=limit, mapping=mapping
+    )
 
 
 def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings: Any) -> Prepared:

@@ -384,33 +384,59 @@ def preview(
     model: Annotated[
         str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)
     ],
-    limit: Annotated[int, typer.Option(min=1, help="Show this many examples in the terminal.")] = 3,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Show this many examples: in the terminal 3, in the page 10,000 and no more, unless given.",
+            show_default=False,
+        ),
+    ] = None,
     html: Annotated[
-        str | None, typer.Option(help="Write all examples as one page that opens offline.")
+        str | None, typer.Option(help="Write ledger, findings and examples as one page that opens offline.")
     ] = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
     set_: RenderSet = [],  # noqa: B006  Typer copies it
+    mapping: Annotated[
+        str | None, typer.Option(help="Which columns hold what: prompt=question,completion=reply.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the tokens of each example with the learned ones coloured; --json prints every example."""
     from tuition import api
+
+    settings = {
+        "mapping": _columns(mapping),
+        **_render_settings(set_, None, chat_template, train_on),
+    }
+    if html is None:
+        _preview_here(data, model, limit if limit or as_json else 3, as_json, settings)
+        return
+    page = api.preview_html(data, model, html, limit=limit or 10_000, **settings)
+    rejected = len(page.ledger.rejected)
+    if as_json:
+        _print_json({"page": html, "examples": page.examples, "shown": page.shown, "rejected": rejected})
+    else:
+        beyond = (
+            f"; {page.examples - page.shown:,} more are counted in it" if page.examples > page.shown else ""
+        )
+        print(f"{page.shown:,} examples written to {html}{beyond}")
+    if rejected:
+        _complain(f"{rejected:,} rows give no example; the page shows each with its reason")
+        raise typer.Exit(1)
+
+
+def _preview_here(
+    data: list[str], model: str, limit: int | None, as_json: bool, settings: dict[str, Any]
+) -> None:
+    """Examples on stdout, as people read them or as JSON."""
+    from tuition import api
     from tuition.render.preview import preview_json
     from tuition.screen import show_example
 
-    settings = _render_settings(set_, None, chat_template, train_on)
-    if html:
-        count = api.preview_html(data, model, html, **settings)
-        print(f"{count:,} examples written to {html}")
-        return
     rejected: list[str] = []
-    shown = api.preview(
-        data,
-        model,
-        limit=None if as_json else limit,
-        on_rejected=lambda f: rejected.append(str(f)),
-        **settings,
-    )
+    shown = api.preview(data, model, limit=limit, on_rejected=lambda f: rejected.append(str(f)), **settings)
     for example, tokens in shown:
         if as_json:
             _print_json(preview_json(example, tokens))

@@ -21,22 +21,48 @@ class TokenText:
     special: bool
 
 
-def token_texts(example: Rendered, tokens: Tokens) -> list[TokenText]:
-    """Each token with the text it adds, so that the texts joined give the whole.
+class Spelling:
+    """The text of tokens, each id asked for once: a data set has many tokens and few different ones."""
 
-    A character that spans several tokens is shown at the token that completes it; the ones before it are empty.
-    """
-    shown: list[TokenText] = []
-    pending: list[int] = []
-    for token, weight in zip(example.ids.tolist(), example.supervised.tolist(), strict=True):
-        pending.append(token)
-        text = tokens.text_of(pending)
-        if text.endswith("\ufffd") and len(pending) < 8:  # an unfinished character
-            shown.append(TokenText("", weight, token in tokens.special_ids))
-            continue
-        shown.append(TokenText(text, weight, token in tokens.special_ids))
-        pending = []
-    return shown
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self._texts: dict[int, str] = {}
+
+    def text_of(self, token: int) -> str:
+        """The text that one token adds; it ends in U+FFFD where the token alone is no whole character."""
+        if token not in self._texts:
+            self._texts[token] = self.tokens.text_of([token])
+        return self._texts[token]
+
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
+        """The text that each token adds, so that the texts joined give the whole.
+
+        A character that spans several tokens is shown at the token that completes it; the ones before it
+        are empty.
+        """
+        texts: list[str] = []
+        pending: list[int] = []
+        for token in ids:
+            pending.append(token)
+            text = self.text_of(token) if len(pending) == 1 else self.tokens.text_of(pending)
+            if text.endswith("\ufffd") and len(pending) < 8:  # an unfinished character
+                texts.append("")
+                continue
+            texts.append(text)
+            pending = []
+        if pending:  # the example ends within a character
+            texts[-1] = self.tokens.text_of(pending)
+        return texts
+
+
+def token_texts(example: Rendered, tokens: Tokens) -> list[TokenText]:
+    """Each token with the text it adds, as `Spelling.texts_of` has it."""
+    ids = example.ids.tolist()
+    texts = Spelling(tokens).texts_of(ids)
+    return [
+        TokenText(text, weight, token in tokens.special_ids)
+        for text, weight, token in zip(texts, example.supervised.tolist(), ids, strict=True)
+    ]
 
 
 def learned_texts(example: Rendered, tokens: Tokens) -> list[str]:
