@@ -22,7 +22,7 @@ from tuition.data import (
     fixed_rows,
     near_duplicates,
     overlap,
-    rejected_rows,
+    rejected_lines,
     split_share,
 )
 from tuition.door import as_names, choose_folder, gather, make_training, refuse_mixed_runs, write_rows
@@ -229,9 +229,16 @@ def quarantine(checked: Checked, to: str | Path) -> int:
     """Write the rejected rows with their reasons as JSONL; how many there are."""
     for source in checked.shapes.keys() | {entry.origin.file for entry in checked.ledger.rejected}:
         _refuse_overwriting(source, to)
-    rows = list(rejected_rows(checked.ledger))
-    files.write_jsonl(Path(to), rows)
-    return len(rows)
+    written = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal written
+        for line in rejected_lines(checked.ledger):
+            written += 1
+            yield line
+
+    files.write_pieces(Path(to), counted())
+    return written
 
 
 def make_renderer(model: str, **render: Any) -> Renderer:

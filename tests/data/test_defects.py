@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuition.data import Reading
+from tuition.data import CODES, Reading
 
 GOOD = '{"prompt": "a %d", "completion": "b"}'
 FIRST = '{"prompt": "a 1", "completion": "b", "id": "first"}'
@@ -74,6 +74,20 @@ REJECTED: list[tuple[str | bytes, str]] = [
     ('{"data": {"prompt": "a"}, "annotations": []}', "D014"),
 ]
 
+# What to do where the code alone does not say it: the line of the file → the step.
+STEPS = {
+    3: "Remove that comma.",
+    4: "Remove the commas at the ends of the lines, or make it an array.",
+    5: "Write the file with json.dumps; str() of a dict is not JSON.",
+    7: "Write true, false or null: json.dumps does.",
+    8: "Write the row again; its end is missing.",
+    9: "Write it as \\n or \\t: json.dumps does.",
+    10: "Write a backslash twice: json.dumps does.",
+    11: "Write one object per line.",
+    37: "Write messages as a list, [...], in the source.",
+    41: "Write the row again; its end is missing.",
+}
+
 WARNED: list[tuple[str, str]] = [
     ('{"prompt": "", "completion": "b"}', "D020"),
     (chat(USER, ANSWER, {"role": "user", "content": "and?"}), "D021"),
@@ -83,6 +97,11 @@ WARNED: list[tuple[str, str]] = [
     (chat({"role": "user", "content": "t"}, call(name="f", arguments="{}")), "D025"),
     (chat({"role": "user", "content": "u"}, {"role": "tool", "content": "r"}, ANSWER), "D026"),
     (chat(USER, call(name="f", arguments={"x": None}), tools=[{"name": "f"}]), "D027"),
+    (
+        chat({"role": "user", "content": "v"}, ANSWER, tools=[{"name": "f", "parameters": {"x": None}}]),
+        "D027",
+    ),
+    (chat({"role": "user", "content": "y", "thoughts": "z"}, ANSWER), "D042"),
     (chat({"role": "user", "content": "w"}, CALL, USER, ANSWER, tools=[{"name": "f"}]), "D029"),
     ('{"prompt": "x", "completion": "b", "id": "first"}', "D028"),
     (GOOD % 1, "D030"),
@@ -119,6 +138,11 @@ def test_each_planted_defect_is_reported_at_its_line(tmp_path: Path) -> None:
     expected += [(line, code) for line, (_, code) in enumerate(REJECTED, 3)]
     expected += [(line, code) for line, (_, code) in enumerate(WARNED, first_warned)]
     assert [(f.origin.line, f.code) for f in ledger.findings] == expected
+    assert len({code for _, code in expected}) >= 25
+    mends = [
+        STEPS.get(f.origin.line, CODES[f.code].mend.replace("FILE", f.origin.file)) for f in ledger.findings
+    ]
+    assert [f.fix for f in ledger.findings] == mends
     assert [(e.origin.line, e.code) for e in ledger.rejected] == expected[1 : len(REJECTED) + 1]
     ledger.check_balance()
     assert ledger.rows_in == ledger.kept + len(ledger.rejected) == 2 + len(REJECTED) + len(WARNED)

@@ -232,6 +232,7 @@ def test_an_unclear_header_is_said_once(tmp_path: Path, text: str, message: str)
     (row,) = read_rows(str(write(tmp_path / "a.csv", text)))
     assert row.finding is not None and (row.origin.line, row.finding.code) == (0, "D064")
     assert message in row.finding.message
+    assert ("with tabs as .tsv" in row.finding.fix) == ("delimiter" in message)
 
 
 def test_a_table_without_a_header_is_told_from_one_with_strange_columns(tmp_path: Path) -> None:

@@ -311,3 +311,78 @@ def test_the_function_calls_of_sharegpt_and_of_early_openai_are_tool_calls() -> 
 def test_null_columns_of_a_mixed_table_do_not_hide_the_shape() -> None:
     (conversation,) = read({"messages": None, "text": None, "prompt": "Hi", "completion": " Yo\n"})
     assert turns(conversation) == HI_TURNS
+
+
+def test_the_blocks_of_claude_are_reasoning_calls_and_results() -> None:
+    text = {"type": "text", "text": "I look."}
+    use = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "sun"}]}
+    row = {
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, text, use]},
+            {"role": "user", "content": [result, {"type": "text", "text": "And?"}]},
+            {"role": "assistant", "content": "Sunny"},
+        ],
+    }
+    (conversation,) = read(row)
+    assert turns(conversation) == [
+        ("user", "Weather?"), ("assistant", "I look."), ("tool", "sun"), ("user", "And?"), ("assistant", "Sunny"),
+    ]  # fmt: skip
+    _, called, answered, *_ = conversation.messages
+    assert (called.reasoning, called.tool_calls[0]["function"]) == (
+        "hm",
+        {"name": "f", "arguments": {"a": 1}},
+    )
+    assert (called.tool_calls[0]["id"], answered.tool_call_id) == ("t1", "t1")
+    assert codes(row) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "kinds"),
+    [
+        ("assistant", ["text", "thinking"]),
+        ("assistant", ["tool_use", "text"]),
+        ("assistant", ["thinking", "thinking", "text"]),
+        ("user", ["text", "tool_result"]),
+        ("user", ["thinking"]),
+        ("assistant", ["redacted_thinking"]),
+    ],
+)
+def test_blocks_whose_order_would_be_lost_are_refused(role: str, kinds: list[str]) -> None:
+    parts = [{"type": kind, "text": "t", "thinking": "t"} for kind in kinds]
+    assert codes({"messages": [{"role": "user", "content": "q"}, {"role": role, "content": parts}, *HI]}) == [
+        "D008"
+    ]
+
+
+def test_a_field_of_a_turn_that_is_not_read_is_named_once() -> None:
+    spare = {"role": "assistant", "content": "a", "thoughts": "hm", "audio": None, "value": "b"}
+    reading = Reading(rows=[{"messages": [{"role": "user", "content": str(n)}, spare]} for n in range(3)])
+    list(reading)
+    (finding,) = reading.ledger.findings
+    assert (finding.code, finding.origin.line) == ("D042", 1)
+    assert finding.message == "not used in the turns: 'thoughts', 'value'"
+
+
+@pytest.mark.parametrize(
+    ("row", "message", "fix"),
+    [
+        ({"dialog": HI}, "'dialog' seems to hold the turns", "--mapping messages=dialog"),
+        ({"role": "user", "content": "x"}, "the row is a single turn", '{"messages": [...]}'),
+        ({"data": [{"prompt": "a", "completion": "b"}]}, "if 'data' holds the rows", "--mapping"),
+        ({"prompt": "a", "answer": "b"}, "nearest shape: prompt/completion", "--mapping prompt=COLUMN"),
+    ],
+)
+def test_a_row_of_no_shape_gets_the_step_that_fits_it(row: dict[str, Any], message: str, fix: str) -> None:
+    reading = Reading(rows=[row])
+    list(reading)
+    (finding,) = reading.ledger.findings
+    assert finding.code == "D001" and message in finding.message and fix in finding.fix
+
+
+def test_a_role_in_capitals_names_the_command_that_mends_it() -> None:
+    reading = Reading(rows=[{"messages": [{"role": "User", "content": "q"}, HI[1]]}])
+    list(reading)
+    assert "--fix mended.jsonl" in reading.ledger.findings[0].fix

@@ -204,7 +204,7 @@ def test_search_finds_codes_places_and_text(opened: Any, query: str, lines: list
     places = [
         text.split("\n")[0].rsplit(":", 1)[1] for text in opened.locator("article h3").all_inner_texts()
     ]
-    assert [place.split()[0].rstrip("rejected") for place in places] == lines
+    assert [place.split()[0].removesuffix("rejected") for place in places] == lines
     opened.keyboard.press("Escape")
     assert opened.locator("article").count() == len(ROWS)
 

@@ -7,7 +7,7 @@ from tuition.data.duplicates import near_duplicates
 from tuition.data.formats import FORMATS
 from tuition.data.ledger import Entry, Ledger, Side, Totals
 from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
-from tuition.data.quarantine import rejected_rows
+from tuition.data.quarantine import rejected_lines, rejected_rows
 from tuition.data.reading import Reading
 from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows, split_share
 from tuition.data.splits import copies_of, prompt_key, side_of
@@ -37,6 +37,7 @@ __all__ = [
     "overlap",
     "prompt_key",
     "read_rows",
+    "rejected_lines",
     "rejected_rows",
     "side_of",
     "split_share",

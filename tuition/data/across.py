@@ -15,10 +15,12 @@ from tuition.data.firstseen import FirstSeen
 from tuition.data.formats import CONTENT_KEYS, FORMATS, Format
 from tuition.data.language import LETTERS_READ, language_of
 from tuition.data.ledger import Ledger
+from tuition.data.messages import unused_fields
 from tuition.data.turns import spoken
 from tuition.errors import Finding, Origin
 
 _COLUMNS_SAID = 1000  # a new column on every row must not fill the memory
+_TURN_LISTS = ("messages", "conversations", "prompt", "completion")
 _ROWS_FOR_A_LANGUAGE = 20
 _SHARE_OF_ONE_LANGUAGE = 0.9
 
@@ -87,6 +89,17 @@ class Across:
             if keys:
                 shown = ", ".join(sorted(quote(str(key), 40) for key in keys)[:20])
                 yield finding(code, origin, f"not used in {shape.describe} rows: {shown}")
+
+    def unused_turn_fields(self, row: Mapping[str, Any], origin: Origin) -> Iterator[Finding]:
+        """D042 for fields of turns that are not read, once for each file."""
+        said = self._unused.setdefault(origin.file, set())
+        turns = (turn for key in _TURN_LISTS if isinstance(row.get(key), list) for turn in row[key])
+        unused = {field for turn in turns for field in unused_fields(turn) if f"turn {field}" not in said}
+        if not unused or len(said) > _COLUMNS_SAID:
+            return
+        said |= {f"turn {field}" for field in unused if len(field) < 100}
+        shown = ", ".join(sorted(quote(field, 40) for field in unused)[:20])
+        yield finding("D042", origin, f"not used in the turns: {shown}")
 
     def note_columns(self, row: Mapping[str, Any], file: str) -> None:
         """Remember which of the mapped columns were seen."""

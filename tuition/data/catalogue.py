@@ -79,7 +79,8 @@ CODES: dict[str, Code] = {
         "no known shape",
         "error",
         "The row's keys fit none of the shapes that are read: what is question, what answer, is unknown.",
-        f"Rename the columns to one of the shapes, such as prompt and completion, or {_SET_ASIDE}.",
+        "Say which columns hold what, such as --mapping prompt=COLUMN,completion=COLUMN, rename them to one of "
+        f"the shapes, or {_SET_ASIDE}.",
     ),
     "D002": Code(
         "preference row, not a demonstration",
@@ -217,11 +218,11 @@ CODES: dict[str, Code] = {
         "Add the assistant's tool call before it, or mend tool_call_id.",
     ),
     "D027": Code(
-        "null in a tool call's arguments",
+        "null in a tool call or in the tools",
         "warning",
         "Arrow and Parquet give every row the keys of all rows and fill in null, so calls gain arguments "
-        "that nobody wrote.",
-        "Store arguments as a JSON string: it passes through Parquet unchanged.",
+        "that nobody wrote, and tools gain parameters.",
+        "Store arguments and tools as JSON strings: they pass through Parquet unchanged.",
     ),
     "D028": Code(
         "id stands twice in one file",

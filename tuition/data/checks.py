@@ -95,6 +95,8 @@ def tool_calls(conversation: Conversation) -> Iterator[Finding]:
     declared = {
         tool.get("function", tool).get("name") for tool in conversation.tools if _names_function(tool)
     }
+    if place := _null_in(conversation.tools):
+        yield finding("D027", conversation.origin, f"the tools have {place}: null")
     open_calls: list[object] = []
     unanswered = 0  # calls of the latest turn with calls that no result has followed
     for position, message in enumerate(conversation.messages, 1):
@@ -124,6 +126,23 @@ def tool_calls(conversation: Conversation) -> Iterator[Finding]:
                 )
         else:
             open_calls = []
+
+
+def _null_in(value: object) -> str:
+    """Where a declaration holds a null that Arrow filled in; empty if nowhere. Schemas use null for values only."""
+    pairs = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for key, inner in pairs:
+        if inner is None and isinstance(value, Mapping) and key not in ("default", "const", "example"):
+            return quote(str(key))
+        if inner is not None and key != "enum" and (deeper := _null_in(inner)):
+            return f"{quote(str(key))} → {deeper}" if isinstance(value, Mapping) else deeper
+    return ""
 
 
 def _names_function(tool: Mapping[str, Any]) -> bool:

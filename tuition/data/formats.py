@@ -7,6 +7,7 @@ user's turn is the instruction, an empty line, and the input; an empty input add
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -63,11 +64,24 @@ def no_shape(row: Fields, origin: Origin) -> Finding:
     """The finding about a row of no known shape: the keys found, and the nearest shape."""
     keys = tuple(str(key)[:40] for key in list(row)[:12])
     shown = ", ".join(quote(key) for key in keys) + (" …" if len(row) > 12 else "")
-    rows_inside = [key for key in keys if isinstance(row.get(key), list) and row[key]]
-    message = f"the row's keys fit no known shape: {shown or 'it has none'}; {_nearest_shape(keys)}"
-    if len(rows_inside) == 1 and len(row) < 4:
-        message += f"; if {quote(rows_inside[0])} holds the rows, write them as the file's array"
-    return finding("D001", origin, message)
+    message = f"the row's keys fit no known shape: {shown or 'it has none'}; "
+    if _is_turn(row):
+        step = 'Write the turns of a conversation as one row: {"messages": [...]}.'
+        return finding("D001", origin, message + "the row is a single turn", step)
+    lists = [key for key in keys if isinstance(row.get(key), list) and row[key]]
+    if turns := next((key for key in lists if all(map(_is_turn, row[key]))), None):
+        step = f"Say so: --mapping messages={shlex.quote(turns)}."
+        return finding("D001", origin, f"{message}{quote(turns)} seems to hold the turns", step)
+    if len(lists) == 1 and len(row) < 4 and all(isinstance(inner, Mapping) for inner in row[lists[0]]):
+        message += f"if {quote(lists[0])} holds the rows, write them as the file's array"
+        return finding("D001", origin, message)
+    return finding("D001", origin, message + _nearest_shape(keys))
+
+
+def _is_turn(value: object) -> bool:
+    return isinstance(value, Mapping) and (
+        {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -75,7 +89,7 @@ def _nearest_shape(keys: tuple[str, ...]) -> str:
     """The shape that shares most keys with a row, where similar spellings count as well."""
     alike = {key: difflib.get_close_matches(key.lower(), sorted(_NEEDED), n=1, cutoff=0.7) for key in keys}
     meant = {near[0] for near in alike.values() if near}
-    nearest = max(FORMATS.values(), key=lambda shape: len(shape.needs & meant) / len(shape.needs))
+    nearest = max(_PLAIN_SHAPES, key=lambda shape: len(shape.needs & meant) / len(shape.needs))
     if not nearest.needs & meant:
         return "nearest shape: none; prompt and completion is the simplest"
     respelled = ", ".join(f"{key} → {near[0]}" for key, near in alike.items() if near and near[0] != key)
@@ -275,6 +289,12 @@ FORMATS: dict[str, Format] = {
     "text": _shape("text (no turns)", "text", _from_text),
 }
 
+# the shapes that people write by hand, of which one is named as the nearest
+_PLAIN_SHAPES = [
+    shape
+    for name, shape in FORMATS.items()
+    if name not in ("preference", "openai preference", "judged", "oasst", "label studio", "argilla")
+]
 _NEEDED = frozenset[str]().union(*(shape.needs for shape in FORMATS.values()))
 
 # Columns that hold what is asked or answered in some shape; where they are not used, people should know.

@@ -35,10 +35,10 @@ class Row:
     text: str | None = None
 
 
-def about_file(code: str, source: str, message: str, line: int = 0) -> Row:
+def about_file(code: str, source: str, message: str, line: int = 0, fix: str | None = None) -> Row:
     """A verdict on a whole file. `line` says where in the file, in words."""
     where = f"line {line}: " if line else ""
-    return Row(Origin(source, 0), None, finding(code, Origin(source, 0), where + message))
+    return Row(Origin(source, 0), None, finding(code, Origin(source, 0), where + message, fix))
 
 
 def row_from_bytes(line: bytes, source: str, number: int) -> Row:
@@ -185,6 +185,8 @@ def _explain(text: str, error: json.JSONDecodeError) -> tuple[str, str | None]:
     """The message and, where the cause is known, the next step."""
     place = f"column {error.colno}" if error.lineno == 1 else f"its line {error.lineno}, column {error.colno}"
     cause, step = next(_causes(text, error), ("", None))
+    if not text[error.pos :].strip():  # Python complains of the line feed that follows
+        return f"the row ends too early, at {place}: {cause}", step
     return f"{error.msg.removesuffix(' at')} at {place}{cause and ': ' + cause}", step
 
 

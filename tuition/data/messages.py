@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 from collections.abc import Mapping
 from typing import Any, cast
 
 from tuition.conversation import Message, Role
+from tuition.data.blocks import without_blocks
 from tuition.data.catalogue import quote, refused
 from tuition.data.jsontext import KINDS, parse
 from tuition.errors import Origin
@@ -33,7 +35,12 @@ ROLE_NAMES: dict[str, Role] = {
     "ipython": "tool",
 }
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_CONTENT_KEYS = ("content", "value", "text")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_TURN_KEYS = frozenset(
+    {"role", "from", "weight", "name", "tool_calls", "function_call", "tool_call_id"}
+    | {*_CONTENT_KEYS, *_REASONING_KEYS}
+)
 
 
 def read_messages(value: object, origin: Origin, field: str = "messages") -> tuple[Message, ...]:
@@ -42,10 +49,21 @@ def read_messages(value: object, origin: Origin, field: str = "messages") -> tup
     Raises:
         RowError: a turn cannot be read (D003, D006–D008, D010, D011), or there is none (D013).
     """
-    turns = read_list(value, origin, field)
+    turns = without_blocks(read_list(value, origin, field))
     if not turns:
         raise refused("D013", origin, f"{field} is empty")
     return tuple([_message(turn, position, origin) for position, turn in enumerate(turns, 1)])
+
+
+def unused_fields(turn: object) -> set[str]:
+    """The filled fields of a turn that are not read: unknown ones, and a second text or reasoning."""
+    if not isinstance(turn, Mapping) or len(turn) == 2:
+        return set()
+    unused = {str(key) for key, value in turn.items() if value and key not in _TURN_KEYS}
+    for keys in (_CONTENT_KEYS, _REASONING_KEYS):
+        filled = [key for key in keys if turn.get(key)]
+        unused |= {key for key in filled[1:] if turn[key] != turn[filled[0]]}
+    return unused
 
 
 def read_list(value: object, origin: Origin, field: str) -> list[Any]:
@@ -127,7 +145,8 @@ def _message(turn: object, position: int, origin: Origin) -> Message:
     name = turn.get("role") if turn.get("role") is not None else turn.get("from")
     role = ROLE_NAMES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise refused("D006", origin, f"turn {position} has the role {quote(name)}{_nearest_role(name)}")
+        message = f"turn {position} has the role {quote(name)}{_nearest_role(name)}"
+        raise refused("D006", origin, message, _role_fix(name, origin))
     content = turn.get("content")
     if len(turn) == 2 and type(content) is str:  # nearly every message
         return Message(role, content)
@@ -148,9 +167,16 @@ def _nearest_role(name: object) -> str:
     return f"; the nearest is {near[0]}" if near else ""
 
 
+def _role_fix(name: object, origin: Origin) -> str | None:
+    """The next step for a role that `--fix` mends: one that differs from a known one by case or blanks."""
+    known = isinstance(name, str) and name.strip().lower() in ROLE_NAMES
+    command = f"tuition check {shlex.quote(origin.file)} --fix mended.jsonl"
+    return f"Write it in lower case: {command} does." if known else None
+
+
 def _content(turn: Mapping[str, Any], has_calls: bool, position: int, origin: Origin) -> str:
     """The text of a turn: a string, null, or a list of text parts, which are joined as they stand."""
-    keys = [key for key in ("content", "value", "text") if key in turn]
+    keys = [key for key in _CONTENT_KEYS if key in turn]
     key = next((key for key in keys if turn[key] is not None), keys[0] if keys else None)
     if key is None and not has_calls:
         raise refused("D007", origin, f"turn {position} has no content; it has {_names(turn)}")

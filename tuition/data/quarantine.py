@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -32,6 +33,23 @@ def rejected_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
             yield {**unparsed.pop(line).to_json(), "text": text}
         for entry in unparsed.values():
             yield entry.to_json()
+
+
+def rejected_lines(ledger: Ledger) -> Iterator[bytes]:
+    """`rejected_rows` as JSON Lines, whatever the rows hold."""
+    for row in rejected_rows(ledger):
+        yield _line(row).encode("utf-8")
+
+
+def _line(row: dict[str, Any]) -> str:
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # half a character has no UTF-8 form; escaped, it stays as it was
+        line = json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError):  # dates and bytes of Parquet, and its NaN
+        line = json.dumps({**row, "row": None, "text": repr(row.get("row"))})
+    return line + "\n"
 
 
 def _lines_of(file: str, wanted: set[int]) -> Iterator[tuple[int, str]]:

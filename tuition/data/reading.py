@@ -213,6 +213,8 @@ class _Pass:
         if not value.keys() <= shape.reads:
             for complaint in self.across.unused_columns(value, origin, shape):
                 self.ledger.add(complaint)
+        for complaint in self.across.unused_turn_fields(value, origin):
+            self.ledger.add(complaint)
         if origin.row_id is not None:
             for complaint in self.across.repeated_id(origin, number):
                 self.ledger.add(complaint)

@@ -38,7 +38,8 @@ def read_table(
         if header is None:
             return
         if complaint := _header_complaint(header.cells, delimiter):
-            yield about_file("D064", source, complaint, header.line)
+            step = "Write the file with commas, or with tabs as .tsv." if "delimiter" in complaint else None
+            yield about_file("D064", source, complaint, header.line, step)
             return
         if not set(columns) & set(header.cells) and detect(dict.fromkeys(header.cells, "")) is None:
             complaint = "the first line names no columns of a known shape; is it a row?"
