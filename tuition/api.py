@@ -22,6 +22,7 @@ from tuition.data import (
     fixed_rows,
     near_duplicates,
     overlap,
+    presidio_check,
     rejected_lines,
     split_share,
 )
@@ -149,6 +150,7 @@ def check(
     model: str | None = None,
     mapping: Mapping[str, str] | None = None,
     deep: bool = False,
+    presidio: str | None = None,
     near: bool = False,
     against: Sequence[str] = (),
     **render: Any,
@@ -159,6 +161,8 @@ def check(
         model: also render with this model's tokenizer, which finds what only tokens show.
         mapping: which columns hold what, where the shape is not found by itself.
         deep: also look for personal data, keys and other languages; several times slower.
+        presidio: also look for names, places and numbers of identity with presidio (an extra) and this spaCy
+            model; `patterns` needs no model and finds numbers only.
         near: also look for near duplicates.
         against: evaluation files whose questions must not be in the data.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
@@ -169,11 +173,14 @@ def check(
     ledger = Ledger()
     shapes: dict[str, str] = {}
     kept: list[Conversation] = []
+    look = presidio_check(presidio) if presidio is not None else None
     renderer = None if model is None else make_renderer(model, **render)
     before = None
     for group in (sources.train, sources.validation, sources.test):
         reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before)
         conversations = _remembered(reading, kept) if near or against else reading
+        if look is not None:
+            conversations = _looked_at(conversations, look, ledger)
         if renderer is None:
             for conversation in conversations:
                 ledger.keep(conversation.origin)
@@ -195,6 +202,15 @@ def check(
 def _remembered(reading: Iterable[Conversation], kept: list[Conversation]) -> Iterator[Conversation]:
     for conversation in reading:
         kept.append(conversation)
+        yield conversation
+
+
+def _looked_at(
+    reading: Iterable[Conversation], look: Callable[[Conversation], Iterator[Finding]], ledger: Ledger
+) -> Iterator[Conversation]:
+    for conversation in reading:
+        for finding in look(conversation):
+            ledger.add(finding)
         yield conversation
 
 
@@ -237,7 +253,7 @@ def quarantine(checked: Checked, to: str | Path) -> int:
             written += 1
             yield line
 
-    files.write_pieces(Path(to), counted())
+    files.write_bytes(Path(to), counted())
     return written
 
 

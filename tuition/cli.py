@@ -296,6 +296,14 @@ def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also look for personal data, keys and other languages.")
     ] = False,
+    presidio: Annotated[
+        str | None,
+        typer.Option(
+            help="Also look for names and places with presidio and this spaCy model (tuition[presidio]); "
+            "patterns: numbers of identity only, without a model.",
+            metavar="MODEL",
+        ),
+    ] = None,
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Also look for rows that are almost the same.")
     ] = False,
@@ -325,6 +333,7 @@ def check(
         model=model,
         **_render_settings(set_, max_length, chat_template, train_on),
         deep=deep,
+        presidio=presidio,
         near=near_duplicates,
         against=against,
         mapping=_columns(mapping),

@@ -139,7 +139,7 @@ def test_a_code_says_what_why_and_what_to_do(code: str) -> None:
 
 
 def test_the_room_is_imported_without_the_heavy_libraries() -> None:
-    heavy = "{'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'huggingface_hub'}"
+    heavy = "{'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'huggingface_hub', 'spacy'}"
     program = f"import sys, tuition.data; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

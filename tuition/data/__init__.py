@@ -7,6 +7,7 @@ from tuition.data.duplicates import near_duplicates
 from tuition.data.formats import FORMATS
 from tuition.data.ledger import Entry, Ledger, Side, Totals
 from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
+from tuition.data.presidio import presidio_check
 from tuition.data.quarantine import rejected_lines, rejected_rows
 from tuition.data.reading import Reading
 from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows, split_share
@@ -35,6 +36,7 @@ __all__ = [
     "fixed_rows",
     "near_duplicates",
     "overlap",
+    "presidio_check",
     "prompt_key",
     "read_rows",
     "rejected_lines",

@@ -1,7 +1,7 @@
 """What every finding code means, why it matters and how to mend it.
 
-D0 codes are about conversations (D001–D019 reject the row, D020–D049 keep it), D050 onwards about files
-and lines. `tuition explain CODE` prints an entry; `finding` makes a Finding of one.
+D0 codes are about conversations (D001–D019 reject the row, D020–D049 keep it), D050–D069 about files
+and lines, D070 onwards again about rows that are kept. `tuition explain CODE` prints an entry; `finding` makes a Finding of one.
 """
 
 from __future__ import annotations
@@ -358,6 +358,12 @@ CODES: dict[str, Code] = {
         "OpenAI's files write a call's arguments as a JSON string; other trainers expect the object. Both are "
         "read here. Only `--fix` says it, where it writes the object.",
         "Nothing to do.",
+    ),
+    "D070": Code(
+        "name, place or number of identity",
+        "warning",
+        "Presidio took the text for personal data. Names and places are guesses: a poet is a person too.",
+        "Look at the row; replace what belongs to a person by something invented.",
     ),
     # --- files and lines ---
     "D050": Code(

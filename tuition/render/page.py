@@ -66,7 +66,7 @@ def write_page(
         UserError: as `read_rows`, and what the renderer refuses.
     """
     page = _Page(sources, renderer, limit, mapping)
-    files.write_pieces(path, (piece.encode("utf-8") for piece in page.pieces(title)))
+    files.write_bytes(path, (piece.encode("utf-8") for piece in page.pieces(title)))
     return PageFacts(len(page.lengths), page.shown, page.ledger)
 
 
