@@ -52,6 +52,15 @@ class DataSettings(Section):
         0.05, ge=0, lt=1, description="Share of the rows held out for validation, by group or by prompt."
     )
 
+    replay: tuple[str, ...] = Field(
+        (), description="General data, of which a share is learned beside the data, so that old skills stay."
+    )
+    replay_share: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="With replay: its share of all training examples. Never held out, the same rows for a seed.",
+    )
     mapping: dict[str, str] | None = Field(
         None,
         description="Which columns hold what, where the shape is not found by itself: prompt, completion, "
@@ -67,12 +76,12 @@ class DataSettings(Section):
             else value
         )
 
-    @field_validator("data", "val_data", mode="before")
+    @field_validator("data", "val_data", "replay", mode="before")
     @classmethod
     def _one_name_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
 
-    @field_validator("data", "val_data", mode="before")
+    @field_validator("data", "val_data", "replay", mode="before")
     @classmethod
     def _paths_are_names(cls, value: Any) -> Any:
         return (

@@ -10,6 +10,7 @@ from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
 from tuition.data.presidio import presidio_check
 from tuition.data.quarantine import rejected_lines, rejected_rows
 from tuition.data.reading import Reading
+from tuition.data.replay import Replay
 from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows, split_share
 from tuition.data.splits import copies_of, prompt_key, side_of
 
@@ -25,6 +26,7 @@ __all__ = [
     "Ledger",
     "Mend",
     "Reading",
+    "Replay",
     "Row",
     "Side",
     "Sources",

@@ -365,6 +365,12 @@ CODES: dict[str, Code] = {
         "Presidio took the text for personal data. Names and places are guesses: a poet is a person too.",
         "Look at the row; replace what belongs to a person by something invented.",
     ),
+    "D071": Code(
+        "less replay than asked for",
+        "warning",
+        "The replay sources do not hold enough rows that can be learned and are not held out by their prompt.",
+        "Add general data to `replay`, or lower `replay_share`.",
+    ),
     # --- files and lines ---
     "D050": Code(
         "no rows",

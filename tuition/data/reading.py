@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,7 @@ class Reading:
         seed: int = 0,
         training: Reading | None = None,
         deep: bool = False,
+        choose: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +62,8 @@ class Reading:
                 both are reported.
             deep: also look for personal data, keys, and rows in another language than the rest, which takes
                 several times as long as reading.
+            choose: how often a row of a file is learned, asked once for each in order, instead of the share
+                of its source; 0 leaves it out.
 
         Raises:
             UserError: the mapping names what no column can be, or no question and answer.
@@ -71,6 +74,7 @@ class Reading:
         self.shapes: dict[str, str] = {}
         self.seed = seed
         self.deep = deep
+        self._choose = choose
         self._mapped = mapped_format(mapping) if mapping is not None else None
         self._columns = tuple(mapping.values()) if mapping is not None else ()
         self._id_column = mapping.get("id") if mapping is not None else None
@@ -92,7 +96,7 @@ class Reading:
         for source in self.sources:
             name, share = split_share(source)
             rows = self._identified(joined_trees(read_rows(name, columns=self._columns)))
-            yield from a_pass.read(rows, share=share, seed=self.seed)
+            yield from a_pass.read(rows, share=share, seed=self.seed, choose=self._choose)
         for complaint in self._across.at_the_end():
             self.ledger.add(complaint)
 
@@ -132,12 +136,21 @@ class _Pass:
         self.deep = deep
         self.checks = (*CHECKS.values(), *(DEEP_CHECKS.values() if deep else ()))
 
-    def read(self, rows: Iterator[Row], *, share: float = 1.0, seed: int = 0) -> Iterator[Conversation]:
+    def read(
+        self,
+        rows: Iterator[Row],
+        *,
+        share: float = 1.0,
+        seed: int = 0,
+        choose: Callable[[Mapping[str, Any]], int] | None = None,
+    ) -> Iterator[Conversation]:
         """The conversations that may be learned from, each as often as the share says."""
         copies = 1
         for row in rows:
             if row.value is not None:
-                if share != 1.0:
+                if choose is not None:
+                    copies = choose(row.value)
+                elif share != 1.0:
                     copies = copies_of(row.value, share=share, seed=seed)
                 if copies:
                     yield from self._from_value(row.value, row.origin, copies)

@@ -46,16 +46,27 @@ class Sources:
     Attributes:
         train: names, each with its share behind it where it has one: `b.jsonl#0.3`.
         left_out: data files of a folder that name no split beside others that name the training split.
+        replay: general data, of which `replay_share` of all training examples is learned beside `train`.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    replay: tuple[str, ...] = ()
+    replay_share: float = 0.0
 
     def with_validation(self, names: tuple[str, ...]) -> Sources:
         """The same with these held out instead."""
         return replace(self, validation=names)
+
+    def with_replay(self, specs: Sequence[str], share: float) -> Sources:
+        """The same with a share of general data.
+
+        Raises:
+            UserError: as `find_sources`.
+        """
+        return replace(self, replay=find_sources(specs).train, replay_share=share) if specs else self
 
 
 def find_sources(specs: Sequence[str]) -> Sources:
@@ -84,7 +95,8 @@ def find_sources(specs: Sequence[str]) -> Sources:
                         next_step=step,
                     )
             found[split] += [source for source in dict.fromkeys(listed) if source not in found[split]]
-    return Sources(**{split: tuple(sources) for split, sources in found.items()})
+    train, validation, test, left_out = (tuple(found[split]) for split in found)
+    return Sources(train, validation, test, left_out)
 
 
 def split_share(source: str) -> tuple[str, float]:
