@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import write_jsonl
+from tuition import api
 from tuition.data import Ledger, Replay, Sources, side_of
 from tuition.errors import UserError
 
@@ -26,6 +28,45 @@ def chosen(path: Path, ledger: Ledger | None = None, **options: Any) -> list[str
         questions.append(conversation.messages[0].content)
     replay.report(len(questions))
     return questions
+
+
+def test_a_run_learns_the_share_and_its_ledger_says_so(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUITION_CACHE", str(tmp_path / "cache"))
+    data = [{"prompt": f"p{n}", "completion": "c"} for n in range(60)]
+    settings: dict[str, Any] = {
+        "model": str(llama),
+        "data": str(write_jsonl(tmp_path / "data.jsonl", data)),
+        "replay": str(write_jsonl(tmp_path / "general.jsonl", ROWS)),
+        "replay_share": 0.25,
+        "val_split": 0.2,
+        "max_steps": 1,
+        "samples": 0,
+    }
+    run = api.train(**settings, output_dir=str(tmp_path / "run"))
+    ledger = [json.loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    general = [row for row in ledger if row["file"] == settings["replay"]]
+    train = sum(row["side"] == "train" for row in ledger)
+    learned = [row["line"] for row in general if row["fate"] == "kept"]
+    assert len(general) == 400 and {row["fate"] for row in general} == {"kept", "left out"}
+    assert {row["side"] for row in general} == {"train", None}
+    assert abs(len(learned) / train - 0.25) < 0.01
+    facts = json.loads((run.path / "run.json").read_text())["data"]
+    assert facts["rows_in"] == 460 == facts["kept"] + facts["rejected"] + facts["left_out"]
+    assert settings["replay"] in facts["shapes"]
+
+
+def test_another_replay_file_is_other_data(tmp_path: Path, llama: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", ROWS[:20])
+    general = write_jsonl(tmp_path / "general.jsonl", ROWS[20:])
+    settings: dict[str, Any] = {"model": str(llama), "to": tmp_path / "store", "replay_share": 0.5}
+    without = api.prepare(str(data), **settings)
+    one = api.prepare(str(data), **settings, replay=[str(general)])
+    again = api.prepare(str(data), **settings, replay=[str(general)])
+    write_jsonl(general, ROWS[30:])
+    other = api.prepare(str(data), **settings, replay=[str(general)])
+    assert len({without.folder, one.folder, other.folder}) == 3 and one.folder == again.folder
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def prepare_corpus(
         UserError: nothing is left to learn from, or the folder cannot be written.
     """
     folder = root or cache_folder()
+    sources = sources.with_replay(data.replay, data.replay_share)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = _key(folder, sources, renderer, data, render, seed)
@@ -186,7 +187,7 @@ def _key(
 ) -> PreparedKey:
     memo = folder / "sources.json"
     return PreparedKey(
-        train=hash_sources(sources.train, memo),
+        train=hash_sources((*sources.train, *sources.replay), memo),
         validation=hash_sources(sources.validation, memo),
         template=renderer.template.source if renderer.template else None,
         tokenizer=tokenizer_sha256(renderer.tokens.tokenizer),

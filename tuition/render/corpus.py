@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tuition.conversation import Conversation, Rendered
-from tuition.data import Ledger, Reading, Side, Sources, side_of
+from tuition.data import Ledger, Reading, Replay, Side, Sources, side_of
 from tuition.errors import UserError
 from tuition.render.evidence import Witness
 from tuition.render.renderer import Outcome, Renderer
@@ -19,7 +19,8 @@ class Rendering:
     """The rows of a run on their way to examples. Iterate it once; then the ledger is complete.
 
     Attributes:
-        sources: where `validation` names files, those are held out and no share of `train` is.
+        sources: where `validation` names files, those are held out and no share of `train` is; `replay`
+            is read after them.
         renderer: writes the conversations.
         val_split: share of the rows that is held out.
         seed: of the split, and of sources that are taken in part.
@@ -66,6 +67,7 @@ class Rendering:
                 learned += len(outcome.examples) if side == "train" else 0
                 yield from ((side, example) for example in outcome.examples)
             self.shapes |= reading.shapes
+        yield from self._replayed(learned)
         self.ledger.check_balance()
         if not learned:
             raise UserError(
@@ -73,6 +75,28 @@ class Rendering:
                 where=", ".join(self.sources.train),
                 next_step="`tuition check` shows every finding",
             )
+
+    def _replayed(self, beside: int) -> Iterator[tuple[Side, Rendered]]:
+        """The general rows that are learned beside so many training examples."""
+        if not self.sources.replay:
+            return
+        share, val_split = self.sources.replay_share, 0.0 if self.sources.validation else self.val_split
+        replay = Replay(
+            self.sources.replay,
+            share=share,
+            beside=beside,
+            val_split=val_split,
+            seed=self.seed,
+            ledger=self.ledger,
+        )
+        delivered = 0
+        for outcome in self.renderer.render(replay.conversations()):
+            settle(self.ledger, outcome, side="train")
+            self.witness.see(outcome)
+            delivered += len(outcome.examples)
+            yield from (("train", example) for example in outcome.examples)
+        replay.report(delivered)
+        self.shapes |= replay.shapes
 
     def _parts(self) -> list[tuple[tuple[str, ...], float]]:
         if not self.sources.validation:
