@@ -5,6 +5,7 @@ Progress and warnings go to stderr, results to stdout. Plain lines where there i
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -171,14 +172,28 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
 
 
 def highlighted(tokens: Sequence[TokenText]) -> Text:
-    """Tokens as text: learned ones green, control tokens underlined, white space visible where it is learned."""
+    """Tokens as text: learned ones green, control tokens underlined, weights other than 1 before what they weigh.
+
+    White space is visible where it is learned: line ends, tabs, and spaces that no letter follows or that
+    begin what is learned.
+    """
     text = Text()
+    before = 0.0
     for token in tokens:
         learned = token.supervised > 0
-        shown = token.text.replace("\n", "↵\n").replace("\t", "→") if learned else token.text
+        if learned and token.supervised not in (1.0, before):
+            text.append(f"×{token.supervised:g} ", style="bold")
+        shown = _visible_blanks(token.text, begins=not before) if learned else token.text
         style = "green" if learned else "dim"
         text.append(printable(shown), style=f"{style} underline" if token.special else style)
+        before = token.supervised
     return text
+
+
+def _visible_blanks(text: str, *, begins: bool) -> str:
+    unseen = r" {2,}| +$|^ +" if begins else r" {2,}| +$"
+    dotted = re.sub(unseen, lambda blanks: "·" * len(blanks[0]), text)
+    return dotted.replace("\n", "↵\n").replace("\t", "→")
 
 
 def printable(text: str) -> str:
@@ -220,8 +235,9 @@ def show_check(checked: Any) -> None:
         if summary["tokens"]
         else ""
     )
+    left_out = f" + {summary['left_out']:,} left out" if summary["left_out"] else ""
     console.print(
-        f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{tokens}",
+        f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{left_out}{tokens}",
         highlight=False,
     )
 

@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import write_jsonl
 from tuition import api
 from tuition.errors import UserError
+from tuition.render.preview import TokenText
+from tuition.screen import highlighted
 
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\" onload='window.hacked=1' "
@@ -129,6 +131,22 @@ def test_a_page_that_cannot_be_finished_leaves_nothing_behind(
     with pytest.raises(UserError, match="more than max_length"):
         api.preview_html(str(data), str(llama), tmp_path / "page.html", max_length=8, too_long="refuse")
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_the_terminal_shows_learned_blanks_and_weights() -> None:
+    pieces = [
+        (" q", 0.0),
+        (" Yes", 1.0),
+        (" or", 1.0),
+        ("  ", 1.0),
+        ("no\n\t", 1.0),
+        ("half ", 0.5),
+        ("more", 0.5),
+    ]
+    shown = highlighted([TokenText(text, weight, False) for text, weight in pieces])
+    assert shown.plain == " q·Yes or··no↵\n→×0.5 half·more"
+    green = [shown.plain[span.start : span.end] for span in shown.spans if span.style == "green"]
+    assert green == ["·Yes", " or", "··", "no↵\n→", "half·", "more"]
 
 
 # --- in a browser ---
