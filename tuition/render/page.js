@@ -109,12 +109,14 @@ function showCodes() {
   $("none").hidden = facts.codes.length > 0;
   for (const { code, title, severity, times } of facts.codes) {
     const own = findings.filter((f) => f.code === code), list = make("ol", {});
-    const body = make("div", { class: "body" }, make("p", {}, make("button", { class: "link", onclick: () => ask(code) }, "Show the rows")), list);
+    const oneFix = own.length > 1 && own.every((finding) => finding.fix === own[0].fix);
+    const body = make("div", { class: "body" }, oneFix ? make("p", {}, make("i", {}, facts.fixes[own[0].fix])) : null,
+      make("p", {}, make("button", { class: "link", onclick: () => ask(code) }, "Show the rows")), list);
     const details = make("details", {}, make("summary", {}, make("b", { class: severity }, code), `${title} `,
       make("span", { class: "quiet" }, `${severity}, ${count(times)}×`)), body);
     details.addEventListener("toggle", () => {
       if (list.childElementCount) return;
-      own.slice(0, PLACES_A_CODE).forEach((finding) => list.append(findingLine(finding)));
+      own.slice(0, PLACES_A_CODE).forEach((finding) => list.append(findingLine(finding, !oneFix)));
       const left = times - Math.min(own.length, PLACES_A_CODE);
       if (left) list.append(make("li", { class: "quiet" }, `and ${count(left)} more` + (times > own.length ? `, of which ${count(times - own.length)} are counted only` : "; Show the rows lists them")));
     });
@@ -122,10 +124,10 @@ function showCodes() {
   }
 }
 
-function findingLine(finding) {
+function findingLine(finding, withFix) {
   const place = placeOf(finding.file, finding.line);
   const where = finding.line ? make("button", { class: "link", onclick: () => ask(place) }, place) : make("b", {}, place);
-  return make("li", {}, where, `: ${finding.message}. `, make("i", {}, facts.fixes[finding.fix]));
+  return make("li", {}, where, `: ${finding.message}. `, withFix ? make("i", {}, facts.fixes[finding.fix]) : null);
 }
 
 // --- the rows ---
