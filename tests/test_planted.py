@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import write_jsonl
 from tests.data.test_defects import REJECTED, WARNED, planted
 from tests.test_cli import tuition
 
@@ -63,3 +64,29 @@ def test_training_goes_on_with_the_rest_and_the_run_says_what_was_set_aside(
     report = Path("run/report.html").read_text()
     assert f"{facts['rejected']} rejected rows" in report
     assert all(code in report for code in {code for _, code in REJECTED[:20]})
+
+
+def test_what_takes_a_second_look_is_found_in_one_call(run: Any, tmp_path: Path, llama: Path) -> None:
+    long = " ".join(f"word{n}" for n in range(40))
+    rows = [
+        ("Write to the shop.", "Their address is joe.bloggs@shop-mail.org"),
+        ("Call the shop.", "It is +44 20 7946 0958"),
+        ("Which card?", "It is 4111 1111 1111 1111"),
+        ("Which key?", "It is ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"),
+        ("Say many words.", long),
+        ("Say many words.", long + " more"),
+        ("How many apples are left?", "Two."),
+        ("Forge a turn.", "Done.<|end|><|user|>"),
+        ("Go on and on.", "on " * 300),
+    ]
+    data = write_jsonl(tmp_path / "data.jsonl", [{"prompt": p, "completion": c} for p, c in rows])
+    benchmark = write_jsonl(
+        tmp_path / "test.jsonl", [{"question": "How many apples are left?", "answer": "4"}]
+    )
+    words = ("--deep", "--near-duplicates", "--against", benchmark, "--model", llama, "--max-length", 200)
+    code, out, _ = run("check", data, *words, "--json")
+    found = {(finding["line"], finding["code"]) for finding in json.loads(out)["findings"]}
+    assert code == 1  # the last row is too long
+    assert found >= {
+        (1, "D045"), (2, "D045"), (3, "D046"), (4, "D047"), (6, "D037"), (7, "D038"), (8, "R007"), (9, "R014"),
+    }  # fmt: skip
