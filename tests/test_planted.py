@@ -50,6 +50,12 @@ def test_rows_that_json_cannot_write_are_set_aside_as_text(run: Any, tmp_path: P
     assert "b'\\xff'" in row["text"]
 
 
+def test_a_flag_beside_fix_is_refused_and_not_ignored(run: Any, tmp_path: Path) -> None:
+    code, _, err = run("check", planted(tmp_path), "--fix", "mended.jsonl", "--quarantine", "rejected.jsonl")
+    assert code == 2 and "--fix mends and does nothing else" in err
+    assert not Path("mended.jsonl").exists()
+
+
 def test_training_goes_on_with_the_rest_and_the_run_says_what_was_set_aside(
     run: Any, tmp_path: Path, llama: Path
 ) -> None:

@@ -221,17 +221,22 @@ def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
         rows written, the mends, and the findings of the rows that are not in the copy.
     """
     _refuse_overwriting(data, to)
-    lines: list[str] = []
+    written = 0
     mends: list[Mend] = []
     faults: list[Finding] = []
-    for row in fixed_rows(data):
-        mends += row.mends
-        if row.finding is not None:
-            faults.append(row.finding)
-        if row.line is not None:
-            lines.append(row.line + "\n")
-    files.write_text(Path(to), "".join(lines))
-    return len(lines), mends, faults
+
+    def lines() -> Iterator[bytes]:
+        nonlocal written
+        for row in fixed_rows(data):
+            mends.extend(row.mends)
+            if row.finding is not None:
+                faults.append(row.finding)
+            if row.line is not None:
+                written += 1
+                yield f"{row.line}\n".encode()
+
+    files.write_bytes(Path(to), lines())
+    return written, mends, faults
 
 
 def _refuse_overwriting(source: str, to: str | Path) -> None:

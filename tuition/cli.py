@@ -325,6 +325,12 @@ def check(
     from tuition import api
     from tuition.screen import show_check
 
+    if fix is not None and (quarantine or model or deep or presidio or near_duplicates or against or mapping):
+        raise UserError(
+            "--fix mends and does nothing else",
+            where="--fix",
+            next_step="Mend the file first, then check the mended copy with the other flags",
+        )
     if fix is not None:
         _fix(data, fix, as_json)
         return
