@@ -20,7 +20,7 @@ from tuition.render.content import Guard, mark_survives
 from tuition.render.draft import MARK_LOST, Draft, Drafting, TrainOn
 from tuition.render.endings import Endings
 from tuition.render.pieces import Pieces
-from tuition.render.template import ChatTemplate, TemplateRefusal, Writer, time_limits
+from tuition.render.template import ChatTemplate, TemplateRefusal, Writer
 from tuition.render.tokens import Ids, Tokens
 
 TooLong = Literal["drop", "cut", "refuse"]
@@ -82,8 +82,7 @@ class Renderer:
     def render(self, conversations: Iterable[Conversation]) -> Iterator[Outcome]:
         """Render in the order given, in chunks, so that the tokenizer works in batches."""
         for chunk in _chunks(conversations):
-            with time_limits():
-                drafts = [self._drafting.draft(conversation) for conversation in chunk]
+            drafts = [self._drafting.draft(conversation) for conversation in chunk]
             for draft, parts in zip(drafts, self._assembly.assemble(drafts), strict=True):
                 yield self._outcome(draft, parts)
 
