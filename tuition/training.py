@@ -28,7 +28,7 @@ from tuition.recipe import (
     OptimizerSettings,
     Recipe,
 )
-from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer
+from tuition.render import Renderer, adopt_template, choose_template, date_notice, load_tokenizer, on_day
 from tuition.render.corpus import Corpus, build_corpus
 from tuition.render.preview import example_json, token_texts
 from tuition.render.proof import Proof, prove, refuse_unproved
@@ -108,7 +108,9 @@ class Training:
         quiet_transformers()
         self.config = load_config(recipe.model, recipe.revision)
         self.tokenizer = load_tokenizer(recipe.model, recipe.revision)
-        self.template = choose_template(recipe.chat_template, self.tokenizer)
+        self.template = on_day(choose_template(recipe.chat_template, self.tokenizer), recipe.template_date)
+        if self.template is not None and self.template.date is not None:
+            recipe = recipe.replace(template_date=self.template.date.isoformat())
         self.new_tokens = adopt_template(self.tokenizer, self.template)
         longest = context_length(self.config)
         if recipe.max_length == "auto":
@@ -125,6 +127,8 @@ class Training:
         self.corpus: Corpus = build_corpus(
             self.sources, self.renderer, val_split=recipe.val_split, seed=recipe.seed, mapping=recipe.mapping
         )
+        if self.template is not None and (dated := date_notice(self.template)):
+            self.corpus.ledger.add(dated)
 
     def _make_renderer(self) -> Renderer:
         return Renderer(
@@ -270,6 +274,11 @@ class Training:
 
     def _warnings(self) -> list[str]:
         warnings = []
+        if self.template is not None and self.template.date is not None:
+            warnings.append(
+                f"The chat template asks for today's date, and all rows are learned with {self.template.date} (R020). "
+                "Served on another day, the model is given another date."
+            )
         if self.sources.left_out:
             warnings.append(
                 f"Not read, because they name no split beside files that do: {', '.join(self.sources.left_out)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import make_tokenizer, write_jsonl
+from tests.conftest import CHAT, make_tokenizer, write_jsonl
 from tuition.data import find_sources
 from tuition.errors import UserError
 from tuition.render import Renderer, choose_template
@@ -83,3 +83,47 @@ def test_what_fails_refuses_to_train_unless_it_is_allowed_by_name(proven: tuple[
     with pytest.raises(UserError, match=r"vocabulary does not hold: .*rows.jsonl:\d.*allow_unproved"):
         refuse_unproved(proofs, ())
     refuse_unproved(proofs, ("vocabulary",))
+
+
+# Joins the arguments of a call to the text as they are, so they must be JSON already.
+ARGUMENTS_AS_TEXT = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name + c.function.arguments }}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def parity_of(rows: list[object], folder: Path, *, template: str = CHAT, added: tuple[str, ...] = ()) -> str:
+    tokenizer = make_tokenizer(template=template)
+    tokenizer.add_tokens(list(added))
+    renderer = Renderer(
+        tokenizer, choose_template("auto", tokenizer), train_on="assistant", max_length=200, too_long="drop"
+    )
+    path = write_jsonl(folder / "rows.jsonl", rows)
+    corpus = build_corpus(find_sources([str(path)]), renderer, val_split=0, seed=0)
+    proofs = {proof.name: proof for proof in prove(corpus, renderer, vocabulary=1000)}
+    assert proofs["parity"].ok
+    return proofs["parity"].detail
+
+
+def test_prompts_with_tool_calls_are_compared_as_the_template_wants_them(tmp_path: Path) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": "é"}}}
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "c", "tool_call_id": "1"},
+        {"role": "assistant", "content": "d"},
+    ]
+    assert parity_of([{"messages": turns}], tmp_path, template=ARGUMENTS_AS_TEXT).startswith("1 prompts")
+
+
+def test_prompts_that_spell_an_added_token_of_no_special_kind_are_compared(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a <think> b"}, {"role": "assistant", "content": "b"}]
+    assert parity_of([{"messages": turns}], tmp_path, added=("<think>",)).startswith("1 prompts")
+
+
+def test_prompts_that_spell_a_special_token_are_not_since_serving_would_read_the_token(
+    tmp_path: Path,
+) -> None:
+    turns = [{"role": "user", "content": "a <|end|> b"}, {"role": "assistant", "content": "b"}]
+    assert parity_of([{"messages": turns}], tmp_path).startswith("0 prompts")

@@ -171,6 +171,8 @@ ORDINARY = {
     "macros": "{% macro m(x, y='z') %}{{ x }}{{ y }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }}{{ m(1, 2, 3, a=4) }}",
     "namespaces": "{% set ns = namespace(a=1) %}{% for m in messages %}{% set ns.a = ns.a + 1 %}{% endfor %}{{ ns.a }}",
     "a namespace written out": "{% set ns = namespace(a=[1]) %}{{ ns }}{{ [ns] }}",
+    "names that a namespace or a loop lacks": "{% set ns = namespace(a=none, b='x'.upper) %}{{ ns.a }}{{ ns.c }}{{ ns.b() }}"
+    "{% for m in messages %}{{ loop.nothing is defined }}{{ loop.first }}{{ loop.previtem is defined }}{% endfor %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "blocks": "{% set x %}a{{ 1 }}{% endset %}{{ x }}{% filter upper %}abc{% endfilter %}{% block b %}c{% endblock %}",
     "what is missing": "{{ missing }}{{ missing is defined }}{{ messages[9] is defined }}{{ messages[0].none is undefined }}",

@@ -27,8 +27,9 @@ _WIDTH_FILTERS = {"batch", "center", "indent", "round", "slice", "tojson"}
 _SHALLOW_FILTERS = {"count", "d", "default", "first", "items", "last", "length", "list", "map", "reject"}
 _SHALLOW_FILTERS |= {"rejectattr", "reverse", "select", "selectattr"}
 _WIDTH_METHODS = {"center", "ljust", "rjust", "zfill", "to_bytes"}
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()), set, frozenset)
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()), set, frozenset)
 _SCALARS = (bool, int, float, type(None))
+_CONTAINERS = (list, tuple, dict, *_VIEWS)
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
 _NUMBER = re.compile(r"\d+")
 
@@ -105,7 +106,7 @@ class Meter:
             item = waiting.pop()
             if isinstance(item, str):
                 weight += len(item)
-            elif isinstance(item, list | tuple | dict) or isinstance(item, _VIEWS):
+            elif isinstance(item, _CONTAINERS):
                 self.fits(weight + len(item))
                 if isinstance(item, dict):
                     waiting.extend(item.keys())
@@ -219,7 +220,7 @@ def call(meter: Meter, function: Any, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _replaced(text: Any, old: Any, new: Any, count: int = -1) -> int:
-    found = text.count(old)
+    found: int = text.count(old)
     return len(text) + (found if count < 0 else min(found, count)) * len(new)
 
 
@@ -229,7 +230,8 @@ def _joined(text: Any, items: Any) -> int:
 
 
 def _expanded(text: Any, tabsize: int = 8) -> int:
-    return len(text) + text.count(b"\t" if isinstance(text, bytes) else "\t") * max(tabsize, 0)
+    tabs: int = text.count(b"\t" if isinstance(text, bytes) else "\t")
+    return len(text) + tabs * max(tabsize, 0)
 
 
 def _translated(text: Any, table: Any, *_: Any) -> int:

@@ -131,6 +131,13 @@ RENDER_CODES: dict[str, Code] = {
         "from the others, so the weight would be ignored.",
         "Set the weight of the message to 0, or use a template that writes each message on its own.",
     ),
+    "R020": Code(
+        "the template writes today's date",
+        "warning",
+        "The template asks for the day and writes it into its prompts. All rows are learned with one day, the "
+        "same after a resume, but what is served on another day begins with another prompt.",
+        "Name the day with template_date: YYYY-MM-DD, or give a template that writes no date (--chat-template FILE).",
+    ),
 }
 
 

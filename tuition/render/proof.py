@@ -11,8 +11,8 @@ import numpy as np
 
 from tuition.conversation import Conversation, Rendered
 from tuition.errors import UserError
-from tuition.render.content import strings_in
 from tuition.render.corpus import Corpus
+from tuition.render.draft import Draft
 from tuition.render.renderer import Renderer
 
 
@@ -145,25 +145,25 @@ def _served_ids(conversation: Conversation, renderer: Renderer) -> list[int] | N
     """The prompt of the last learned turn as transformers serves it; None where the row is of another kind."""
     messages = conversation.messages
     answers = [i for i, m in enumerate(messages) if m.role == "assistant" and m.weight != 0]
-    written = [message.to_template() for message in messages]
-    if conversation.plain or not answers or _spells_control_tokens(written, renderer):
+    if conversation.plain or not answers or _spells_control_tokens(conversation, renderer):
         return None
     if renderer.template is None:
         return list(renderer.tokens.tokenizer(messages[0].content)["input_ids"]) if answers[-1] else None
-    ids = renderer.tokens.tokenizer.apply_chat_template(
-        written[: answers[-1]],
-        tools=[dict(tool) for tool in conversation.tools] or None,
-        chat_template=renderer.template.source,
-        add_generation_prompt=True,
-        return_dict=False,
-    )
+    with renderer.template.served():
+        ids = renderer.tokens.tokenizer.apply_chat_template(
+            renderer.as_served(messages[: answers[-1]]),
+            tools=[dict(tool) for tool in conversation.tools] or None,
+            chat_template=renderer.template.source,
+            add_generation_prompt=True,
+            return_dict=False,
+        )
     return list(ids)
 
 
-def _spells_control_tokens(written: object, renderer: Renderer) -> bool:
+def _spells_control_tokens(conversation: Conversation, renderer: Renderer) -> bool:
     """Such content is kept plain here, which serving does only where it is asked to."""
-    text = "\0".join(strings_in(written))
-    return any(spelling in text for spelling in renderer.tokens.added_spellings)
+    draft = Draft(conversation)
+    return renderer.written(draft) is None or bool(draft.mark)
 
 
 def _stands_before_the_answer(served: list[int], example: Rendered) -> bool:

@@ -16,7 +16,7 @@ from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import prompt_key
 from tuition.errors import Finding, Origin, UserError
 from tuition.render.assemble import Assembly, Part
-from tuition.render.content import Guard, mark_survives
+from tuition.render.content import Guard, Written, mark_survives
 from tuition.render.draft import MARK_LOST, Draft, Drafting, TrainOn
 from tuition.render.endings import Endings
 from tuition.render.pieces import Pieces
@@ -114,6 +114,15 @@ class Renderer:
                 next_step="Change the messages to what the template allows",
             ) from None
         return self._encode(text, draft)
+
+    def written(self, draft: Draft) -> Written | None:
+        """What the template is given for a draft; see `Drafting.written`."""
+        return self._drafting.written(draft)
+
+    def as_served(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages as serving must give them to this template: some want the arguments of calls as text."""
+        given = [message.to_template() for message in messages]
+        return self._writer.given(given) if self._writer else given
 
     def answer_text(self, ids: Sequence[int]) -> str:
         """The answer in generated ids: what the template puts before every answer is taken off again."""

@@ -13,18 +13,36 @@ from typing import Any
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame, operators, optimizeconst
-from jinja2.runtime import Context, Macro, new_context
+from jinja2.runtime import Context, LoopContext, Macro, new_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import Namespace
 from transformers.utils import chat_template_utils as theirs
 
 from tuition.render.bounds import BINARY_OPERATORS, Meter, call, format_spec, guarded
 
 _PROGRAMS_KEPT = 8
-_COMPARING_TESTS = ("eq", "==", "equalto", "ne", "!=", "gt", ">", "greaterthan", "ge", ">=", "lt", "<")
-_COMPARING_TESTS += ("lessthan", "le", "<=", "in")
+_COMPARING_TESTS = (
+    "eq",
+    "==",
+    "equalto",
+    "ne",
+    "!=",
+    "gt",
+    ">",
+    "greaterthan",
+    "ge",
+    ">=",
+    "lt",
+    "<",
+    "lessthan",
+    "le",
+    "<=",
+    "in",
+)
 _MOST_SOURCE = 1_000_000
 _TEXT_METHODS = frozenset(name for name in dir(str) if name[0] != "_") - {"format", "format_map"}
 _MAPPING_NAMES = frozenset(dir(dict))
+_PLAIN = (str, int, bool)
 _CONTEXT_VARIABLES = ("_block_vars", "_loop_vars")
 
 
@@ -105,7 +123,9 @@ def names_in(source: str) -> set[str]:
     """
     from jinja2.meta import find_undeclared_variables
 
-    return find_undeclared_variables(_bounded(Meter()).parse(source))
+    environment = _bounded(Meter())
+    environment.globals = {}  # names of functions count too
+    return find_undeclared_variables(environment.parse(source))
 
 
 class _Generator(CodeGenerator):
@@ -116,7 +136,7 @@ class _Generator(CodeGenerator):
         super().blockvisit(nodes, frame)
 
     @optimizeconst
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.concat(map(environment.text_of, (")
         for part in node.nodes:
             self.visit(part, frame)
@@ -124,7 +144,7 @@ class _Generator(CodeGenerator):
         self.write(")))")
 
     @optimizeconst
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
         sides = [node.expr, *(operand.expr for operand in node.ops)]
         if any(_is_constant(side) for side in sides):
             super().visit_Compare(node, frame)
@@ -137,7 +157,7 @@ class _Generator(CodeGenerator):
         self.write(")")
 
     @optimizeconst
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
         if isinstance(node.arg, nodes.Slice):
             self.write("environment.made(")
             super().visit_Getitem(node, frame)
@@ -145,7 +165,7 @@ class _Generator(CodeGenerator):
         else:
             super().visit_Getitem(node, frame)
 
-    def visit_Pair(self, node: nodes.Pair, frame: Frame) -> None:
+    def visit_Pair(self, node: nodes.Pair, frame: Frame) -> None:  # noqa: N802
         self._weighed(node.key, frame)
         self.write(": ")
         self.visit(node.value, frame)
@@ -192,7 +212,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
         if length <= 1024:
             return "".join(parts)
         self.meter.fits(length)
-        return self.meter.made("".join(parts))
+        return str(self.meter.made("".join(parts)))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and type(left) is str and type(right) is str and len(left) + len(right) < 1024:
@@ -205,12 +225,16 @@ class _Bounded(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         if kind is dict and attribute in obj and attribute not in _MAPPING_NAMES:
             return obj[attribute]
+        if (kind is LoopContext or isinstance(obj, Namespace)) and attribute[0] != "_":
+            value = getattr(obj, attribute, None)
+            if type(value) in _PLAIN:
+                return value
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         return super().getitem(obj, self.weighed(argument) if type(argument) is tuple else argument)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         meter = __self.meter
         if type(__obj) is BuiltinFunctionType and type(__obj.__self__) is str:
             kwargs.pop("_loop_vars", None)  # what Jinja tells functions that ask for the context
@@ -233,7 +257,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
         def formatted(*args: Any, **kwargs: Any) -> str:
             if value.__name__ == "format_map":
-                args, kwargs = (), args[0]
+                (kwargs,), args = args, ()
             self.meter.weigh([args, kwargs])
             return str(_Formatter(self).vformat(pattern, args, kwargs))
 
@@ -254,9 +278,9 @@ class _Formatter(SandboxedFormatter):
         return super().convert_field(self._env.weighed(value), conversion)
 
 
-def _bounded(meter: Meter) -> _Bounded:
-    """transformers' environment, with bounds around all that a template may call."""
-    environment: Any = theirs._compile_jinja_template("").environment.overlay()
+def _bounded(meter: Meter) -> Any:
+    """A `_Bounded`: transformers' environment, with bounds around all that a template may call."""
+    environment = theirs._compile_jinja_template("").environment.overlay()
     environment.__class__ = _Bounded
     environment.meter = meter
     environment.finalize = environment.weighed

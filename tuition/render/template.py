@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tuition.errors import UserError
+from tuition.errors import Finding, Origin, UserError
+from tuition.render.codes import finding
 from tuition.render.content import strings_in
 from tuition.render.tokens import Tokens
 
@@ -123,6 +124,34 @@ class ChatTemplate:
         return constants if self.date is None else {**constants, "strftime_now": self._strftime}
 
 
+def on_day(template: ChatTemplate | None, setting: str) -> ChatTemplate | None:
+    """The template told that it is the day that `template_date` names; auto: today.
+
+    A template that asks for no date is returned as it is.
+    """
+    if template is None or not template.asks_date:
+        return template
+    return template.on(today() if setting == "auto" else datetime.date.fromisoformat(setting))
+
+
+def today() -> datetime.date:
+    """The day it is."""
+    return datetime.date.today()
+
+
+def date_notice(template: ChatTemplate) -> Finding | None:
+    """R020 where the template asks for today's date: once for a run, since it is true of every row."""
+    if not template.asks_date:
+        return None
+    day = (template.date or today()).isoformat()
+    return finding(
+        "R020",
+        Origin("chat template", 0),
+        f"The chat template writes today's date into its prompts; here it is {day} in all of them, "
+        "and what is served on another day will begin with another date",
+    )
+
+
 def _as_shown(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages as transformers shows them to a template: plain values, thoughts under all their names."""
     shown = [
@@ -157,6 +186,10 @@ class Writer:
         self.template = template
         self.arguments_as_text = False
 
+    def given(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The messages with the arguments of tool calls as the template wants them."""
+        return _with_arguments_as_text(messages) if self.arguments_as_text else [dict(m) for m in messages]
+
     def text(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -173,10 +206,8 @@ class Writer:
         def write(given: Sequence[Mapping[str, Any]]) -> str:
             return self.template.text(given, tools, add_generation_prompt=add_generation_prompt)
 
-        if not any(message.get("tool_calls") for message in messages):
-            return write(messages)
-        if self.arguments_as_text:
-            return write(_with_arguments_as_text(messages))
+        if self.arguments_as_text or not any(message.get("tool_calls") for message in messages):
+            return write(self.given(messages))
         try:
             return write(messages)
         except TemplateRefusal as refusal:
