@@ -37,14 +37,14 @@ def test_a_template_that_reads_the_date_is_known_by_the_name_it_asks_for() -> No
     assert not ChatTemplate("{% set strftime_now = 1 %}{{ strftime_now }}", {}, "").asks_date
 
 
-def test_the_templates_of_llama_3_1_and_gpt_oss_ask_for_the_date() -> None:
+def test_the_templates_of_llama_3_2_and_gpt_oss_ask_for_the_date() -> None:
     folder = Path(pytest.importorskip("trl").__file__).parent / "chat_templates"
     asking = {
         p.stem
         for p in folder.glob("*.jinja")
         if ChatTemplate(p.read_text(encoding="utf-8"), {}, "").asks_date
     }
-    assert {"llama3_2", "gptoss"} <= asking
+    assert {"llama3_2", "gptoss", "muse_glimmer"} <= asking
     assert not {"llama3", "qwen3", "gemma3"} & asking
 
 

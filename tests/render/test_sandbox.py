@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ ATTACKS = {
     "zfill": "{{ 'a'.zfill(10**9) }}",
     "the filter center": "{{ 'a'|center(1000000000) }}",
     "the filter center of what is not constant": "{{ messages[0].content|center(10**9) }}",
+    "ljust of an escaped text": "{{ ('a'|escape).ljust(10**9) }}",
     "expandtabs": "{{ '\t\t\t'.expandtabs(10**9) }}",
     "to_bytes": "{{ (1).to_bytes(10**9, 'big') }}",
     "a power": "{{ 9 ** (9 ** 9) }}",
@@ -147,6 +149,19 @@ def test_a_long_row_may_make_a_long_text() -> None:
     assert written == content + "!"
 
 
+def test_time_that_the_machine_spends_on_something_else_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.5)
+    meter = bounds.Meter()
+    time.sleep(0.6)
+    meter.tick()
+    with pytest.raises(bounds.OutOfBounds, match=r"longer than 0\.5 seconds"):
+        while True:
+            meter.tick()
+            meter.spend(-1000)
+
+
 def test_a_refusal_does_not_outlast_its_row() -> None:
     source = (
         "{% for m in messages %}{{ m.content * 300000 if m.content == 'much' else m.content }}{% endfor %}"
@@ -182,6 +197,7 @@ ORDINARY = {
     "control of loops": "{% for i in range(9) %}{% if i == 2 %}{% continue %}{% endif %}{% if i > 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
     "numbers": "{{ '12'|int + 1 }}{{ 3.14159|round(2) }}{{ 7 // 2 }}{{ -3|abs }}{{ [1, 2]|sum }}{{ 10**12 }}",
     "special tokens": "{{ bos_token + messages[0]['content'] + eos_token }}",
+    "escaping": "{% autoescape true %}{{ '<' ~ messages[0].content ~ '<b>'|safe }}{{ '<' + 'a' }}{% endautoescape %}{{ '<'|e ~ '>' }}",
     "dict": "{{ dict(a=1, b=[2]) }}{{ dict([['a', 1]]) }}",
 }
 

@@ -81,7 +81,7 @@ class Program:
         context = new_context(
             self._environment, template.name, template.blocks, {**self._globals, **variables}, shared=True
         )
-        return self._environment.concat(template.root_render_func(context))
+        return str(self._environment.concat(template.root_render_func(context)))
 
 
 class _Programs(threading.local):
@@ -137,11 +137,16 @@ class _Generator(CodeGenerator):
 
     @optimizeconst
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
-        self.write("environment.concat(map(environment.text_of, (")
+        escapes = frame.eval_ctx.volatile or frame.eval_ctx.autoescape
+        if escapes:
+            join = "(markup_join if context.eval_ctx.autoescape else str_join)"
+            self.write(f"environment.made({join}(map(environment.weighed, (")
+        else:
+            self.write("environment.concat(map(environment.text_of, (")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
-        self.write(")))")
+        self.write("))))" if escapes else ")))")
 
     @optimizeconst
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
