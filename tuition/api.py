@@ -264,11 +264,11 @@ def quarantine(checked: Checked, to: str | Path) -> int:
 
 def make_renderer(model: str, **render: Any) -> Renderer:
     """The renderer that a run with these settings would use."""
-    from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer
+    from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
 
     settings = make_render_settings(render)
     tokenizer = load_tokenizer(starter.model_path(model))
-    template = choose_template(settings.chat_template, tokenizer)
+    template = on_day(choose_template(settings.chat_template, tokenizer), settings.template_date)
     adopt_template(tokenizer, template)
     longest = settings.max_length if settings.max_length != "auto" else 10**9
     return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))

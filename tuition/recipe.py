@@ -7,8 +7,9 @@ values or a section, never the whole recipe. Nothing here reads data or imports 
 from __future__ import annotations
 
 import difflib
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -99,6 +100,11 @@ class RenderSettings(Section):
         description="auto: the tokenizer's own, or ChatML where it has none; none: plain text, "
         "prompt and completion joined as they are; or a file that holds a Jinja template.",
     )
+    template_date: Annotated[str, Field(pattern=r"^(auto|\d{4}-\d\d-\d\d)$")] = Field(
+        "auto",
+        description="The day that a chat template is told where it writes today's date; "
+        "auto: the day the run began. YYYY-MM-DD.",
+    )
     train_on: Literal["assistant", "last", "all", "spans"] = Field(
         "assistant",
         description="Learn every assistant turn, the last one only, every token, or only what stands "
@@ -133,6 +139,18 @@ class RenderSettings(Section):
         opening, closing = value
         if not opening.strip() or not closing.strip() or opening in closing or closing in opening:
             raise ValueError("must be two texts of which neither is empty or holds the other")
+        return value
+
+    @field_validator("template_date", mode="before")
+    @classmethod
+    def _date_may_be_a_date(cls, value: Any) -> Any:
+        return value.isoformat() if type(value) is date else value  # YAML reads 2026-01-31 as a date
+
+    @field_validator("template_date")
+    @classmethod
+    def _date_is_one(cls, value: str) -> str:
+        if value != "auto":
+            date.fromisoformat(value)
         return value
 
     @field_validator("max_length")

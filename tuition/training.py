@@ -32,7 +32,7 @@ from tuition.recipe import (
     Recipe,
     RenderSettings,
 )
-from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer
+from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
 from tuition.render.preview import example_json, token_texts
 from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Opening, Watcher, by_severity, duration, size
@@ -111,7 +111,9 @@ class Training:
         quiet_transformers()
         self.config = load_config(recipe.model, recipe.revision)
         self.tokenizer = load_tokenizer(recipe.model, recipe.revision)
-        self.template = choose_template(recipe.chat_template, self.tokenizer)
+        self.template = on_day(choose_template(recipe.chat_template, self.tokenizer), recipe.template_date)
+        if self.template is not None and self.template.date is not None:
+            recipe = recipe.replace(template_date=self.template.date.isoformat())
         self.new_tokens = adopt_template(self.tokenizer, self.template)
         longest = context_length(self.config)
         if recipe.max_length == "auto":
@@ -275,6 +277,11 @@ class Training:
 
     def _warnings(self) -> list[str]:
         warnings = []
+        if self.template is not None and self.template.date is not None:
+            warnings.append(
+                f"The chat template asks for today's date, and all rows are learned with {self.template.date} (R028). "
+                "Served on another day, the model is given another date."
+            )
         if self.sources.left_out:
             warnings.append(
                 f"Not read, because they name no split beside files that do: {', '.join(self.sources.left_out)}"

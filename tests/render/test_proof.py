@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import make_tokenizer, write_jsonl
+from tests.conftest import CHAT, make_tokenizer, write_jsonl
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import find_sources
 from tuition.errors import Origin, UserError
@@ -184,3 +184,42 @@ def test_what_fails_refuses_to_train_unless_it_is_allowed_by_name(tmp_path: Path
     with pytest.raises(UserError, match=r"vocabulary does not hold: .*rows.jsonl:\d.*allow_unproved"):
         refuse_unproved(proofs, ())
     refuse_unproved(proofs, ("vocabulary",))
+
+
+# Joins the arguments of a call to the text as they are, so they must be JSON already.
+ARGUMENTS_AS_TEXT = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name + c.function.arguments }}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def evidence_over(*messages: Message, template: str = CHAT, added: tuple[str, ...] = ()) -> Evidence:
+    tokenizer = make_tokenizer(template=template)
+    tokenizer.add_tokens(list(added))
+    renderer = Renderer(
+        tokenizer, choose_template("auto", tokenizer), train_on="assistant", max_length=200, too_long="drop"
+    )
+    return evidence_of(renderer, *renderer.render([Conversation(messages, Origin("rows.jsonl", 1))]))
+
+
+def test_prompts_with_tool_calls_are_compared_as_the_template_wants_them() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": "é"}}}
+    seen = evidence_over(
+        Message("user", "a"),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "c", tool_call_id="1"),
+        Message("assistant", "d"),
+        template=ARGUMENTS_AS_TEXT,
+    )
+    assert (seen.prompts, seen.unlike_serving) == (2, None)
+
+
+def test_prompts_that_spell_an_added_token_of_no_special_kind_are_compared() -> None:
+    seen = evidence_over(Message("user", "a <think> b"), Message("assistant", "b"), added=("<think>",))
+    assert (seen.prompts, seen.unlike_serving) == (1, None)
+
+
+def test_prompts_that_spell_a_special_token_are_not_since_serving_would_read_the_token() -> None:
+    seen = evidence_over(Message("user", "a <|end|> b"), Message("assistant", "b"))
+    assert (seen.prompts, seen.spelled_turns, seen.forged) == (0, 1, None)

@@ -10,7 +10,7 @@ from tests.conftest import CHAT, make_tokenizer
 from tests.render.helpers import codes, over, render_one, renderer, talk
 from tuition.conversation import Message
 from tuition.errors import UserError
-from tuition.render import adopt_template, choose_template, template
+from tuition.render import adopt_template, bounds, choose_template, template
 
 
 def base_tokenizer(*, bos: bool) -> Any:
@@ -72,7 +72,8 @@ def test_a_template_that_writes_without_bound_is_refused() -> None:
 
 
 def test_a_template_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(bounds, "_LIMIT_BYTES", 2**60)
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     outcome = render_one(renderer(endless), talk(("user", "a"), ("assistant", "b")))
     assert outcome.rejection is not None

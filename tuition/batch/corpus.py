@@ -185,13 +185,19 @@ def _key(
     render: RenderSettings,
     seed: int,
 ) -> PreparedKey:
-    memo = folder / "sources.json"
+    memo, template = folder / "sources.json", renderer.template
+    day = str(template.date) if template and template.asks_date else None  # no other template is told it
     return PreparedKey(
         train=hash_sources((*sources.train, *sources.replay), memo),
         validation=hash_sources(sources.validation, memo),
-        template=renderer.template.source if renderer.template else None,
+        template=template.source if template else None,
         tokenizer=tokenizer_sha256(renderer.tokens.tokenizer),
-        settings={**data.model_dump(mode="json"), **render.model_dump(mode="json"), "seed": seed},
+        settings={
+            **data.model_dump(mode="json"),
+            **render.model_dump(mode="json"),
+            "template_date": day,
+            "seed": seed,
+        },
         code=code_sha256(),
     )
 

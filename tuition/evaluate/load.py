@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings, Recipe, RenderSettings, load_recipe
-from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer
+from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer, on_day
 from tuition.train.adapters import load_adapter
 from tuition.train.folder import RunFolder
 from tuition.train.model import (
@@ -69,7 +69,8 @@ def load_answerer(
             ModelSettings(model=recipe.model, revision=recipe.revision) if recipe.method == "lora" else None
         )
         plain = recipe.chat_template == "none"
-        return _load(name, source, base, device, None if plain and template == "own" else template)
+        chosen = None if plain and template == "own" else template
+        return _load(name, source, base, device, chosen, day=recipe.template_date)
     adapter = Path(name) / "adapter_config.json"
     if adapter.exists():
         return _load(name, name, _base_of_adapter(adapter), device, template)
@@ -105,6 +106,7 @@ def _load(
     adapter_base: ModelSettings | None,
     device: str,
     template: ChatTemplate | Literal["own"] | None,
+    day: str = "auto",
 ) -> Answerer:
     base = adapter_base or ModelSettings(model=source)
     config = load_config(base.model, base.revision)
@@ -118,6 +120,7 @@ def _load(
         set_stop_tokens(model, tokenizer, stop_tokens_in(Path(source)))
     if template == "own":
         template = choose_template("auto", tokenizer) if tokenizer.chat_template else None
+        template = template if day == "auto" else on_day(template, day)
     renderer = _renderer(tokenizer, config, template)
     renderer.recall({"stop_ids": stop_tokens_of(model), "arguments_as_text": False})
     return Answerer(

@@ -4,7 +4,14 @@ Works on a tokenizer alone; importing it imports no torch, and nothing here ever
 """
 
 from tuition.render.renderer import Outcome, Renderer
-from tuition.render.template import CHATML_TOKENS, ChatTemplate, adopt_template, choose_template
+from tuition.render.template import (
+    CHATML_TOKENS,
+    ChatTemplate,
+    adopt_template,
+    choose_template,
+    date_notice,
+    on_day,
+)
 from tuition.render.tokens import check_local_folder, load_tokenizer
 
 __all__ = [
@@ -15,5 +22,7 @@ __all__ = [
     "adopt_template",
     "check_local_folder",
     "choose_template",
+    "date_notice",
     "load_tokenizer",
+    "on_day",
 ]

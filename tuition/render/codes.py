@@ -189,6 +189,13 @@ RENDER_CODES: dict[str, Code] = {
         "tokenizer changes the text so that the place of that part cannot be proved.",
         "Use a template that writes content as it is; where the tokenizer normalises, write the text in NFC.",
     ),
+    "R028": Code(
+        "the template writes today's date",
+        "warning",
+        "The template asks for the day and writes it into its prompts. All rows are learned with one day, the "
+        "same after a resume, but what is served on another day begins with another prompt.",
+        "Name the day with template_date: YYYY-MM-DD, or give a template that writes no date (--chat-template FILE).",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from tuition.data import Ledger, Reading, Replay, Side, Sources, side_of
 from tuition.errors import UserError
 from tuition.render.evidence import Witness
 from tuition.render.renderer import Outcome, Renderer
+from tuition.render.template import date_notice
 
 _CONVERSATIONS_KEPT = 64
 
@@ -54,6 +55,8 @@ class Rendering:
         """
         learned = 0
         before = None
+        if self.renderer.template is not None and (dated := date_notice(self.renderer.template)):
+            self.ledger.add(dated)
         for names, share in self._parts():
             reading = Reading(
                 names, ledger=self.ledger, mapping=self.mapping, seed=self.seed, training=before

@@ -211,34 +211,38 @@ class Witness:
             texts = [turn.conversation.messages[0].content for turn in asked]
             return list(self._tokenizer(texts)["input_ids"])
         texts = [
-            self._prompt_text(_written(turn.conversation)[: turn.position], turn.conversation.tools)
+            self._prompt_text(self._given(turn.conversation)[: turn.position], turn.conversation.tools)
             for turn in asked
         ]
         return list(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
 
+    def _given(self, conversation: Conversation) -> list[dict[str, Any]]:
+        return self._renderer.as_served(conversation.messages)
+
     def _prompt_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> str:
         assert self._renderer.template is not None
-        return str(
-            self._tokenizer.apply_chat_template(
-                list(messages),
-                tools=[dict(tool) for tool in tools] or None,
-                chat_template=self._renderer.template.source,
-                add_generation_prompt=True,
-                tokenize=False,
+        with self._renderer.template.served():
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages),
+                    tools=[dict(tool) for tool in tools] or None,
+                    chat_template=self._renderer.template.source,
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
             )
-        )
 
     # --- content that spells control tokens ---
 
     def _spells_control_tokens(self, turn: _Turn) -> bool:
         """Such content is kept plain here, which serving does only where it is asked to."""
-        text = "\0".join(strings_in([_written(turn.conversation), list(turn.conversation.tools)]))
+        text = "\0".join(strings_in([self._given(turn.conversation), list(turn.conversation.tools)]))
         return turn.spelled or any(spelling in text for spelling in self._spellings)
 
     def _count_control_tokens(self, turn: _Turn) -> None:
         """The control tokens before the answer are those of the same row with the spellings taken out."""
         conversation = turn.conversation
-        messages = _written(conversation)
+        messages = self._given(conversation)
         plain, tools = self._without_spellings(messages), self._without_spellings(list(conversation.tools))
         if plain == messages and tools == list(conversation.tools):
             return  # spelled in characters that only the tokenizer makes into a control token
@@ -287,10 +291,6 @@ def _learned_answers(conversation: Conversation, train_on: str) -> Iterator[int]
         by_role = train_on != "last" or position == answers[-1]
         if position and (by_role if weight is None else weight > 0):
             yield position
-
-
-def _written(conversation: Conversation) -> list[dict[str, Any]]:
-    return [message.to_template() for message in conversation.messages]
 
 
 def _stands_before_the_answer(served: Sequence[int], example: Rendered, *, whole: bool) -> bool:

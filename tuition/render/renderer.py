@@ -23,7 +23,7 @@ from tuition.render.endings import Endings
 from tuition.render.lengths import TOO_LONG, LongRow, TooLong, settle_losses
 from tuition.render.pieces import Pieces
 from tuition.render.spans import SPAN_MARKERS
-from tuition.render.template import ChatTemplate, TemplateRefusal, Writer, time_limits
+from tuition.render.template import ChatTemplate, TemplateRefusal, Writer
 from tuition.render.tokens import Ids, Tokens
 
 _NOWHERE = Origin("<prompt>", 0)
@@ -131,8 +131,7 @@ class Renderer:
     def render(self, conversations: Iterable[Conversation]) -> Iterator[Outcome]:
         """Render in the order given, in chunks, so that the tokenizer works in batches."""
         for chunk in _chunks(conversations):
-            with time_limits():
-                drafts = [self._drafting.draft(conversation) for conversation in chunk]
+            drafts = [self._drafting.draft(conversation) for conversation in chunk]
             joined = zip(chunk, drafts, self._assembly.assemble(drafts), strict=True)
             for conversation, draft, parts in joined:
                 yield self._outcome(conversation, draft, parts)
@@ -165,6 +164,11 @@ class Renderer:
                 next_step="Change the messages to what the template allows",
             ) from None
         return self._encode(text, draft)
+
+    def as_served(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages as serving must give them to this template: some want the arguments of calls as text."""
+        given = [message.to_template() for message in messages]
+        return self._writer.given(given) if self._writer else given
 
     def answer_text(self, ids: Sequence[int]) -> str:
         """The answer in generated ids: what the template puts before every answer is taken off again."""
@@ -244,8 +248,7 @@ class Renderer:
 
     def _redraft(self, conversation: Conversation) -> Sequence[Part]:
         """The examples of a conversation that stands for part of a row; what is found in it is in the row's findings."""
-        with time_limits():
-            draft = self._drafting.draft(conversation)
+        draft = self._drafting.draft(conversation)
         (parts,) = self._assembly.assemble([draft])
         return () if draft.refused else parts
 

@@ -1,26 +1,26 @@
 """From a conversation to the text that serving would show the model.
 
-A template is somebody else's program: it runs in transformers' sandbox, is never edited, and what it
-does to the text is compared, not assumed.
+A template is somebody else's program: it runs in transformers' sandbox within bounds (`sandbox`), is never
+edited, and what it does to the text is compared, not assumed.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tuition.errors import UserError
+from tuition.errors import Finding, Origin, UserError
+from tuition.render.codes import finding
 from tuition.render.content import strings_in
 from tuition.render.tokens import Tokens
 
-_LIMIT_SECONDS = 10.0
-_LIMIT_CHARACTERS = 1_000_000
+_ONLY_CONTENT = frozenset({"role", "content"})
 
 # What a base model without a template of its own gets: ChatML, the most widely served format.
 CHATML = (
@@ -34,7 +34,7 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 
 class TemplateRefusal(Exception):
-    """The template raised an error for this conversation."""
+    """The template raised an error for this conversation, or would take too long or make too much."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,13 @@ class ChatTemplate:
         source: the Jinja text.
         special_tokens: `bos_token`, `eos_token` and so on, as the tokenizer's file names them.
         provenance: where it came from, for the opening screen.
+        date: the day that a template which asks for today's date is told; None: today.
     """
 
     source: str
     special_tokens: Mapping[str, Any]
     provenance: str
+    date: datetime.date | None = None
 
     def text(
         self,
@@ -61,83 +63,116 @@ class ChatTemplate:
         """The conversation as text, as `apply_chat_template(tokenize=False)` gives it.
 
         Raises:
-            TemplateRefusal: the template raised, with its own words.
+            TemplateRefusal: the template raised, with its own words, or was stopped.
         """
-        from transformers.utils.chat_template_utils import render_jinja_template
+        from tuition.render.sandbox import program_of
 
-        if not _listening.yes and _may_set_alarm():
-            with time_limits():
-                return self.text(messages, tools, add_generation_prompt=add_generation_prompt)
         try:
-            _set_alarm(_LIMIT_SECONDS)
-            try:
-                texts, _ = render_jinja_template(
-                    [list(messages)],
-                    tools=[dict(tool) for tool in tools] or None,
-                    chat_template=self.source,
-                    add_generation_prompt=add_generation_prompt,
-                    **self.special_tokens,
-                )
-            finally:
-                _set_alarm(0)
+            return program_of(self.source).run(
+                {
+                    "messages": _as_shown(messages),
+                    "tools": _plain([dict(tool) for tool in tools]) if tools else None,
+                    "documents": None,
+                    "add_generation_prompt": add_generation_prompt,
+                    **self._constants,
+                },
+                lambda: _size(messages, tools),
+            )
         except Exception as error:  # somebody else's program may raise anything
             raise TemplateRefusal(" ".join(str(error).split()) or type(error).__name__) from error
-        text = str(texts[0])
-        if len(text) > _LIMIT_CHARACTERS and len(text) > _LIMIT_CHARACTERS + 64 * _size(messages, tools):
-            raise TemplateRefusal(f"it wrote {len(text):,} characters, far more than it was given")
-        return text
+
+    @cached_property
+    def asks_date(self) -> bool:
+        """Whether the template reads today's date, which would make what is learned depend on the day."""
+        from tuition.render.sandbox import names_in
+
+        try:
+            return "strftime_now" in names_in(self.source)
+        except Exception:  # no template at all, which each row will say
+            return False
+
+    def on(self, day: datetime.date) -> ChatTemplate:
+        """The same template, told that this is the day."""
+        return replace(self, date=day)
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Within it, transformers' own `apply_chat_template` writes this template's day too.
+
+        Not for two threads at once: the clock of the template is put back at the end.
+        """
+        if self.date is None:
+            yield
+            return
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        names = _compile_jinja_template(self.source).environment.globals
+        before = names["strftime_now"]
+        names["strftime_now"] = self._strftime
+        try:
+            yield
+        finally:
+            names["strftime_now"] = before
+
+    def _strftime(self, format: str) -> str:
+        assert self.date is not None
+        return datetime.datetime.combine(self.date, datetime.time()).strftime(format)
+
+    @cached_property
+    def _constants(self) -> dict[str, Any]:
+        constants: dict[str, Any] = _plain(dict(self.special_tokens))
+        return constants if self.date is None else {**constants, "strftime_now": self._strftime}
+
+
+def on_day(template: ChatTemplate | None, setting: str) -> ChatTemplate | None:
+    """The template told that it is the day that `template_date` names; auto: today.
+
+    A template that asks for no date is returned as it is.
+    """
+    if template is None or not template.asks_date:
+        return template
+    return template.on(today() if setting == "auto" else datetime.date.fromisoformat(setting))
+
+
+def today() -> datetime.date:
+    """The day it is."""
+    return datetime.date.today()
+
+
+def date_notice(template: ChatTemplate) -> Finding | None:
+    """R028 where the template asks for today's date: once for a run, since it is true of every row."""
+    if not template.asks_date:
+        return None
+    day = (template.date or today()).isoformat()
+    return finding(
+        "R028",
+        Origin("chat template", 0),
+        f"The chat template writes today's date into its prompts; here it is {day} in all of them, "
+        "and what is served on another day will begin with another date",
+    )
+
+
+def _as_shown(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages as transformers shows them to a template: plain values, thoughts under all their names."""
+    shown = [
+        dict(message) if all(type(value) is str for value in message.values()) else _plain(dict(message))
+        for message in messages
+    ]
+    if any(not _ONLY_CONTENT.issuperset(message) for message in shown):
+        from tuition.render.sandbox import with_aliases
+
+        return with_aliases(shown)
+    return shown
+
+
+def _plain(value: Any) -> Any:
+    from tuition.render.sandbox import plain
+
+    return plain(value)
 
 
 def _size(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> int:
     return sum(map(len, strings_in([messages, tools])))
-
-
-class _Listening(threading.local):
-    """Whether this thread hears alarms now."""
-
-    yes = False
-
-
-_listening = _Listening()
-
-
-@contextmanager
-def time_limits() -> Iterator[None]:
-    """Bound the time of each template that is rendered inside.
-
-    The bound is an alarm of the operating system, so it works in the main thread of a Unix process that
-    uses no alarm of its own; elsewhere time is not bounded. One operation that runs in C, such as
-    multiplying a string, ends before the alarm is heard, and its memory is not bounded.
-    """
-    if _listening.yes or not _may_set_alarm():
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _ring)
-    _listening.yes = True
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        _listening.yes = False
-
-
-def _ring(signum: int, frame: Any) -> None:
-    raise TimeoutError(f"it took longer than {_LIMIT_SECONDS:g} seconds")
-
-
-def _set_alarm(seconds: float) -> None:
-    if _listening.yes:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _may_set_alarm() -> bool:
-    return (
-        hasattr(signal, "SIGALRM")
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
-        and signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    )
 
 
 class Writer:
@@ -150,6 +185,10 @@ class Writer:
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
         self.arguments_as_text = False
+
+    def given(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The messages with the arguments of tool calls as the template wants them."""
+        return _with_arguments_as_text(messages) if self.arguments_as_text else [dict(m) for m in messages]
 
     def text(
         self,
@@ -167,10 +206,8 @@ class Writer:
         def write(given: Sequence[Mapping[str, Any]]) -> str:
             return self.template.text(given, tools, add_generation_prompt=add_generation_prompt)
 
-        if not any(message.get("tool_calls") for message in messages):
-            return write(messages)
-        if self.arguments_as_text:
-            return write(_with_arguments_as_text(messages))
+        if self.arguments_as_text or not any(message.get("tool_calls") for message in messages):
+            return write(self.given(messages))
         try:
             return write(messages)
         except TemplateRefusal as refusal:
