@@ -61,7 +61,7 @@ def test_training_goes_on_with_the_rest_and_the_run_says_what_was_set_aside(
 ) -> None:
     file = planted(tmp_path)
     words = ("--model", llama, "--output-dir", "run", "--max-steps", 1, "--samples", 0, "--val-split", 0)
-    assert run("train", "--data", file, *words, "--allow-unproved", "ledger")[0] == 0
+    assert run("train", "--data", file, *words)[0] == 0
     facts = json.loads(Path("run/run.json").read_text())["data"]
     assert facts["rows_in"] == facts["kept"] + facts["rejected"] == KEPT + len(REJECTED)
     ledger = [json.loads(line) for line in Path("run/ledger.jsonl").read_text().splitlines()]
