@@ -196,5 +196,7 @@ def _continues(before: Ids, prompt: Ids) -> bool:
 
 def _open_ends(chosen: npt.NDArray[np.bool_], *, ends: bool) -> int:
     """How many runs of learned tokens end elsewhere than with the turn, or, of what is no answer, at all."""
+    if chosen.all():
+        return int(len(chosen) > 0 and not ends)
     runs = np.count_nonzero(np.diff(chosen.astype(np.int8), append=0) == -1)
     return int(runs) - int(ends and bool(chosen[-1:].any()))

@@ -228,8 +228,8 @@ class _Bounded(ImmutableSandboxedEnvironment):
         kind = type(obj)
         if kind is str and attribute in _TEXT_METHODS:  # what Jinja gives after asking whether it is safe
             return getattr(obj, attribute)
-        if kind is dict and attribute in obj and attribute not in _MAPPING_NAMES:
-            return obj[attribute]
+        if kind is dict and attribute not in _MAPPING_NAMES:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         if (kind is LoopContext or isinstance(obj, Namespace)) and attribute[0] != "_":
             value = getattr(obj, attribute, None)
             if type(value) in _PLAIN:
