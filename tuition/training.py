@@ -186,16 +186,13 @@ class Training:
 
     def _check_and_try(self) -> None:
         """Packed must equal alone; then one real step is tried, which also gives time and memory."""
-        from tuition.train.loop import Learner
+        from tuition.train.loop import make_learner
         from tuition.train.loss import LOSSES
-        from tuition.train.optimizer import OPTIMIZERS
         from tuition.train.selfcheck import choose_path, try_step
 
         self.watcher.stage("checking that packed examples stand apart, and trying one step")
         settings = self.recipe.section(OptimizerSettings)
-        optimizer = OPTIMIZERS[settings.optimizer](self.model.parameters(), settings)
-        self.model.train()
-        self.learner = Learner(self.model, self.device, self.dtype, optimizer=optimizer)
+        self.learner = make_learner(self.model, self.device, self.dtype, settings)
         self.path = choose_path(self.learner, self.corpus.train)
         first = [self.corpus.train[i] for i in self.plan.examples_of(1)]
         most, budget = self.packing
@@ -406,7 +403,12 @@ class Training:
             self.watcher.stage("no checkpoint yet: starting from step 1")
             return Progress()
         self.watcher.stage(f"going on from {newest}")
-        return load_checkpoint(newest, self.model, self.learner.optimizer, fingerprint=self.fingerprint)
+        masters = self.learner.masters
+        progress = load_checkpoint(
+            newest, masters.parameters, self.learner.optimizer, fingerprint=self.fingerprint
+        )
+        masters.publish()
+        return progress
 
     def _evaluate(self, step: int) -> Any:
         from tuition.evaluate.heldout import held_out_loss
@@ -428,7 +430,7 @@ class Training:
 
         save_checkpoint(
             self.folder.checkpoints,
-            self.model,
+            self.learner.masters.parameters,
             self.learner.optimizer,
             progress,
             fingerprint=self.fingerprint,
@@ -443,8 +445,10 @@ class Training:
 
         best = self.progress.best_step
         if self.recipe.keep == "best" and best is not None and best != self.progress.step:
-            load_weights(self.folder.checkpoints / f"step-{best}", self.model)
+            load_weights(self.folder.checkpoints / f"step-{best}", self.learner.masters.parameters)
+            self.learner.masters.publish()
         self._write_samples("tuned")
+        self.learner.masters.settle()
         final = self.folder.adapter if self.recipe.method == "lora" else self.folder.model
         if final.exists():  # a sitting that was killed after this point
             files.remove_folder(final)

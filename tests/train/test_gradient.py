@@ -16,7 +16,7 @@ from tuition.conversation import Rendered
 from tuition.errors import Origin
 from tuition.recipe import ModelSettings
 from tuition.train.attention import NAME
-from tuition.train.loss import LOSSES, token_losses, weighted_loss_sum
+from tuition.train.loss import LOSSES, step_loss, token_losses
 from tuition.train.model import LoadedModel, load_config, load_model
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def gradient(loaded: LoadedModel, objective: str, micro_batch: int) -> dict[str,
     packs = make_packs(examples(), LOSSES[objective], max_examples=micro_batch, token_budget=10**6)
     whole_step_weight = sum(pack.weight for pack in packs)
     for pack in packs:
-        (weighted_loss_sum(token_losses(loaded, pack), pack) / whole_step_weight).backward()
+        step_loss(loaded, pack, whole_step_weight).backward()
     return {name: p.grad.clone() for name, p in loaded.model.named_parameters()}
 
 

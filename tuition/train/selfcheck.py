@@ -10,13 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.loop import Learner
-from tuition.train.loss import token_losses, token_mean, weighted_loss_sum
+from tuition.train.head import Head, find_head
+from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, one_line, ordinary_attention
 
 # The largest difference of a token's loss that rounding explains, in nats.
@@ -53,7 +55,8 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
     singles = make_packs(probed, token_mean, max_examples=1, token_budget=10**9)
     with evaluating(loaded.model):
         with attention_of(loaded.model, ordinary_attention(loaded.model)):
-            alone = torch.cat([token_losses(replace(loaded, packed=False), single) for single in singles])
+            plain = replace(loaded, packed=False, head=None)
+            alone = torch.cat([token_losses(plain, single) for single in singles])
         try:
             with attention_of(loaded.model, NAME):
                 together = _packed_losses(loaded, probed)
@@ -95,10 +98,17 @@ def _other_tokens(example: Rendered) -> Rendered:
 
 
 def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
-    """Check packing, and set the model up for the path that is exact."""
+    """Find the head, check packing, and set the model up for the fastest path that is exact."""
+    base = base_of(loaded.model)
+    shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
+    with attention_of(loaded.model, ordinary_attention(loaded.model)):
+        head = find_head(base, shortest)
+    loaded.head = head if isinstance(head, Head) else None
     check = check_packing(loaded, examples)
-    base_of(loaded.model).set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
+    base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed = check.packed
+    if isinstance(head, str):
+        return replace(check, detail=f"{check.detail}; the model's own head is called: {head}")
     return check
 
 
@@ -107,11 +117,11 @@ def try_step(learner: Learner, packs: Sequence[Pack]) -> Trial:
     largest = max(packs, key=lambda pack: len(pack.ids))
     for _ in range(2):
         started = time.perf_counter()
-        (weighted_loss_sum(token_losses(learner, largest), largest) / largest.weight).backward()
+        step_loss(learner, largest, largest.weight).backward()
         if learner.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.masters.forget_gradients()
     return Trial(len(largest.ids) / seconds, peak_memory(learner.device))
 
 
