@@ -64,12 +64,12 @@ class _ByProducts(torch.autograd.Function):
         blocks = list(_blocks(query.shape[1], key.shape[1], window))
         for rows, seen, mask in blocks:
             q = _by_group(query, rows, groups)
-            mask = mask_of(*mask, query.device).repeat(q.shape[1] // (rows.stop - rows.start), 1)
+            hidden = mask_of(*mask, query.device).repeat(q.shape[1] // (rows.stop - rows.start), 1)
             if softcap is None:
-                scores = torch.baddbmm(mask, q.float(), k_exact[:, :, seen], alpha=scale)
+                scores = torch.baddbmm(hidden, q.float(), k_exact[:, :, seen], alpha=scale)
             else:
                 squashed = torch.bmm(q.float(), k_exact[:, :, seen]).mul_(scale / softcap).tanh_()
-                scores = torch.add(mask, squashed, alpha=softcap)
+                scores = hidden + softcap * squashed
             weights = scores.softmax(-1).to(query.dtype)
             kept.append(weights)
             if softcap is not None:

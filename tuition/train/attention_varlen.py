@@ -91,7 +91,8 @@ def _flash_attention(module: Any) -> Kernel:
             q, k, v, ends, ends, longest, longest,
             softmax_scale=scale, causal=True, window_size=_window(window),
         )  # fmt: skip
-        return output[0] if isinstance(output, tuple) else output
+        attended: Tensor = output[0] if isinstance(output, tuple) else output
+        return attended
 
     return kernel
 

@@ -51,10 +51,10 @@ def linear_cross_entropy(
     return total, losses
 
 
-def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
+def add_gradient(parameter: Any, gradient: Tensor) -> None:
     """Add to the float32 sum of a parameter's gradients (`main_grad`, as in Megatron-LM), the first time by copying."""
-    fresh: bool = parameter.main_grad_is_fresh  # type: ignore[attr-defined]
-    total: Tensor = parameter.main_grad  # type: ignore[attr-defined]
+    fresh: bool = parameter.main_grad_is_fresh
+    total: Tensor = parameter.main_grad
     if gradient.is_sparse:
         total = total.zero_() if fresh else total
         total.index_add_(0, gradient._indices()[0], gradient._values().float())
@@ -62,7 +62,7 @@ def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
         total.copy_(gradient)
     else:
         total.add_(gradient)
-    parameter.main_grad_is_fresh = False  # type: ignore[attr-defined]
+    parameter.main_grad_is_fresh = False
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -81,7 +81,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         vocabulary = weights[0].shape[0]
         losses = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
         d_bias = torch.zeros(vocabulary, device=targets.device) if wanted[0] else None
-        d_inputs = [torch.empty_like(x) if need else None for x, need in zip(inputs, wanted[1::2], strict=True)]
+        d_inputs = [
+            torch.empty_like(x) if need else None for x, need in zip(inputs, wanted[1::2], strict=True)
+        ]
         d_weights: list[Tensor | None] = [None] * len(weights)
         for rows in _chunks(len(targets), vocabulary, weights[0]):
             logits = _scratch("logits", (rows.stop - rows.start, vocabulary), weights[0])
@@ -95,9 +97,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             )
             if d_bias is not None:
                 d_bias += logits.sum(0, dtype=torch.float32)
-            for i, (x, weight) in enumerate(zip(inputs, weights, strict=True)):
-                if d_inputs[i] is not None:
-                    torch.mm(logits, weight, out=d_inputs[i][rows])
+            for i, (x, weight, d_input) in enumerate(zip(inputs, weights, d_inputs, strict=True)):
+                if d_input is not None:
+                    torch.mm(logits, weight, out=d_input[rows])
                 if wanted[2 + 2 * i]:
                     d_weights[i] = _add_product(d_weights[i], logits, x[rows], last=rows.stop == len(targets))
         ctx.gradients = (d_bias, d_inputs, d_weights)

@@ -102,7 +102,11 @@ def _not_linear(layer: Any) -> str:
         plain = not any(getattr(layer, "use_dora", {}).values()) and not getattr(layer, "merged", False)
         biased = any(module.bias is not None for module in layer.lora_B.values())
         inner = layer.base_layer
-        return "" if plain and not biased and type(inner) is torch.nn.Linear else "its head's adapter is not plain LoRA"
+        return (
+            ""
+            if plain and not biased and type(inner) is torch.nn.Linear
+            else "its head's adapter is not plain LoRA"
+        )
     wrapped = getattr(layer, "original_module", layer)  # rows of new tokens that learn (peft)
     return "" if type(wrapped) is torch.nn.Linear else f"its head is a {type(layer).__name__}"
 

@@ -19,6 +19,7 @@ from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.loss import LOSSES, step_loss
 from tuition.train.masters import Masters
+from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
 
@@ -107,13 +108,21 @@ def train(
     """
     learner.model.train()
     weigh = LOSSES[settings.loss]
+    most_examples, token_budget = packing if learner.packed else (1, packing[1])
     while progress.step < plan.steps:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
-        packs = make_packs(
-            batch, weigh, max_examples=packing[0] if learner.packed else 1, token_budget=packing[1]
-        )
-        report = train_step(learner, packs, batch, plan, settings, step)
+        packs = make_packs(batch, weigh, max_examples=most_examples, token_budget=token_budget)
+        try:
+            report = train_step(learner, packs, batch, plan, settings, step)
+        except (MemoryError, RuntimeError) as error:
+            largest = max(packs, key=lambda pack: len(pack.lengths))
+            if not is_out_of_memory(error) or len(largest.lengths) == 1:
+                raise
+            token_budget = max(
+                1, len(largest.ids) // 2
+            )  # another program took memory: smaller passes, same result
+            continue
         progress.step = step
         progress.tokens += report.tokens
         progress.learned_tokens += report.learned_tokens

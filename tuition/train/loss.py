@@ -67,7 +67,7 @@ def _losses(loaded: LoadedModel, pack: Pack, coefficients: Tensor) -> tuple[Tens
     if loaded.head is None:
         losses = _losses_by_the_models_own_head(loaded, pack, keep, targets)
         return (losses * coefficients).sum(), losses.detach()
-    decoder = decoder_of(base_of(loaded.model))
+    decoder: Any = decoder_of(base_of(loaded.model))
     hidden = decoder(**_inputs(loaded, pack)).last_hidden_state[0].index_select(0, keep)
     return linear_cross_entropy(
         loaded.head.terms(hidden),
@@ -79,9 +79,7 @@ def _losses(loaded: LoadedModel, pack: Pack, coefficients: Tensor) -> tuple[Tens
     )
 
 
-def _losses_by_the_models_own_head(
-    loaded: LoadedModel, pack: Pack, keep: Tensor, targets: Tensor
-) -> Tensor:
+def _losses_by_the_models_own_head(loaded: LoadedModel, pack: Pack, keep: Tensor, targets: Tensor) -> Tensor:
     """For heads that are not linear: logits at learned positions, or all where the model gives no choice."""
     trims = takes_logits_to_keep(base_of(loaded.model))
     trim = {"logits_to_keep": keep} if trims else {}

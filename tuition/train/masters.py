@@ -29,7 +29,7 @@ class Masters:
     """
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        self.working = trainable_parameters(model)
+        self.working: dict[str, Any] = dict(trainable_parameters(model))
         self.split = dtype != torch.float32
         if not self.split:
             self.parameters = self.working
@@ -37,8 +37,8 @@ class Masters:
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
         for name, p in self.working.items():
             p.data = p.data.to(dtype)
-            p.main_grad = torch.empty_like(self.parameters[name])  # type: ignore[attr-defined]
-            p.main_grad_is_fresh = True  # type: ignore[attr-defined]
+            p.main_grad = torch.empty_like(self.parameters[name])
+            p.main_grad_is_fresh = True
             p.register_post_accumulate_grad_hook(_move_gradient)
         # Few rows of the embedding are read in a step: as a sparse gradient, each is added to its float32 sum,
         # where a dense one would be a second vocabulary × width matrix, summed in bfloat16.
@@ -75,7 +75,7 @@ class Masters:
             self.parameters, self.split = self.working, False
 
 
-def _move_gradient(parameter: Tensor) -> None:
+def _move_gradient(parameter: Any) -> None:
     """A bfloat16 gradient joins its float32 sum as soon as it is made, and its memory is free again."""
     gradient, parameter.grad = parameter.grad, None
     if gradient is not None:

@@ -1,4 +1,4 @@
-"""Before step 1: does this model keep packed examples apart, and what do time and memory look like?
+"""Before step 1: which path is exact on this model?
 
 One example packed among others and the same example alone must give the same losses. Where they do not,
 the run goes on one example at a time, which is slower and right.
@@ -6,19 +6,17 @@ the run goes on one example at a time, which is slower and right.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from tuition.batch import Pack, make_packs
+from tuition.batch import make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
-from tuition.train.loop import Learner
 from tuition.train.head import Head, find_head
-from tuition.train.loss import step_loss, token_losses, token_mean
+from tuition.train.loss import token_losses, token_mean
 from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, one_line, ordinary_attention
 
 # The largest difference of a token's loss that rounding explains, in nats.
@@ -30,23 +28,17 @@ _LONGEST_PROBED = 1024
 
 @dataclass(frozen=True, slots=True)
 class PathCheck:
-    """Whether packing is exact on this model, and the sentence that says so."""
+    """Which path is exact on this model.
+
+    Attributes:
+        packed: several examples share a pass.
+        detail: what was compared, and what came of it.
+        how: the path in words, for the opening screen.
+    """
 
     packed: bool
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One forward and backward, measured.
-
-    Attributes:
-        tokens_per_second: real tokens over the second, warm pass.
-        peak_bytes: the most memory in use on the device so far; on the CPU, of the process.
-    """
-
-    tokens_per_second: float
-    peak_bytes: int
+    how: str = ""
 
 
 def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
@@ -107,30 +99,8 @@ def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed = check.packed
+    passes = "examples side by side without padding" if check.packed else "one example a pass"
+    loss = "the head at learned tokens only, in chunks"
     if isinstance(head, str):
-        return replace(check, detail=f"{check.detail}; the model's own head is called: {head}")
-    return check
-
-
-def try_step(learner: Learner, packs: Sequence[Pack]) -> Trial:
-    """Run the largest pack forward and backward twice, and forget the gradients."""
-    largest = max(packs, key=lambda pack: len(pack.ids))
-    for _ in range(2):
-        started = time.perf_counter()
-        step_loss(learner, largest, largest.weight).backward()
-        if learner.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
-    learner.masters.forget_gradients()
-    return Trial(len(largest.ids) / seconds, peak_memory(learner.device))
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory in use so far, in bytes: of the CUDA device, or of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        loss = f"the model's own head, because {head}"
+    return replace(check, how=f"{passes}; {loss}")
