@@ -208,7 +208,9 @@ class Training:
         )
         self.recipe = self.recipe.replace(
             micro_batch_tokens=self.trial.token_budget,
-            activation_checkpointing="on" if self.trial.checkpointing else "off",
+            activation_checkpointing="on"
+            if self.trial.checkpointing
+            else self.recipe.activation_checkpointing,
         )
 
     @property

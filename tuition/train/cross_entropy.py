@@ -105,7 +105,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.gradients = (d_bias, d_inputs, d_weights)
         ctx.parameters = (bias, *flat)
         ctx.mark_non_differentiable(losses)
-        return losses.double().mul(coefficients).sum().float(), losses
+        return (losses * coefficients).sum(), losses
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:

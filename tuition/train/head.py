@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,19 +75,28 @@ def find_head(base: Any, probe: Tensor) -> Head | str:
     reason = _not_linear(layer)
     if reason:
         return reason
-    with torch.no_grad():
-        was_training = base.training
-        base.eval()
+    with _evaluating(base), torch.no_grad():
         try:
             hidden = decoder(input_ids=probe, use_cache=False).last_hidden_state[0]
-            expected = base(input_ids=probe, use_cache=False).logits[0].float()
-        finally:
-            base.train(was_training)
+        except (TypeError, AttributeError, ValueError):
+            return "its decoder cannot be called alone"
+        expected = base(input_ids=probe, use_cache=False).logits[0].float()
         for head in _candidates(layer, base.config.get_text_config()):
             got = head.logits(hidden).float()
             if got.shape == expected.shape and _equal(got, expected, hidden.dtype):
                 return head
     return "its head does more than a linear layer, a scale and a softcap"
+
+
+@contextmanager
+def _evaluating(base: Any) -> Iterator[None]:
+    """Dropout off inside."""
+    was_training = base.training
+    base.eval()
+    try:
+        yield
+    finally:
+        base.train(was_training)
 
 
 def decoder_of(base: Any) -> Any | None:
