@@ -68,17 +68,19 @@ def test_a_second_run_in_the_same_folder_is_refused_and_nothing_changes(settings
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(
-    settings: dict[str, Any], tmp_path: Path, method: str
+    settings: dict[str, Any], tmp_path: Path, method: str, dtype: str
 ) -> None:
-    settings |= {"method": method, "dropout": 0.1, "max_steps": 40}
+    settings |= {"method": method, "dtype": dtype, "dropout": 0.1, "max_steps": 40}
     whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
     cut = {**settings, "output_dir": str(tmp_path / "cut")}
     with pytest.raises(Interrupted):
         tuition.train(**cut, watcher=StopAt(20))
     resumed = tuition.train(tmp_path / "cut", resume=True)
     assert weights_of(resumed.path).keys() == weights_of(whole.path).keys()
+    assert {tensor.dtype for tensor in weights_of(whole.path).values()} == {torch.float32}
     for name, tensor in weights_of(whole.path).items():
         assert torch.equal(tensor, weights_of(resumed.path)[name]), name
     figures = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition import files
-from tuition.batch import Plan, make_packs, make_plan
+from tuition.batch import Plan, make_plan
 from tuition.batch.corpus import Corpus, prepare_corpus
 from tuition.batch.prepared import tokenizer_sha256
 from tuition.conversation import Conversation
@@ -152,7 +152,7 @@ class Training:
         self.watcher.stage("loading the model")
         recipe = self.recipe
         self.device = choose_device(recipe.device)
-        self.dtype = choose_dtype(recipe.dtype, self.device)
+        self.dtype = choose_dtype(recipe.dtype, self.device, self.config)
         torch.manual_seed(recipe.seed)
         stored = self.dtype if recipe.method == "lora" else torch.float32
         model = load_model(recipe.section(ModelSettings), self.config, device=self.device, dtype=stored)
@@ -192,27 +192,33 @@ class Training:
         return min(10, max(1, int(0.2 * learning / max(1.0, scoring))))
 
     def _check_and_try(self) -> None:
-        """Packed must equal alone; then one real step is tried, which also gives time and memory."""
-        from tuition.train.loop import Learner
+        """Packed must equal alone; then the run's largest pass is tried, which also gives time and memory."""
+        from tuition.train.loop import make_learner
         from tuition.train.loss import LOSSES
-        from tuition.train.optimizer import OPTIMIZERS
-        from tuition.train.selfcheck import choose_path, try_step
+        from tuition.train.memory import keep_freed_memory
+        from tuition.train.selfcheck import choose_path
+        from tuition.train.trial import try_largest_step
 
-        self.watcher.stage("checking that packed examples stand apart, and trying one step")
+        self.watcher.stage("checking that packed examples stand apart, and trying the largest step")
+        keep_freed_memory()
         settings = self.recipe.section(OptimizerSettings)
-        optimizer = OPTIMIZERS[settings.optimizer](self.model.parameters(), settings)
-        self.model.train()
-        self.learner = Learner(self.model, self.device, self.dtype, optimizer=optimizer)
+        self.learner = make_learner(self.model, self.device, self.dtype, settings)
         self.path = choose_path(self.learner, self.corpus.train)
-        first = [self.corpus.train[i] for i in self.plan.examples_of(1)]
-        most, budget = self.packing
-        packs = make_packs(
-            first,
+        self.trial = try_largest_step(
+            self.learner,
+            self.corpus.train,
+            self.corpus.validation,
+            self.plan,
             LOSSES[settings.loss],
-            max_examples=most if self.learner.packed else 1,
-            token_budget=budget,
+            self.packing,
+            checkpointing=self.recipe.activation_checkpointing,
         )
-        self.trial = try_step(self.learner, packs)
+        self.recipe = self.recipe.replace(
+            micro_batch_tokens=self.trial.token_budget,
+            activation_checkpointing="on"
+            if self.trial.checkpointing
+            else self.recipe.activation_checkpointing,
+        )
 
     @property
     def packing(self) -> tuple[int | None, int]:
@@ -255,11 +261,12 @@ class Training:
                 f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
             ),
             *(("proof" if n == 0 else "", _proof_line(proof)) for n, proof in enumerate(self.proofs)),
-            ("machine", f"{self.device} in {recipe.dtype}"),
+            ("machine", f"{self.device} in {recipe.dtype}; {self.path.how}"),
             (
                 "estimate",
                 f"{duration(seconds)} and {size(self._memory_bytes())} of memory "
-                f"({self.trial.tokens_per_second:,.0f} tokens/s measured on the first step)",
+                f"({self.trial.tokens_per_second:,.0f} tokens/s measured on the largest pass, {self.trial.tokens:,} tokens"
+                f"{', activations computed twice' if self.trial.checkpointing else ''})",
             ),
             ("run folder", str(self.folder.path)),
         ]
@@ -424,7 +431,12 @@ class Training:
             self.watcher.stage("no checkpoint yet: starting from step 1")
             return Progress()
         self.watcher.stage(f"going on from {newest}")
-        return load_checkpoint(newest, self.model, self.learner.optimizer, fingerprint=self.fingerprint)
+        masters = self.learner.masters
+        progress = load_checkpoint(
+            newest, masters.parameters, self.learner.optimizer, fingerprint=self.fingerprint
+        )
+        masters.publish()
+        return progress
 
     def _evaluate(self, step: int) -> Any:
         from tuition.evaluate.heldout import held_out_loss
@@ -446,7 +458,7 @@ class Training:
 
         save_checkpoint(
             self.folder.checkpoints,
-            self.model,
+            self.learner.masters.parameters,
             self.learner.optimizer,
             progress,
             fingerprint=self.fingerprint,
@@ -461,8 +473,10 @@ class Training:
 
         best = self.progress.best_step
         if self.recipe.keep == "best" and best is not None and best != self.progress.step:
-            load_weights(self.folder.checkpoints / f"step-{best}", self.model)
+            load_weights(self.folder.checkpoints / f"step-{best}", self.learner.masters.parameters)
+            self.learner.masters.publish()
         self._write_samples("tuned")
+        self.learner.masters.settle()
         final = self.folder.adapter if self.recipe.method == "lora" else self.folder.model
         if final.exists():  # a sitting that was killed after this point
             files.remove_folder(final)
@@ -518,7 +532,7 @@ class Training:
 
     def _finish(self, status: str) -> None:
         from tuition.evaluate.report import write_report
-        from tuition.train.selfcheck import peak_memory
+        from tuition.train.memory import peak_memory
 
         progress = getattr(self, "progress", None)
         result = {}

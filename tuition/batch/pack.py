@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tuition.batch.plan import Plan
 from tuition.conversation import Rendered
 
 Weigh = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -52,21 +53,39 @@ def make_packs(
         max_examples: most examples in a pack; None: as many as the budget allows.
         token_budget: most tokens in a pack; a single longer example gets a pack of its own.
     """
-    return [_lay_flat(group, weigh) for group in _groups(examples, max_examples, token_budget)]
+    groups = _groups([len(example) for example in examples], max_examples, token_budget)
+    return [_lay_flat([examples[place] for place in group], weigh) for group in groups]
 
 
-def _groups(
-    examples: Sequence[Rendered], max_examples: int | None, token_budget: int
-) -> Iterator[list[Rendered]]:
-    group: list[Rendered] = []
+def largest_group(
+    lengths: npt.NDArray[np.int64], plan: Plan, *, max_examples: int | None, token_budget: int
+) -> list[int]:
+    """Positions of the examples of the pack with the most tokens that a plan will ever make.
+
+    Args:
+        lengths: (examples,) tokens of each example.
+    """
+    largest: list[int] = []
+    most = -1
+    for step in range(1, plan.steps + 1):
+        chosen = plan.examples_of(step)
+        for group in _groups(lengths[chosen].tolist(), max_examples, token_budget):
+            tokens = int(lengths[chosen[group]].sum())
+            if tokens > most:
+                largest, most = [int(i) for i in chosen[group]], tokens
+    return largest
+
+
+def _groups(lengths: Sequence[int], max_examples: int | None, token_budget: int) -> Iterator[list[int]]:
+    group: list[int] = []
     tokens = 0
-    for example in examples:
-        full = bool(group) and tokens + len(example) > token_budget
+    for place, length in enumerate(lengths):
+        full = bool(group) and tokens + length > token_budget
         if full or (max_examples is not None and len(group) == max_examples):
             yield group
             group, tokens = [], 0
-        group.append(example)
-        tokens += len(example)
+        group.append(place)
+        tokens += length
     if group:
         yield group
 

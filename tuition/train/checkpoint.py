@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from safetensors.torch import load_file, save_file
 
 from tuition import files
 from tuition.errors import UserError
-from tuition.train.model import trainable_parameters
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -45,13 +45,16 @@ class Progress:
 
 def save_checkpoint(
     root: Path,
-    model: torch.nn.Module,
+    parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     *,
     fingerprint: str,
 ) -> Path:
     """Write `root/step-N`, verify it, then remove those that are neither the best nor the newest.
+
+    Args:
+        parameters: the float32 masters that the optimizer moves, by name.
 
     Raises:
         OSError: disk full or no permission; older checkpoints stand untouched.
@@ -62,7 +65,6 @@ def save_checkpoint(
     if not final.exists():
         root.mkdir(parents=True, exist_ok=True)
         temporary = files.fresh_folder(root / f".step-{progress.step}.tmp")
-        parameters = trainable_parameters(model)
         save_file(
             {name: p.detach().contiguous().cpu() for name, p in parameters.items()},
             temporary / "weights.safetensors",
@@ -100,9 +102,13 @@ def checkpoint_steps(root: Path) -> list[int]:
 
 
 def load_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str
+    folder: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    fingerprint: str,
 ) -> Progress:
-    """Put model, optimizer and random numbers back as they were after that step.
+    """Put masters, optimizer and random numbers back as they were after that step.
 
     Raises:
         UserError: it belongs to another run, or does not fit this model.
@@ -114,14 +120,14 @@ def load_checkpoint(
             where=str(folder),
             next_step="Resume in the folder it came from, or start a new run",
         )
-    load_weights(folder, model)
-    _restore_optimizer(optimizer, trainable_parameters(model), load_file(folder / "optimizer.safetensors"))
+    load_weights(folder, parameters)
+    _restore_optimizer(optimizer, parameters, load_file(folder / "optimizer.safetensors"))
     _restore_random(state, load_file(folder / "random.safetensors"))
     return Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
 
 
-def load_weights(folder: Path, model: torch.nn.Module) -> None:
-    """Copy a checkpoint's weights into the parameters that learn.
+def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Copy a checkpoint's weights into the masters of those that learn.
 
     Raises:
         UserError: the checkpoint is damaged, or names or shapes differ.
@@ -133,7 +139,6 @@ def load_weights(folder: Path, model: torch.nn.Module) -> None:
             where=str(folder),
             next_step="Resume the run: it goes on from the newest whole one; or set keep: last",
         )
-    parameters = trainable_parameters(model)
     weights = load_file(folder / "weights.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if shapes != {name: tuple(p.shape) for name, p in parameters.items()}:
@@ -154,7 +159,7 @@ def _rotate(root: Path, keep: set[int | None]) -> None:
 
 
 def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> dict[str, torch.Tensor]:
     return {
         f"{name}/{key}": value.detach().contiguous().cpu()
@@ -166,7 +171,7 @@ def _optimizer_tensors(
 
 def _restore_optimizer(
     optimizer: torch.optim.Optimizer,
-    parameters: dict[str, torch.nn.Parameter],
+    parameters: Mapping[str, torch.nn.Parameter],
     tensors: dict[str, torch.Tensor],
 ) -> None:
     for name, tensor in tensors.items():

@@ -17,9 +17,11 @@ from tuition.conversation import Rendered
 from tuition.errors import Interrupted, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
-from tuition.train.loss import LOSSES, token_losses, weighted_loss_sum
+from tuition.train.loss import LOSSES, step_loss
+from tuition.train.masters import Masters
+from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
-from tuition.train.optimizer import learning_rate_at
+from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,19 @@ class EvalReport:
 
 @dataclass(slots=True)
 class Learner(LoadedModel):
-    """A model with the optimizer over its parameters that learn."""
+    """A model with the masters of its weights that learn, and the optimizer that moves them."""
 
+    masters: Masters = field(kw_only=True)
     optimizer: torch.optim.Optimizer = field(kw_only=True)
+
+
+def make_learner(
+    model: Any, device: torch.device, dtype: torch.dtype, settings: OptimizerSettings
+) -> Learner:
+    """A model ready to learn: its weights that learn are float32 masters, whatever it computes in."""
+    masters = Masters(model, dtype)
+    optimizer = OPTIMIZERS[settings.optimizer](masters.parameters.values(), settings)
+    return Learner(model.train(), device, dtype, masters=masters, optimizer=optimizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +108,21 @@ def train(
     """
     learner.model.train()
     weigh = LOSSES[settings.loss]
+    most_examples, token_budget = packing if learner.packed else (1, packing[1])
     while progress.step < plan.steps:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
-        packs = make_packs(
-            batch, weigh, max_examples=packing[0] if learner.packed else 1, token_budget=packing[1]
-        )
-        report = train_step(learner, packs, batch, plan, settings, step)
+        packs = make_packs(batch, weigh, max_examples=most_examples, token_budget=token_budget)
+        try:
+            report = train_step(learner, packs, batch, plan, settings, step)
+        except (MemoryError, RuntimeError) as error:
+            largest = max(packs, key=lambda pack: len(pack.lengths))
+            if not is_out_of_memory(error) or len(largest.lengths) == 1:
+                raise
+            token_budget = max(
+                1, len(largest.ids) // 2
+            )  # another program took memory: smaller passes, same result
+            continue
         progress.step = step
         progress.tokens += report.tokens
         progress.learned_tokens += report.learned_tokens
@@ -125,19 +145,20 @@ def train_step(
     started = time.perf_counter()
     whole_step_weight = sum(pack.weight for pack in packs)
     loss = torch.zeros((), device=learner.device)
+    learner.masters.forget_gradients()
     for pack in packs:
-        pack_loss = weighted_loss_sum(token_losses(learner, pack), pack) / whole_step_weight
+        pack_loss = step_loss(learner, pack, whole_step_weight)
         pack_loss.backward()
         loss += pack_loss.detach()
-    parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
-    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm or math.inf)
-    loss_value, norm_value = torch.stack([loss, grad_norm]).tolist()
+    gradients = learner.masters.gather()
+    loss_value, norm_value = torch.stack([loss, torch.nn.utils.get_total_norm(gradients)]).tolist()
     refuse_not_finite(learner, batch, step, loss_value, norm_value)
+    clip(gradients, norm_value, settings.max_grad_norm)
     rate = learning_rate_at(step, steps=plan.steps, settings=settings)
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
     learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.masters.publish()
     tokens, seconds = sum(len(pack.ids) for pack in packs), time.perf_counter() - started
     return StepReport(
         step=step,
@@ -152,6 +173,12 @@ def train_step(
     )
 
 
+def clip(gradients: Sequence[torch.Tensor], norm: float, most: float) -> None:
+    """Scale gradients down to a norm of at most `most`; 0: leave them."""
+    if most and norm > most:
+        torch._foreach_mul_(list(gradients), most / (norm + 1e-6))
+
+
 def refuse_not_finite(
     learner: Learner, batch: Sequence[Rendered], step: int, loss: float, grad_norm: float
 ) -> None:
@@ -162,7 +189,7 @@ def refuse_not_finite(
     """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.masters.forget_gradients()
     rows = ", ".join(str(example.origin) for example in batch[:8])
     more = f" and {len(batch) - 8} more" if len(batch) > 8 else ""
     raise UserError(

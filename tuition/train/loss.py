@@ -7,7 +7,6 @@ so that neither the micro-batch, nor packing, nor accumulation can change it.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuition.batch import Pack, Weigh
-from tuition.train.model import LoadedModel, base_of, compute_in
+from tuition.train.cross_entropy import linear_cross_entropy
+from tuition.train.head import decoder_of, takes_logits_to_keep
+from tuition.train.model import LoadedModel, base_of
 
 _LOSS_ROWS = 1024  # positions whose float32 logits exist at the same time
 
@@ -35,8 +36,18 @@ def example_mean(supervised: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 LOSSES: dict[str, Weigh] = {"token_mean": token_mean, "example_mean": example_mean}
 
 
+def step_loss(loaded: LoadedModel, pack: Pack, whole_step_weight: float) -> Tensor:
+    """What a pack adds to the loss of its step: Σ weight × −log p ÷ the whole step's weight, with gradients.
+
+    Returns:
+        A float32 scalar.
+    """
+    total, _ = _losses(loaded, pack, torch.from_numpy(pack.weights / np.float32(whole_step_weight)))
+    return total
+
+
 def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
-    """−log p of each learned token of a pack, in float32.
+    """−log p of each learned token of a pack, without gradients.
 
     Args:
         loaded: the model; it gets packs of one segment only unless `loaded.packed`.
@@ -44,32 +55,44 @@ def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
     Returns:
         (learned,) float32, in the order of `pack.targets`.
     """
+    with torch.no_grad():
+        return _losses(loaded, pack, torch.from_numpy(pack.weights))[1]
+
+
+def _losses(loaded: LoadedModel, pack: Pack, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ coefficient × −log p, and −log p of each learned token."""
     keep = torch.from_numpy(pack.keep).to(loaded.device)
     targets = torch.from_numpy(pack.targets).to(loaded.device)
-    with compute_in(loaded.device, loaded.dtype):
-        logits = _learned_logits(loaded, pack, keep)
+    coefficients = coefficients.to(loaded.device)
+    if loaded.head is None:
+        losses = _losses_by_the_models_own_head(loaded, pack, keep, targets)
+        return (losses * coefficients).sum(), losses.detach()
+    decoder: Any = decoder_of(base_of(loaded.model))
+    hidden = decoder(**_inputs(loaded, pack)).last_hidden_state[0].index_select(0, keep)
+    return linear_cross_entropy(
+        loaded.head.terms(hidden),
+        loaded.head.bias,
+        targets,
+        coefficients,
+        scale=loaded.head.scale,
+        softcap=loaded.head.softcap,
+    )
+
+
+def _losses_by_the_models_own_head(loaded: LoadedModel, pack: Pack, keep: Tensor, targets: Tensor) -> Tensor:
+    """For heads that are not linear: logits at learned positions, or all where the model gives no choice."""
+    trims = takes_logits_to_keep(base_of(loaded.model))
+    trim = {"logits_to_keep": keep} if trims else {}
+    logits = loaded.model(**_inputs(loaded, pack), **trim).logits[0]
+    logits = logits if trims else logits[keep]
     pieces = zip(logits.split(_LOSS_ROWS), targets.split(_LOSS_ROWS), strict=True)
     return torch.cat([F.cross_entropy(rows.float(), wanted, reduction="none") for rows, wanted in pieces])
 
 
-def _learned_logits(loaded: LoadedModel, pack: Pack, keep: Tensor) -> Tensor:
-    """(learned, vocabulary): the head's output where the next token is learned, and nowhere else."""
-    trims = _takes_logits_to_keep(loaded.model)
-    logits: Tensor = loaded.model(
-        input_ids=torch.from_numpy(pack.ids)[None].to(loaded.device),
-        position_ids=torch.from_numpy(pack.positions)[None].to(loaded.device),
-        use_cache=False,  # a cache would let segments see one another
+def _inputs(loaded: LoadedModel, pack: Pack) -> dict[str, Any]:
+    return {
+        "input_ids": torch.from_numpy(pack.ids)[None].to(loaded.device),
+        "position_ids": torch.from_numpy(pack.positions)[None].to(loaded.device),
+        "use_cache": False,  # a cache would let segments see one another
         **({"segment_lengths": pack.lengths} if loaded.packed else {}),
-        **({"logits_to_keep": keep} if trims else {}),
-    ).logits[0]
-    return logits if trims else logits[keep]
-
-
-def weighted_loss_sum(losses: Tensor, pack: Pack) -> Tensor:
-    """Σ weight × loss over the pack's learned tokens: a scalar, not yet divided."""
-    return (losses * torch.from_numpy(pack.weights).to(losses.device)).sum()
-
-
-def _takes_logits_to_keep(model: Any) -> bool:
-    base = base_of(model)
-    return "logits_to_keep" in inspect.signature(base.forward).parameters
+    }

@@ -16,6 +16,8 @@ from tuition.errors import UserError
 from tuition.recipe import ModelSettings
 from tuition.render import check_local_folder
 from tuition.train import attention
+from tuition.train.head import Head
+from tuition.train.precision import faster_dtype
 
 # What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
 # saving again rewrites them in a form that tools of the previous major version cannot read.
@@ -166,18 +168,18 @@ def choose_device(setting: str) -> torch.device:
     return torch.device(setting)
 
 
-def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """The precision of forward and backward: `auto` is bfloat16 on CUDA that has it, float32 elsewhere."""
+def choose_dtype(setting: str, device: torch.device, config: Any = None) -> torch.dtype:
+    """The precision of forward and backward.
+
+    Args:
+        config: of a model that is to learn: `auto` then measures which is faster at its shapes. Without
+            it `auto` is bfloat16 on CUDA that has it, and float32 elsewhere.
+    """
     if setting != "auto":
         return _DTYPES[setting]
+    if config is not None:
+        return faster_dtype(device, config)
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def compute_in(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """Forward passes inside run in `dtype` beside float32 weights."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
 
 
 def fit_embeddings(model: Any, tokenizer: Any) -> None:
@@ -198,12 +200,14 @@ class LoadedModel:
         device: where it lives.
         dtype: of its forward pass; float32 or bfloat16.
         packed: it runs our segment attention, so several segments of a pack stand apart.
+        head: its linear head, for the chunked loss; None: the model's own head is called.
     """
 
     model: Any
     device: torch.device
     dtype: torch.dtype
     packed: bool = False
+    head: Head | None = None
 
 
 def base_of(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Before step 1: does this model keep packed examples apart, and what do time and memory look like?
+"""Before step 1: which path is exact on this model?
 
 One example packed among others and the same example alone must give the same losses. Where they do not,
 the run goes on one example at a time, which is slower and right.
@@ -6,17 +6,17 @@ the run goes on one example at a time, which is slower and right.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
-from tuition.batch import Pack, make_packs
+from tuition.batch import make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
-from tuition.train.loop import Learner
-from tuition.train.loss import token_losses, token_mean, weighted_loss_sum
+from tuition.train.head import Head, find_head
+from tuition.train.loss import token_losses, token_mean
 from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, one_line, ordinary_attention
 
 # The largest difference of a token's loss that rounding explains, in nats.
@@ -28,23 +28,17 @@ _LONGEST_PROBED = 1024
 
 @dataclass(frozen=True, slots=True)
 class PathCheck:
-    """Whether packing is exact on this model, and the sentence that says so."""
+    """Which path is exact on this model.
+
+    Attributes:
+        packed: several examples share a pass.
+        detail: what was compared, and what came of it.
+        how: the path in words, for the opening screen.
+    """
 
     packed: bool
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One forward and backward, measured.
-
-    Attributes:
-        tokens_per_second: real tokens over the second, warm pass.
-        peak_bytes: the most memory in use on the device so far; on the CPU, of the process.
-    """
-
-    tokens_per_second: float
-    peak_bytes: int
+    how: str = ""
 
 
 def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
@@ -53,7 +47,8 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
     singles = make_packs(probed, token_mean, max_examples=1, token_budget=10**9)
     with evaluating(loaded.model):
         with attention_of(loaded.model, ordinary_attention(loaded.model)):
-            alone = torch.cat([token_losses(replace(loaded, packed=False), single) for single in singles])
+            plain = replace(loaded, packed=False, head=None)
+            alone = torch.cat([token_losses(plain, single) for single in singles])
         try:
             with attention_of(loaded.model, NAME):
                 together = _packed_losses(loaded, probed)
@@ -95,32 +90,17 @@ def _other_tokens(example: Rendered) -> Rendered:
 
 
 def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
-    """Check packing, and set the model up for the path that is exact."""
+    """Find the head, check packing, and set the model up for the fastest path that is exact."""
+    base = base_of(loaded.model)
+    shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
+    with attention_of(loaded.model, ordinary_attention(loaded.model)):
+        head = find_head(base, shortest)
+    loaded.head = head if isinstance(head, Head) else None
     check = check_packing(loaded, examples)
-    base_of(loaded.model).set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
+    base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed = check.packed
-    return check
-
-
-def try_step(learner: Learner, packs: Sequence[Pack]) -> Trial:
-    """Run the largest pack forward and backward twice, and forget the gradients."""
-    largest = max(packs, key=lambda pack: len(pack.ids))
-    for _ in range(2):
-        started = time.perf_counter()
-        (weighted_loss_sum(token_losses(learner, largest), largest) / largest.weight).backward()
-        if learner.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
-    learner.optimizer.zero_grad(set_to_none=True)
-    return Trial(len(largest.ids) / seconds, peak_memory(learner.device))
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory in use so far, in bytes: of the CUDA device, or of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    passes = "examples side by side without padding" if check.packed else "one example a pass"
+    loss = "the head at learned tokens only, in chunks"
+    if isinstance(head, str):
+        loss = f"the model's own head, because {head}"
+    return replace(check, how=f"{passes}; {loss}")

@@ -1,0 +1,150 @@
+"""Each way of computing packed attention equals the textbook formula in float64."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuition.train import attention, attention_varlen
+from tuition.train.attention import segment_attention
+from tuition.train.attention_products import attention_by_products
+
+HEADS, GROUPS, WIDTH = 6, 2, 8
+
+
+def textbook(q: Tensor, k: Tensor, v: Tensor, window: int | None, softcap: float | None) -> Tensor:
+    """(tokens, heads, width) each; the last query sees the last key."""
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q, k) * WIDTH**-0.5
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    back = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))[None]
+    seen = (back >= 0) & (back < (window or len(k)))
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v)
+
+
+def tensors(tokens: int, keys: int | None = None) -> list[Tensor]:
+    torch.manual_seed(0)
+    sizes = [(tokens, HEADS), (keys or tokens, GROUPS), (keys or tokens, GROUPS), (tokens, HEADS)]
+    return [torch.randn(1, n, heads, WIDTH) for n, heads in sizes]
+
+
+def compare(ours: Any, theirs: Any, inputs: list[Tensor], slope: Tensor) -> None:
+    one = [t.clone().requires_grad_() for t in inputs]
+    other = [t.double().requires_grad_() for t in inputs]
+    got, expected = ours(*one), theirs(*other)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    got.backward(slope)
+    expected.backward(slope.double())
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("window", [None, 1, 40, 200])
+@pytest.mark.parametrize(("tokens", "keys"), [(1, 1), (5, 5), (128, 128), (300, 300), (150, 400)])
+def test_products_equal_the_textbook(
+    tokens: int, keys: int, window: int | None, softcap: float | None
+) -> None:
+    *inputs, slope = tensors(tokens, keys)
+    compare(
+        lambda q, k, v: attention_by_products(q, k, v, scale=WIDTH**-0.5, window=window, softcap=softcap),
+        lambda q, k, v: textbook(q[0], k[0], v[0], window, softcap)[None],
+        inputs,
+        slope,
+    )
+
+
+def test_dropped_weights_carry_no_gradient_and_the_mean_stays() -> None:
+    q, k, v, _ = tensors(60)
+    one = torch.ones_like(v).requires_grad_()
+    torch.manual_seed(1)
+    output = attention_by_products(q, k, one, scale=1.0, dropout=0.5)
+    assert float(output.detach().mean()) == pytest.approx(1.0, abs=0.05)
+    output.sum().backward()
+    assert float(one.grad.sum()) == pytest.approx(float(output.detach().sum()), rel=1e-5)
+
+
+LENGTHS = (3, 140, 1, 36)
+
+
+def by_segment(window: int | None, softcap: float | None = None) -> Any:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = zip(*(t[0].split(LENGTHS) for t in (q, k, v)), strict=True)
+        return torch.cat([textbook(*part, window, softcap) for part in parts])[None]
+
+    return run
+
+
+def packed(window: int | None, softcap: float | None = None) -> Any:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        turned = (t.transpose(1, 2) for t in (q, k, v))
+        return segment_attention(
+            torch.nn.Identity(),
+            *turned,
+            None,
+            segment_lengths=LENGTHS,
+            sliding_window=window,
+            softcap=softcap,
+        )[0]
+
+    return run
+
+
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("products", [True, False])
+def test_every_segment_attends_to_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, products: bool, window: int | None
+) -> None:
+    if not products:
+        monkeypatch.setattr(attention, "_LONGEST_REACH_BY_PRODUCTS", 0)
+    *inputs, slope = tensors(sum(LENGTHS))
+    compare(packed(window), by_segment(window), inputs, slope)
+
+
+@pytest.mark.parametrize("window", [None, 20, 140])
+def test_the_variable_length_path_gives_a_kernel_what_flash_attention_expects(
+    monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    """The kernel is replaced by one that follows flash attention's conventions to the letter, slowly."""
+
+    class Flash:
+        @staticmethod
+        def flash_attn_varlen_func(
+            q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, *,
+            softmax_scale: float, causal: bool, window_size: tuple[int, int],
+        ) -> Tensor:  # fmt: skip
+            assert causal
+            assert window_size[1] == 0
+            assert cu_q.dtype == torch.int32
+            assert max_q == max(LENGTHS) == max_k
+            assert softmax_scale == WIDTH**-0.5
+            ends = cu_q.tolist()
+            seen = None if window_size[0] < 0 else window_size[0] + 1
+            spans = [slice(a, b) for a, b in pairwise(ends)]
+            return torch.cat([textbook(q[s], k[s], v[s], seen, None) for s in spans])
+
+    kernel = attention_varlen._flash_attention(Flash)
+    monkeypatch.setattr(attention_varlen, "kernel_for", lambda *args, **kwargs: kernel)
+    *inputs, slope = tensors(sum(LENGTHS))
+    compare(packed(window), by_segment(window), inputs, slope)
+
+
+def test_torchs_own_kernel_takes_what_it_is_given() -> None:
+    """Its operator has a shape function, which runs without a GPU."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.nn.attention import varlen
+
+    kernel = attention_varlen._torch_varlen(varlen)
+    with FakeTensorMode():
+        q, k = (torch.empty(7, heads, 64, dtype=torch.bfloat16, device="cuda") for heads in (HEADS, GROUPS))
+        ends = torch.empty(3, dtype=torch.int32, device="cuda")
+        assert kernel(q, k, k, ends, 4, scale=0.125, window=3).shape == q.shape
+
+
+def test_only_what_flash_kernels_compute_exactly_goes_to_them() -> None:
+    row = torch.zeros(1, HEADS, 4, WIDTH, dtype=torch.bfloat16)
+    assert attention_varlen.kernel_for(row, dropout=0.0, softcap=None) is None  # not on CUDA

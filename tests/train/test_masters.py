@@ -1,0 +1,274 @@
+"""Float32 masters beside bfloat16 copies: every weight moves, and no bit of a gradient's sum is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import make_model, make_tokenizer
+from tuition.batch import Plan, make_packs
+from tuition.conversation import Rendered
+from tuition.errors import Origin, UserError
+from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
+from tuition.train import loop, trial
+from tuition.train.adapters import ADAPTERS
+from tuition.train.loss import step_loss, token_losses, token_mean
+from tuition.train.memory import checkpoint_activations
+from tuition.train.model import load_config, load_model
+from tuition.train.selfcheck import choose_path
+from tuition.train.trial import try_largest_step
+
+CPU = torch.device("cpu")
+BF16, FP32 = torch.bfloat16, torch.float32
+SETTINGS = OptimizerSettings(learning_rate=1e-6, warmup_steps=0, lr_scheduler="constant", max_grad_norm=0)
+EVERYTHING = {"max_examples": None, "token_budget": 10**6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(
+        tmp_path_factory.mktemp("masters"), tokenizer=make_tokenizer(), tie_word_embeddings=True
+    )
+
+
+def learner_of(folder: Path, dtype: torch.dtype, method: str = "full") -> loop.Learner:
+    torch.manual_seed(0)
+    stored = dtype if method == "lora" else FP32
+    model = load_model(ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=stored)
+    model = ADAPTERS[method](model, AdapterSettings(lora_r=4), [])
+    learner = loop.make_learner(model, CPU, dtype, SETTINGS)
+    choose_path(learner, rows())
+    return learner
+
+
+def rows(lengths: tuple[int, ...] = (9, 20, 12, 31)) -> list[Rendered]:
+    random = np.random.default_rng(0)
+    made = []
+    for length in lengths:
+        supervised = np.zeros(length, dtype=np.float32)
+        supervised[4:] = 1.0
+        made.append(Rendered(random.integers(5, 300, length).astype(np.int32), supervised, Origin("f", 1)))
+    return made
+
+
+def step(learner: loop.Learner, number: int = 1, most: int | None = None) -> loop.StepReport:
+    batch = rows()
+    packs = make_packs(batch, token_mean, max_examples=most, token_budget=10**6)
+    return loop.train_step(learner, packs, batch, Plan(4, 4, 10, 0), SETTINGS, number)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_an_update_of_the_size_of_the_learning_rate_moves_every_weight_that_has_a_gradient(
+    folder: Path, method: str
+) -> None:
+    learner = learner_of(folder, BF16, method)
+    before = {name: p.detach().clone() for name, p in learner.masters.parameters.items()}
+    step(learner)
+    for name, p in learner.masters.parameters.items():
+        assert p.dtype == FP32
+        moved = p.detach() != before[name]
+        has_gradient = p.grad != 0
+        assert has_gradient.any() or "lora_A" in name, name  # LoRA's A learns once B is not zero
+        assert torch.equal(moved, has_gradient), name
+        largest = (p.detach() - before[name]).abs().max()
+        assert float(largest) <= 1.5e-6, name
+
+
+def test_a_thousand_updates_that_bfloat16_cannot_hold_arrive_in_its_copies(folder: Path) -> None:
+    learner = learner_of(folder, BF16)
+    name = next(n for n in learner.masters.parameters if "norm" in n)
+    master, copy = learner.masters.parameters[name], learner.masters.working[name]
+    for _ in range(1000):
+        master.grad = torch.ones_like(master)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = 1e-5
+        learner.optimizer.step()
+        learner.masters.publish()
+    assert float(master.detach().mean()) == pytest.approx(0.99, abs=1e-4)
+    assert float(copy.detach().float().mean()) == pytest.approx(0.99, abs=2**-8)
+
+
+def test_the_copies_are_always_the_masters_rounded(folder: Path) -> None:
+    learner = learner_of(folder, BF16)
+    for number in range(1, 4):
+        step(learner, number)
+        for name, p in learner.masters.parameters.items():
+            assert torch.equal(learner.masters.working[name].detach(), p.detach().to(BF16)), name
+
+
+def test_gradients_of_many_small_passes_add_up_as_one(folder: Path) -> None:
+    sums = []
+    for most in (None, 1):
+        learner = learner_of(folder, BF16)
+        step(learner, most=most)
+        sums.append(torch.cat([p.grad.flatten() for p in learner.masters.parameters.values()]))
+    assert float((sums[0] - sums[1]).norm() / sums[0].norm()) < 0.01
+
+
+def test_bfloat16_and_float32_take_nearly_the_same_step(folder: Path) -> None:
+    reports = [step(learner_of(folder, dtype)) for dtype in (FP32, BF16)]
+    assert reports[1].loss == pytest.approx(reports[0].loss, rel=2e-3)
+    assert reports[1].grad_norm == pytest.approx(reports[0].grad_norm, rel=1e-2)
+
+
+def test_clipping_scales_to_the_norm_asked_for() -> None:
+    gradients = [torch.full((4,), 3.0), torch.full((9,), 1.0)]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    loop.clip(gradients, norm, 1.0)
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1.0, rel=1e-5)
+    loop.clip(gradients, 1.0, 0.0)
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_settling_leaves_a_float32_model(folder: Path) -> None:
+    learner = learner_of(folder, BF16)
+    step(learner)
+    masters = {name: p.detach().clone() for name, p in learner.masters.parameters.items()}
+    learner.masters.settle()
+    for name, p in learner.model.named_parameters():
+        assert torch.equal(p.detach(), masters[name]), name
+
+
+def test_frozen_weights_get_no_gradient_and_keep_the_dtype_of_the_pass(folder: Path) -> None:
+    learner = learner_of(folder, BF16, "lora")
+    packs = make_packs(rows(), token_mean, **EVERYTHING)
+    step_loss(learner, packs[0], packs[0].weight).backward()
+    frozen = [p for p in learner.model.parameters() if not p.requires_grad]
+    assert frozen
+    assert all(p.grad is None and p.dtype == BF16 for p in frozen)
+    assert len(learner.masters.parameters) == len(list(learner.model.parameters())) - len(frozen)
+
+
+def test_activations_computed_twice_change_no_bit_of_the_gradient(folder: Path) -> None:
+    found = []
+    for again in (False, True):
+        learner = learner_of(folder, FP32)
+        if again:
+            checkpoint_activations(learner.model)
+        found.append(step(learner))
+        found.append([p.grad.clone() for p in learner.masters.parameters.values()])
+    assert found[0].loss == found[2].loss
+    assert all(torch.equal(a, b) for a, b in zip(found[1], found[3], strict=True))
+
+
+def attempt(learner: loop.Learner, examples: list[Rendered], checkpointing: str = "auto") -> trial.Trial:
+    plan = Plan(examples=len(examples), batch_size=4, steps=6, seed=0)
+    return try_largest_step(
+        learner, examples, examples[:3], plan, token_mean, (None, 200), checkpointing=checkpointing
+    )
+
+
+def test_the_largest_pass_of_the_whole_plan_is_tried(folder: Path) -> None:
+    examples = rows(tuple(range(8, 40)))
+    plan = Plan(examples=len(examples), batch_size=4, steps=6, seed=0)
+    packs = [
+        pack
+        for number in range(1, 7)
+        for pack in make_packs(
+            [examples[i] for i in plan.examples_of(number)], token_mean, max_examples=None, token_budget=200
+        )
+    ]
+    tried = attempt(learner_of(folder, FP32), examples)
+    assert tried.tokens == max(len(pack.ids) for pack in packs)
+    assert (tried.token_budget, tried.checkpointing) == (200, False)
+
+
+class ShortOfMemory:
+    """Lets passes of at most so many tokens through; checkpointing doubles that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tokens: int, error: BaseException) -> None:
+        self.tokens, self.error, self.seen = tokens, error, []
+        monkeypatch.setattr(trial, "step_loss", self.step_loss)
+        monkeypatch.setattr(loop, "step_loss", self.step_loss)
+
+    def step_loss(self, learner: Any, pack: Any, weight: float) -> torch.Tensor:
+        self.seen.append(len(pack.ids))
+        room = self.tokens * (2 if learner.model.is_gradient_checkpointing else 1)
+        if len(pack.ids) > room:
+            raise self.error
+        return step_loss(learner, pack, weight)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")],
+)
+def test_passes_get_smaller_until_they_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    ShortOfMemory(monkeypatch, 50, error)
+    tried = attempt(learner_of(folder, FP32), rows(tuple(range(8, 40))))
+    assert tried.tokens <= 50
+    assert tried.token_budget < 100
+    assert not tried.checkpointing
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_activations_are_computed_twice_only_when_one_example_does_not_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ShortOfMemory(monkeypatch, 25, MemoryError())
+    tried = attempt(learner_of(folder, FP32), rows(tuple(range(8, 40))))
+    assert tried.checkpointing
+    with pytest.raises(UserError, match="one example of 38 tokens does not fit"):
+        attempt(learner_of(folder, FP32), rows(tuple(range(8, 40))), "off")
+
+
+def test_an_error_that_is_not_about_memory_is_never_taken_for_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ShortOfMemory(monkeypatch, 25, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        attempt(learner_of(folder, FP32), rows((30, 31)))
+
+
+def test_a_machine_that_would_be_overfilled_is_seen_before_it_happens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, examples = learner_of(folder, FP32), rows(tuple(range(8, 40)))
+    whole = make_packs(examples[-4:], token_mean, **EVERYTHING)[0]
+    monkeypatch.setattr(trial, "memory_left", lambda device: trial._expected_bytes(learner, whole) / 2)
+    tried = attempt(learner, examples)
+    assert tried.token_budget < len(whole.ids)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_memory_that_runs_short_in_the_middle_of_a_run_makes_passes_smaller_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuition.train.checkpoint import Progress
+
+    def trained(short: bool) -> list[torch.Tensor]:
+        learner = learner_of(folder, FP32)
+        with monkeypatch.context() as patch:
+            if short:
+                ShortOfMemory(patch, 40, MemoryError())
+            hooks = loop.Hooks(
+                on_step=lambda report: None, on_eval=lambda report: None, evaluate=None,
+                save=lambda progress: None, should_stop=lambda: False,
+            )  # fmt: skip
+            progress = loop.train(
+                learner,
+                rows(),
+                Plan(4, 4, 2, 0),
+                SETTINGS,
+                (None, 4096),
+                loop.Pacing(9, 9, 1),
+                Progress(),
+                hooks,
+            )
+        assert progress.step == 2
+        return [p.detach().clone() for p in learner.masters.parameters.values()]
+
+    for plenty, little in zip(trained(False), trained(True), strict=True):
+        torch.testing.assert_close(plenty, little, rtol=0, atol=2e-7)
+
+
+def test_scoring_keeps_no_graph(folder: Path) -> None:
+    learner = learner_of(folder, BF16)
+    assert not token_losses(learner, make_packs(rows(), token_mean, **EVERYTHING)[0]).requires_grad

@@ -1,0 +1,102 @@
+"""Packed attention on CUDA: one call of a variable-length flash kernel for all segments.
+
+The logic is tested with a slow kernel put in its place; the kernels themselves have not been run by the
+project yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Kernel = Callable[..., Tensor]
+"""(query, key, value, boundaries, longest, *, scale, window) → (tokens, heads, head_dim); the first three are
+(tokens, heads, head_dim), boundaries (segments + 1,) int32; `window`: tokens seen, None for all."""
+
+_LARGEST_HEAD = 256
+
+
+def kernel_for(query: Tensor, *, dropout: float, softcap: float | None) -> Kernel | None:
+    """The kernel that computes this exactly, or None."""
+    fits = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= _LARGEST_HEAD
+    if query.device.type != "cuda" or not fits or dropout or softcap is not None:
+        return None
+    return _installed_kernel()
+
+
+def attend(
+    kernel: Kernel,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    *,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """(1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
+    flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    longest = max(lengths)
+    bound = None if window is None or window >= longest else window
+    return kernel(*flat, _boundaries(lengths, query.device), longest, scale=scale, window=bound)[None]
+
+
+@lru_cache(maxsize=8)  # every layer of a pass asks again, and a copy to the device would wait for it
+def _boundaries(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+
+
+@lru_cache(maxsize=1)
+def _installed_kernel() -> Kernel | None:
+    """FlashAttention 3 where it is installed, then torch's own, then FlashAttention 2."""
+    for module, adapt in (
+        ("flash_attn_interface", _flash_attention),
+        ("torch.nn.attention.varlen", _torch_varlen),
+        ("flash_attn", _flash_attention),
+    ):
+        try:
+            return adapt(__import__(module, fromlist=["*"]))
+        except (ImportError, AttributeError):
+            continue
+    return None
+
+
+def _torch_varlen(module: Any) -> Kernel:
+    function = module.varlen_attn
+
+    def kernel(
+        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, *, scale: float, window: int | None
+    ) -> Tensor:
+        output: Tensor = function(
+            q, k, v, ends, ends, longest, longest,
+            scale=scale, window_size=_window(window), enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
+        return output
+
+    return kernel
+
+
+def _flash_attention(module: Any) -> Kernel:
+    function = module.flash_attn_varlen_func
+
+    def kernel(
+        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, *, scale: float, window: int | None
+    ) -> Tensor:
+        output = function(
+            q, k, v, ends, ends, longest, longest,
+            softmax_scale=scale, causal=True, window_size=_window(window),
+        )  # fmt: skip
+        attended: Tensor = output[0] if isinstance(output, tuple) else output
+        return attended
+
+    return kernel
+
+
+def _window(window: int | None) -> tuple[int, int]:
+    """(left, right) as flash kernels count them: tokens beside the query's own; (-1, 0) is plain causal."""
+    return (-1 if window is None else window - 1, 0)

@@ -1,0 +1,173 @@
+"""Before step 1: the largest step that the run will take is really taken, so that time and memory are known.
+
+Where it does not fit, forward passes get smaller, and then activations are computed twice. Neither changes
+the result.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tuition.batch import Pack, Plan, Weigh, largest_group, make_packs
+from tuition.conversation import Rendered
+from tuition.errors import UserError
+from tuition.train.loop import Learner
+from tuition.train.loss import step_loss, token_losses, token_mean
+from tuition.train.memory import (
+    checkpoint_activations,
+    is_out_of_memory,
+    memory_left,
+    peak_memory,
+)
+from tuition.train.model import evaluating
+
+_SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The largest pass of the run, forward and backward, measured.
+
+    Attributes:
+        tokens: in that pass.
+        tokens_per_second: real tokens over the second, warm pass.
+        peak_bytes: the most memory in use on the device so far; on the CPU, of the process.
+        token_budget: most tokens in a pass that fits.
+        checkpointing: activations are computed twice.
+    """
+
+    tokens: int
+    tokens_per_second: float
+    peak_bytes: int
+    token_budget: int
+    checkpointing: bool
+
+
+def try_largest_step(
+    learner: Learner,
+    train: Sequence[Rendered],
+    validation: Sequence[Rendered],
+    plan: Plan,
+    weigh: Weigh,
+    packing: tuple[int | None, int],
+    *,
+    checkpointing: str,
+) -> Trial:
+    """Run the pass with the most tokens of the whole plan, and the largest of an evaluation.
+
+    Args:
+        packing: most examples in a pack (None: no limit), most tokens in a pack.
+        checkpointing: `on`, `off`, or `auto`: only when one example alone does not fit.
+
+    Raises:
+        UserError: one example does not fit even so.
+    """
+    most, budget = packing if learner.packed else (1, packing[1])
+    on = checkpointing == "on"
+    if on:
+        checkpoint_activations(learner.model)
+    lengths = np.fromiter((len(example) for example in train), dtype=np.int64, count=len(train))
+    while True:
+        group = largest_group(lengths, plan, max_examples=most, token_budget=budget)
+        pack = make_packs([train[i] for i in group], weigh, max_examples=None, token_budget=2**62)[0]
+        seconds = _seconds(learner, pack)
+        if seconds is not None and _scores(learner, validation, (most, budget)):
+            return Trial(len(pack.ids), len(pack.ids) / seconds, peak_memory(learner.device), budget, on)
+        if len(group) > 1:
+            budget = max(1, int(lengths[group].sum()) // 2)
+        elif checkpointing == "auto" and not on:
+            on = True
+            checkpoint_activations(learner.model)
+        else:
+            raise UserError(
+                f"one example of {len(pack.ids):,} tokens does not fit into memory",
+                where="max_length",
+                next_step="Lower max_length, set method: lora, or take a smaller model",
+            )
+
+
+def _seconds(learner: Learner, pack: Pack) -> float | None:
+    """Seconds of the pack's second pass, or None where memory does not suffice."""
+    left = memory_left(learner.device)
+    if left is not None and _expected_bytes(learner, pack) > _SHARE_FOR_US * left:
+        return None  # a system that promises more memory than it has kills instead of refusing
+    seconds = 0.0
+
+    def run() -> None:
+        nonlocal seconds
+        for _ in range(2):
+            started = time.perf_counter()
+            step_loss(learner, pack, pack.weight).backward()
+            if learner.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+
+    return seconds if _fits(learner, run) else None
+
+
+def _scores(learner: Learner, examples: Sequence[Rendered], packing: tuple[int | None, int]) -> bool:
+    """Whether the largest pack of an evaluation fits too."""
+    if not examples:
+        return True
+    packs = make_packs(examples, token_mean, max_examples=packing[0], token_budget=packing[1])
+    largest = max(packs, key=lambda pack: len(pack.ids))
+
+    def run() -> None:
+        with evaluating(learner.model):
+            token_losses(learner, largest)
+
+    return _fits(learner, run)
+
+
+def _fits(learner: Learner, run: Callable[[], None]) -> bool:
+    """Whether memory suffices to run this; no gradient stays."""
+    try:
+        run()
+        return True
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    finally:
+        learner.masters.forget_gradients()
+    gc.collect()
+    if learner.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return False
+
+
+def _expected_bytes(learner: Learner, pack: Pack) -> float:
+    """What a pass will keep for its backward, counted on its first eighth; a quarter more for what it works with."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in learner.model.parameters()}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    few = first_tokens(pack, max(1, len(pack.ids) // 8))
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        step_loss(learner, few, 1.0)
+    return 1.25 * sum(kept.values()) * len(pack.ids) / len(few.ids)
+
+
+def first_tokens(pack: Pack, tokens: int) -> Pack:
+    """The beginning of a pack, as a pack."""
+    ends = np.minimum(np.cumsum(pack.lengths), tokens)
+    lengths = np.diff(ends, prepend=0)
+    inside = pack.keep < tokens
+    return Pack(
+        ids=pack.ids[:tokens],
+        positions=pack.positions[:tokens],
+        lengths=tuple(int(n) for n in lengths if n),
+        keep=pack.keep[inside],
+        targets=pack.targets[inside],
+        weights=pack.weights[inside],
+    )
