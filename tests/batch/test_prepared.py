@@ -132,6 +132,16 @@ def test_counts_are_there_without_reading_an_example(tmp_path: Path) -> None:
     assert side.shortest.origin.line == 1
 
 
+def test_lengths_are_there_without_reading_an_example_and_are_refused_when_changed(tmp_path: Path) -> None:
+    read = write(tmp_path)
+    assert read.train.example_lengths().tolist() == [len(example) for example in read.train]
+    assert write(tmp_path / "none", []).train.example_lengths().tolist() == []
+    path = read.folder / "train" / "lengths.u32"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(UserError, match=r"lengths\.u32 was changed"):
+        open_prepared(read.folder).train.example_lengths()
+
+
 def test_ids_are_a_view_of_the_file_and_cannot_be_written(tmp_path: Path) -> None:
     ids = write(tmp_path).train[3].ids
     assert not ids.flags.owndata and not ids.flags.writeable
@@ -360,8 +370,8 @@ def reseal(folder: Path, change: Any) -> None:
 
 def test_data_of_another_format_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path).folder
-    reseal(folder, lambda facts: facts.update(format=2))
-    with pytest.raises(UserError, match=r"another version of tuition \(format 2, here it is 1\)"):
+    reseal(folder, lambda facts: facts.update(format=1))
+    with pytest.raises(UserError, match=r"another version of tuition \(format 1, here it is 2\)"):
         open_prepared(folder)
 
 

@@ -3,7 +3,7 @@
 Packing is an execution detail: it never changes the gradient. No torch here.
 """
 
-from tuition.batch.pack import Pack, Weigh, largest_group, make_packs
+from tuition.batch.pack import Pack, Weigh, largest_group, largest_in_order, make_packs
 from tuition.batch.plan import Plan, make_plan
 
-__all__ = ["Pack", "Plan", "Weigh", "largest_group", "make_packs", "make_plan"]
+__all__ = ["Pack", "Plan", "Weigh", "largest_group", "largest_in_order", "make_packs", "make_plan"]

@@ -76,6 +76,14 @@ def largest_group(
     return largest
 
 
+def largest_in_order(
+    lengths: npt.NDArray[np.int64], *, max_examples: int | None, token_budget: int
+) -> list[int]:
+    """Positions of the examples of the pack with the most tokens, where all are packed in the order given."""
+    groups = _groups(lengths.tolist(), max_examples, token_budget)
+    return max(groups, key=lambda group: int(lengths[group].sum()))
+
+
 def _groups(lengths: Sequence[int], max_examples: int | None, token_budget: int) -> Iterator[list[int]]:
     group: list[int] = []
     tokens = 0

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tuition.batch import Pack, Plan, Weigh, largest_group, make_packs
+from tuition.batch import Pack, Plan, Weigh, largest_group, largest_in_order, make_packs
+from tuition.batch.prepared import lengths_of
 from tuition.conversation import Rendered
 from tuition.errors import UserError
 from tuition.train.loop import Learner
@@ -72,7 +73,7 @@ def try_largest_step(
     on = checkpointing == "on"
     if on:
         checkpoint_activations(learner.model)
-    lengths = np.fromiter((len(example) for example in train), dtype=np.int64, count=len(train))
+    lengths = lengths_of(train)
     while True:
         group = largest_group(lengths, plan, max_examples=most, token_budget=budget)
         pack = make_packs([train[i] for i in group], weigh, max_examples=None, token_budget=2**62)[0]
@@ -115,8 +116,8 @@ def _scores(learner: Learner, examples: Sequence[Rendered], packing: tuple[int |
     """Whether the largest pack of an evaluation fits too."""
     if not examples:
         return True
-    packs = make_packs(examples, token_mean, max_examples=packing[0], token_budget=packing[1])
-    largest = max(packs, key=lambda pack: len(pack.ids))
+    group = largest_in_order(lengths_of(examples), max_examples=packing[0], token_budget=packing[1])
+    largest = make_packs([examples[i] for i in group], token_mean, max_examples=None, token_budget=2**62)[0]
 
     def run() -> None:
         with evaluating(learner.model):

@@ -9,7 +9,7 @@ opening takes the same time whatever the size. Nothing here reads data, renders 
 from tuition.batch.prepared.key import PreparedKey, code_sha256, hash_sources, tokenizer_sha256
 from tuition.batch.prepared.layout import NOT_LEARNED
 from tuition.batch.prepared.opening import Prepared, find_prepared, open_prepared
-from tuition.batch.prepared.sides import PreparedSide
+from tuition.batch.prepared.sides import PreparedSide, lengths_of
 from tuition.batch.prepared.writing import remove_unused, write_prepared
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "code_sha256",
     "find_prepared",
     "hash_sources",
+    "lengths_of",
     "open_prepared",
     "remove_unused",
     "tokenizer_sha256",

@@ -16,9 +16,10 @@ from tuition.errors import UserError
 NOT_LEARNED = -100
 """The label of a token that is context only: what PyTorch's cross-entropy ignores, and every trainer writes."""
 
-FORMAT = 1
+FORMAT = 2
 FACTS = "facts.json"
 ARROW = "data-00000-of-00001.arrow"
+LENGTHS = "lengths.u32"  # of each example in order, little-endian
 SIDES: tuple[Side, ...] = ("train", "validation")
 
 SCHEMA = pa.schema([
@@ -46,7 +47,7 @@ class Block:
 
 NO_EXAMPLES: dict[str, Any] = {
     "tokens": 0, "learned_tokens": 0, "lengths": (), "sha256": hashlib.sha256().hexdigest(),
-    "shortest_at": -1, "blocks": (),
+    "lengths_sha256": hashlib.sha256().hexdigest(), "shortest_at": -1, "blocks": (),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tuition.batch.prepared.layout import ARROW, NOT_LEARNED, SCHEMA, Block, damaged
+from tuition.batch.prepared.layout import ARROW, LENGTHS, NOT_LEARNED, SCHEMA, Block, damaged
 from tuition.conversation import Rendered
 from tuition.errors import Origin, UserError
 
@@ -40,6 +40,7 @@ class PreparedSide(Sequence[Rendered]):
         self.learned_tokens = int(facts["learned_tokens"])
         self.lengths: dict[int, int] = dict(facts["lengths"])
         self.sha256 = str(facts["sha256"])
+        self._lengths_sha256 = str(facts["lengths_sha256"])
         self._shortest_at = int(facts["shortest_at"])
         self._blocks = [Block(**block) for block in facts["blocks"]]
         self._starts = list(accumulate((block.examples for block in self._blocks), initial=0))
@@ -67,6 +68,19 @@ class PreparedSide(Sequence[Rendered]):
         if isinstance(places, range):
             return [self._example(place) for place in places]
         return self._example(places)
+
+    def example_lengths(self) -> npt.NDArray[np.int64]:
+        """The length of each example in order, without reading one: (examples,) int64, in tokens.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        stored = (self._folder / LENGTHS).read_bytes()
+        if hashlib.sha256(stored).hexdigest() != self._lengths_sha256 or len(stored) != 4 * len(self):
+            raise damaged(self._folder.parent, f"{self._folder.name}/{LENGTHS} was changed")
+        return np.frombuffer(stored, dtype="<u4").astype(np.int64)
 
     @property
     def shortest(self) -> Rendered:
@@ -106,6 +120,13 @@ class PreparedSide(Sequence[Rendered]):
         self._until_release = _EXAMPLES_BETWEEN_RELEASES
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):  # Windows trims by itself
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def lengths_of(examples: Sequence[Rendered]) -> npt.NDArray[np.int64]:
+    """The length of each example in tokens: (examples,) int64. Prepared ones are not read for it."""
+    if isinstance(examples, PreparedSide):
+        return examples.example_lengths()
+    return np.fromiter((len(example) for example in examples), dtype=np.int64, count=len(examples))
 
 
 def _map_file(path: Path) -> mmap.mmap:

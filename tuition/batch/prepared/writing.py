@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from tuition import files
 from tuition.batch.prepared.key import PreparedKey
-from tuition.batch.prepared.layout import ARROW, FACTS, FORMAT, NOT_LEARNED, SCHEMA, SIDES, Block
+from tuition.batch.prepared.layout import ARROW, FACTS, FORMAT, LENGTHS, NOT_LEARNED, SCHEMA, SIDES, Block
 from tuition.batch.prepared.opening import Prepared, open_prepared
 from tuition.conversation import Rendered
 from tuition.data import Side
@@ -150,7 +151,8 @@ class _SideWriter:
         self._pending: list[Rendered] = []
         self._pending_tokens = 0
         self._blocks: list[Block] = []
-        self._lengths: Counter[int] = Counter()
+        self._folder = folder
+        self._lengths = array("I")
         self._learned_tokens = 0
         self._shortest, self._shortest_at = 0, -1
         self._digest = hashlib.sha256()
@@ -168,13 +170,16 @@ class _SideWriter:
         if self._pending:
             self._write_block()
         self._stream.write(END_OF_STREAM)
+        lengths = np.asarray(self._lengths, dtype="<u4").tobytes()
+        (self._folder / LENGTHS).write_bytes(lengths)
         return {
-            "examples": self._lengths.total(),
-            "tokens": sum(length * count for length, count in self._lengths.items()),
+            "examples": len(self._lengths),
+            "tokens": sum(self._lengths),
             "learned_tokens": self._learned_tokens,
             "shortest_at": self._shortest_at,
             "sha256": self._digest.hexdigest(),
-            "lengths": sorted(self._lengths.items()),
+            "lengths": sorted(Counter(self._lengths).items()),
+            "lengths_sha256": hashlib.sha256(lengths).hexdigest(),
             "blocks": [asdict(block) for block in self._blocks],
         }
 
@@ -184,8 +189,8 @@ class _SideWriter:
 
     def _count(self, example: Rendered) -> None:
         if self._shortest_at < 0 or len(example) < self._shortest:
-            self._shortest, self._shortest_at = len(example), self._lengths.total()
-        self._lengths[len(example)] += 1
+            self._shortest, self._shortest_at = len(example), len(self._lengths)
+        self._lengths.append(len(example))
         self._learned_tokens += example.learned_tokens
         add_to_digest(self._digest, example)
 
