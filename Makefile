@@ -23,6 +23,7 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.step
 	@$(BIN)/python -m benchmarks.prepare
+	@$(BIN)/python -m benchmarks.scale
 
 prove: $(READY)  ## the slow proofs: interruptions at random instants, resumed and compared bitwise
 	@$(BIN)/python -m tests.prove.interruptions
