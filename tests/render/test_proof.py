@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import CHAT, make_tokenizer, write_jsonl
+from tests.render.helpers import REWRITES_HISTORY
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import find_sources
 from tuition.errors import Origin, UserError
@@ -209,6 +210,38 @@ def test_a_prompt_that_is_learned_by_its_weight_is_in_its_place() -> None:
     )
     seen = evidence_of(renderer, *renderer.render([row]))
     assert (seen.misplaced, seen.unlike_written, seen.answers) == (None, None, 1)
+
+
+def test_an_earlier_answer_with_a_weight_need_not_be_learned_where_the_last_is() -> None:
+    row = Conversation(
+        (Message("user", "a"), Message("assistant", "b", weight=1.0), *conversation("c", "d").messages),
+        Origin("rows.jsonl", 1),
+    )
+    renderer = make_renderer(train_on="last")
+    seen = evidence_of(renderer, *renderer.render([row]))
+    assert (seen.prompts, seen.unlike_serving, seen.misplaced) == (1, None, None)
+
+
+@pytest.mark.parametrize("too_long", ["cut", "cut_turns", "split"])
+@pytest.mark.parametrize("max_length", range(14, 48, 3))
+def test_rows_of_several_examples_that_lost_some_are_proved_by_the_rest(
+    too_long: str, max_length: int
+) -> None:
+    tokenizer = make_tokenizer(template=REWRITES_HISTORY)
+    renderer = Renderer(
+        tokenizer,
+        choose_template("auto", tokenizer),
+        train_on="assistant",
+        max_length=max_length,
+        too_long=too_long,  # type: ignore[arg-type]
+    )
+    turns = [
+        Message(role, f"{role} {n}", reasoning="hm hm" if role == "assistant" else None)  # type: ignore[arg-type]
+        for n in range(3)
+        for role in ("user", "assistant")
+    ]
+    seen = evidence_of(renderer, *renderer.render([Conversation(tuple(turns), Origin("rows.jsonl", 1))]))
+    assert (seen.unlike_serving, seen.unlike_written, seen.misplaced) == (None, None, None)
 
 
 def test_markup_in_an_earlier_answer_is_no_forged_token() -> None:

@@ -25,6 +25,7 @@ _ROWS_AT_ONCE = 128
 # The context of a row's last learned turn holds those of its earlier turns. They are compared on their own
 # as well, up to this many: in long conversations their lengths add up to the square of the conversation's.
 _EARLIER_TURNS = 4096
+_LOSSES = {"R015", "R018", "R021", "R023"}  # findings of a row that lost turns
 
 
 @dataclass(slots=True)
@@ -76,13 +77,17 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A learned turn, and the examples of which one must hold its context as serving feeds it."""
+    """A learned turn, and the examples of which one must hold its context as serving feeds it.
+
+    `elsewhere`: none need, because the row lost turns, or learns this one behind a shorter history.
+    """
 
     conversation: Conversation
     position: int
     examples: tuple[Rendered, ...]
     spelled: bool
     is_cut: bool = False
+    elsewhere: bool = False
 
     @property
     def place(self) -> str:
@@ -199,7 +204,7 @@ class Witness:
             whole = self._renderer.learns_whole_turns
             fitting = [e for e in turn.examples if _stands_before_the_answer(served, e, whole=whole)]
             self.evidence.prompts += bool(fitting)
-            if not fitting and self.evidence.unlike_serving is None:
+            if not fitting and not turn.elsewhere and self.evidence.unlike_serving is None:
                 self.evidence.unlike_serving = turn.place
             answers += [(turn, self._answer(turn, example, len(served))) for example in fitting[:1]]
         if not self._finished.shows_turns:
@@ -232,12 +237,15 @@ class Witness:
         whole = tuple(example for example, shown in pairs if shown is outcome.conversation)
         spelled = any(found.code == "R007" for found in outcome.findings)
         is_cut = any(found.code == "R015" for found in outcome.findings)
+        lost = any(found.code in _LOSSES for found in outcome.findings)
+        shorter = {id(m) for _, shown in pairs if shown is not outcome.conversation for m in shown.messages}
         if whole and not outcome.conversation.plain:
             positions = list(_learned_answers(outcome.conversation, self._renderer.train_on))
             earlier = positions[:-1] if self._earlier_turns < _EARLIER_TURNS else []
             self._earlier_turns += len(earlier)
             for position in (*earlier, *positions[-1:]):
-                yield _Turn(outcome.conversation, position, whole, spelled, is_cut)
+                elsewhere = lost or id(outcome.conversation.messages[position]) in shorter
+                yield _Turn(outcome.conversation, position, whole, spelled, is_cut, elsewhere)
         for example, shown in pairs:
             if shown is not outcome.conversation and not shown.plain:
                 positions = list(_learned_answers(shown, self._renderer.train_on))
@@ -301,7 +309,7 @@ class Witness:
         expected = self._control_tokens(self._prompt_ids(plain[: turn.position], tools))
         written = [self._control_tokens(example.ids.tolist()) for example in turn.examples]
         begins = any(found[: len(expected)] == expected for found in written)
-        if not begins and self.evidence.forged is None:
+        if not begins and not turn.elsewhere and self.evidence.forged is None:
             self.evidence.forged = f"{conversation.origin} has control tokens that the template did not write"
 
     def _prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> list[int]:
@@ -338,9 +346,8 @@ def _learned_answers(conversation: Conversation, train_on: str) -> Iterator[int]
     """Positions of the assistant messages that are learned and that something precedes."""
     answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
     for position in answers:
-        weight = conversation.messages[position].weight
         by_role = train_on != "last" or position == answers[-1]
-        if position and (by_role if weight is None else weight > 0):
+        if position and by_role and conversation.messages[position].weight != 0:
             yield position
 
 
