@@ -224,14 +224,15 @@ def test_an_earlier_answer_with_a_weight_need_not_be_learned_where_the_last_is()
 
 @pytest.mark.parametrize("too_long", ["cut", "cut_turns", "split"])
 @pytest.mark.parametrize("max_length", range(14, 48, 3))
+@pytest.mark.parametrize("train_on", ["assistant", "all"])
 def test_rows_of_several_examples_that_lost_some_are_proved_by_the_rest(
-    too_long: str, max_length: int
+    too_long: str, max_length: int, train_on: Any
 ) -> None:
     tokenizer = make_tokenizer(template=REWRITES_HISTORY)
     renderer = Renderer(
         tokenizer,
         choose_template("auto", tokenizer),
-        train_on="assistant",
+        train_on=train_on,
         max_length=max_length,
         too_long=too_long,  # type: ignore[arg-type]
     )

@@ -249,8 +249,10 @@ class Witness:
         for example, shown in pairs:
             if shown is not outcome.conversation and not shown.plain:
                 positions = list(_learned_answers(shown, self._renderer.train_on))
+                in_prompt = self._renderer.train_on == "all"  # an example may end anywhere then
                 yield from (
-                    _Turn(shown, position, (example,), spelled, is_cut) for position in positions[-1:]
+                    _Turn(shown, position, (example,), spelled, is_cut, in_prompt)
+                    for position in positions[-1:]
                 )
 
     def _served(self, asked: Sequence[_Turn]) -> Iterable[Sequence[int]]:
