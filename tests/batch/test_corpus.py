@@ -13,6 +13,7 @@ from tests.conftest import make_tokenizer, write_jsonl
 from tuition import files
 from tuition.batch import corpus as corpus_module
 from tuition.batch.corpus import Corpus, cache_folder, prepare_corpus
+from tuition.batch.prepared import tokenizer_sha256
 from tuition.data import find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, RenderSettings
@@ -160,3 +161,27 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("TUITION_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
     assert cache_folder() == tmp_path / "b" / "tuition" / "prepared"
+
+
+@pytest.mark.parametrize("role", ["bos_token", "eos_token"])
+def test_another_token_in_the_part_of_a_special_one_prepares_anew(role: str) -> None:
+    before, after = make_tokenizer(), make_tokenizer()
+    setattr(after, role, "<|pad|>")  # the same vocabulary, as after an edit of tokenizer_config.json
+    assert tokenizer_sha256(before) == tokenizer_sha256(make_tokenizer()) != tokenizer_sha256(after)
+
+
+def test_data_that_is_written_while_it_is_read_is_refused(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendering = corpus_module.Rendering
+
+    def overtaken(*given: Any) -> Any:  # somebody appends a row after the file was hashed
+        write_jsonl(data, [*ROWS, {"prompt": "a late question", "completion": "answer"}])
+        return rendering(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_module, "Rendering", overtaken)
+        with pytest.raises(UserError, match="changed while it was read") as refusal:
+            prepare(data)
+    assert str(data) in str(refusal.value)
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == []

@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 
 from tests.conftest import CHAT, make_tokenizer, write_jsonl
+from tests.render.helpers import REWRITES_HISTORY
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import find_sources
 from tuition.errors import Origin, UserError
 from tuition.render import Outcome, Renderer, choose_template
 from tuition.render.corpus import Rendering
 from tuition.render.evidence import Evidence, Witness
-from tuition.render.proof import Proof, answers_end_with_a_stop_token, prove, refuse_unproved
+from tuition.render.proof import (
+    Proof,
+    answers_end_with_a_stop_token,
+    every_example_is_learned_from,
+    prompts_are_what_serving_feeds,
+    prove,
+    refuse_unproved,
+)
 
 VOCABULARY = 400
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -138,6 +146,115 @@ def test_a_prompt_that_serving_would_not_feed_is_seen() -> None:
         changed(make_renderer(), conversation("a", "b"), other_id).unlike_serving
         == "rows.jsonl:1 (message 2)"
     )
+
+
+Change = Callable[[Any, Any], None]
+
+
+def learn_the_system_prompt(ids: Any, supervised: Any) -> None:
+    supervised[1:] = 1
+
+
+def learn_the_end_of_the_prompt(ids: Any, supervised: Any) -> None:
+    supervised[np.flatnonzero(supervised)[0] - 1] = 1
+
+
+def learn_with_twice_the_weight(ids: Any, supervised: Any) -> None:
+    supervised *= 2
+
+
+@pytest.mark.parametrize(
+    "change", [learn_the_system_prompt, learn_the_end_of_the_prompt, learn_with_twice_the_weight]
+)
+def test_learned_context_and_another_weight_are_seen(change: Change) -> None:
+    seen = changed(make_renderer(), conversation("a", "b c d"), spoiled(change))
+    assert seen.misplaced == "rows.jsonl:1 (message 2)"
+    assert not every_example_is_learned_from(seen).ok
+
+
+def write_another_word(ids: Any, supervised: Any) -> None:
+    ids[-2] += 1
+
+
+def end_the_answer_in_its_middle(ids: Any, supervised: Any) -> None:
+    ids[-3] = ids[-1]
+
+
+def end_the_answer_twice(ids: Any, supervised: Any) -> None:
+    ids[-2] = ids[-1]
+
+
+@pytest.mark.parametrize("change", [write_another_word, end_the_answer_in_its_middle, end_the_answer_twice])
+def test_an_answer_that_the_template_does_not_write_is_seen(change: Change) -> None:
+    seen = changed(make_renderer(), conversation("a", "b c d e"), spoiled(change))
+    assert seen.unlike_written == "rows.jsonl:1 (message 2)"
+    assert not prompts_are_what_serving_feeds(seen).ok
+
+
+def spoiled(change: Change) -> Callable[[Rendered], Rendered]:
+    """Changes copies of an example's arrays."""
+
+    def spoil(example: Rendered) -> Rendered:
+        ids, supervised = example.ids.copy(), example.supervised.copy()
+        change(ids, supervised)
+        return replace(example, ids=ids, supervised=supervised)
+
+    return spoil
+
+
+def test_a_prompt_that_is_learned_by_its_weight_is_in_its_place() -> None:
+    tokenizer = make_tokenizer(template=None)
+    renderer = Renderer(tokenizer, None, train_on="assistant", max_length=99, too_long="drop")
+    row = Conversation(
+        (Message("user", "a b", weight=1.0), Message("assistant", "c d")), Origin("rows.jsonl", 1)
+    )
+    seen = evidence_of(renderer, *renderer.render([row]))
+    assert (seen.misplaced, seen.unlike_written, seen.answers) == (None, None, 1)
+
+
+def test_an_earlier_answer_with_a_weight_need_not_be_learned_where_the_last_is() -> None:
+    row = Conversation(
+        (Message("user", "a"), Message("assistant", "b", weight=1.0), *conversation("c", "d").messages),
+        Origin("rows.jsonl", 1),
+    )
+    renderer = make_renderer(train_on="last")
+    seen = evidence_of(renderer, *renderer.render([row]))
+    assert (seen.prompts, seen.unlike_serving, seen.misplaced) == (1, None, None)
+
+
+@pytest.mark.parametrize("too_long", ["cut", "cut_turns", "split"])
+@pytest.mark.parametrize("max_length", range(14, 48, 3))
+@pytest.mark.parametrize("train_on", ["assistant", "all"])
+def test_rows_of_several_examples_that_lost_some_are_proved_by_the_rest(
+    too_long: str, max_length: int, train_on: Any
+) -> None:
+    tokenizer = make_tokenizer(template=REWRITES_HISTORY)
+    renderer = Renderer(
+        tokenizer,
+        choose_template("auto", tokenizer),
+        train_on=train_on,
+        max_length=max_length,
+        too_long=too_long,  # type: ignore[arg-type]
+    )
+    turns = [
+        Message(role, f"{role} {n}", reasoning="hm hm" if role == "assistant" else None)  # type: ignore[arg-type]
+        for n in range(3)
+        for role in ("user", "assistant")
+    ]
+    seen = evidence_of(renderer, *renderer.render([Conversation(tuple(turns), Origin("rows.jsonl", 1))]))
+    assert (seen.unlike_serving, seen.unlike_written, seen.misplaced) == (None, None, None)
+
+
+def test_markup_in_an_earlier_answer_is_no_forged_token() -> None:
+    seen = evidence_over(
+        Message("user", "what is <|end|>?"),
+        Message("assistant", "<think>hm</think>an end"),
+        Message("user", "thanks"),
+        Message("assistant", "bye"),
+        template=CHAT + "{# <think> </think> #}",
+        added=("<think>", "</think>"),
+    )
+    assert (seen.spelled_turns, seen.forged) == (2, None)
 
 
 def test_a_control_token_that_the_template_did_not_write_is_seen() -> None:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ _SECONDS_BETWEEN_NOTES = 5.0
 _DAYS_KEPT = 30
 
 Tell = Callable[[str], None]
+Hashes = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,9 @@ def prepare_corpus(
         key = _key(folder, sources, renderer, data, render, seed)
         prepared = _find(folder, key, tell) if root is None else find_prepared(folder, key)
         if prepared is None:
-            prepared = _prepare(
-                folder, key, Rendering(sources, renderer, data.val_split, seed, data.mapping), tell
-            )
+            rendering = Rendering(sources, renderer, data.val_split, seed, data.mapping)
+            unchanged = partial(_refuse_changed, key, sources, folder)
+            prepared = _prepare(folder, key, rendering, tell, unchanged)
         if root is None:
             remove_unused(folder, prepared, days=_DAYS_KEPT)
     except OSError as error:
@@ -185,11 +187,12 @@ def _key(
     render: RenderSettings,
     seed: int,
 ) -> PreparedKey:
-    memo, template = folder / "sources.json", renderer.template
+    template = renderer.template
+    train, validation = _hashes(folder, sources)
     day = str(template.date) if template and template.asks_date else None  # no other template is told it
     return PreparedKey(
-        train=hash_sources((*sources.train, *sources.replay), memo),
-        validation=hash_sources(sources.validation, memo),
+        train=train,
+        validation=validation,
         template=template.source if template else None,
         tokenizer=tokenizer_sha256(renderer.tokens.tokenizer),
         settings={
@@ -202,6 +205,24 @@ def _key(
     )
 
 
+def _hashes(folder: Path, sources: Sources) -> tuple[Hashes, Hashes]:
+    """The hashes of what is learned from, and of what is held out."""
+    memo = folder / "sources.json"
+    return hash_sources((*sources.train, *sources.replay), memo), hash_sources(sources.validation, memo)
+
+
+def _refuse_changed(key: PreparedKey, sources: Sources, folder: Path) -> None:
+    """Refuse what was written while it was read: its examples are not those of the hash they would be kept under."""
+    before, now = (*key.train, *key.validation), [pair for side in _hashes(folder, sources) for pair in side]
+    changed = [source for (source, old), (_, new) in zip(before, now, strict=True) if old != new]
+    if changed:
+        raise UserError(
+            "the data changed while it was read",
+            where=", ".join(changed),
+            next_step="Start again when nothing writes to it any more",
+        )
+
+
 def _find(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
     """As `find_prepared`, but what is damaged in a cache is made again."""
     try:
@@ -212,12 +233,14 @@ def _find(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
         return None
 
 
-def _prepare(folder: Path, key: PreparedKey, rendering: Rendering, tell: Tell) -> Prepared:
+def _prepare(
+    folder: Path, key: PreparedKey, rendering: Rendering, tell: Tell, check_unchanged: Callable[[], None]
+) -> Prepared:
     ledger = rendering.ledger
     return write_prepared(
         folder,
         key,
-        _noting(rendering, tell),
+        _noting(rendering, tell, check_unchanged),
         records={
             "ledger": ledger.to_rows(),
             "findings": _findings(ledger),
@@ -226,14 +249,17 @@ def _prepare(folder: Path, key: PreparedKey, rendering: Rendering, tell: Tell) -
     )
 
 
-def _noting(rendering: Rendering, tell: Tell) -> Iterator[tuple[Side, Rendered]]:
-    """The examples as they come, with a word now and then on how many rows were read."""
+def _noting(
+    rendering: Rendering, tell: Tell, check_unchanged: Callable[[], None]
+) -> Iterator[tuple[Side, Rendered]]:
+    """The examples as they come, with a word now and then on how many rows were read, and a check at the end."""
     said = time.monotonic()
     for pair in rendering:
         yield pair
         if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
             said = time.monotonic()
             tell(f"{rendering.ledger.rows_in:,} rows read")
+    check_unchanged()
 
 
 def _findings(ledger: Ledger) -> Iterator[dict[str, object]]:

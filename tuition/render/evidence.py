@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tuition.conversation import Conversation, Rendered
 from tuition.render.content import strings_in
+from tuition.render.finished import Answer, Finished
 from tuition.render.renderer import Outcome, Renderer
 from tuition.render.tokens import Ids
 
@@ -24,6 +25,7 @@ _ROWS_AT_ONCE = 128
 # The context of a row's last learned turn holds those of its earlier turns. They are compared on their own
 # as well, up to this many: in long conversations their lengths add up to the square of the conversation's.
 _EARLIER_TURNS = 4096
+_LOSSES = {"R015", "R018", "R021", "R023"}  # findings of a row that lost turns
 
 
 @dataclass(slots=True)
@@ -41,6 +43,9 @@ class Evidence:
         forged: the first place where a special token stands that the template did not write.
         prompts: learned turns whose context was compared with the ids that serving feeds.
         unlike_serving: the first that was not the same.
+        answers: learned turns that were compared with what the template writes of them.
+        unlike_written: the first whose tokens are others.
+        misplaced: the first place where context is learned, or a learned token has a weight that is not its turn's.
     """
 
     examples: int = 0
@@ -56,6 +61,9 @@ class Evidence:
     forged: str | None = None
     prompts: int = 0
     unlike_serving: str | None = None
+    answers: int = 0
+    unlike_written: str | None = None
+    misplaced: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, from which `from_json` makes the same evidence."""
@@ -69,12 +77,22 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A learned turn, and the examples of which one must hold its context as serving feeds it."""
+    """A learned turn, and the examples of which one must hold its context as serving feeds it.
+
+    `elsewhere`: none need, because the row lost turns, or learns this one behind a shorter history.
+    """
 
     conversation: Conversation
     position: int
     examples: tuple[Rendered, ...]
     spelled: bool
+    is_cut: bool = False
+    elsewhere: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return f"{self.conversation.origin} (message {self.position + 1})"
 
 
 class Witness:
@@ -90,6 +108,7 @@ class Witness:
         self._tokenizer = renderer.tokens.tokenizer
         self._spellings = renderer.guarded_spellings
         self._control_ids = frozenset(renderer.tokens.id_of(spelling) for spelling in self._spellings)
+        self._finished = Finished(renderer)
         self._special = np.array(sorted(renderer.tokens.special_ids), dtype=np.int32)
         self._bos = self._tokenizer.bos_token_id
         self._earlier_turns = 0
@@ -177,31 +196,64 @@ class Witness:
     def _compare(self, outcomes: Sequence[Outcome]) -> None:
         """Ask transformers for the prompt of each learned turn, and look for its ids before what is learned."""
         asked = [turn for outcome in outcomes for turn in self._turns(outcome)]
+        answers: list[tuple[_Turn, Answer]] = []
         for turn, served in zip(asked, self._served(asked), strict=True):
             if self._spells_control_tokens(turn):
                 self._count_control_tokens(turn)
                 continue
             whole = self._renderer.learns_whole_turns
-            fits = any(_stands_before_the_answer(served, example, whole=whole) for example in turn.examples)
-            self.evidence.prompts += fits
-            if not fits and self.evidence.unlike_serving is None:
-                self.evidence.unlike_serving = f"{turn.conversation.origin} (message {turn.position + 1})"
+            fitting = [e for e in turn.examples if _stands_before_the_answer(served, e, whole=whole)]
+            self.evidence.prompts += bool(fitting)
+            if not fitting and not turn.elsewhere and self.evidence.unlike_serving is None:
+                self.evidence.unlike_serving = turn.place
+            answers += [(turn, self._answer(turn, example, len(served))) for example in fitting[:1]]
+        if not self._finished.shows_turns:
+            return
+        seen, same = self.evidence, self._finished.as_written([answer for _, answer in answers])
+        for (turn, answer), is_same in zip(answers, same, strict=True):
+            seen.answers += is_same
+            if not is_same and seen.unlike_written is None:
+                seen.unlike_written = turn.place
+            if not answer.is_alone and seen.misplaced is None:
+                seen.misplaced = turn.place
+
+    def _answer(self, turn: _Turn, example: Rendered, start: int) -> Answer:
+        conversation, message = turn.conversation, turn.conversation.messages[turn.position]
+        weight = (1.0 if message.weight is None else message.weight) * conversation.weight
+        if self._renderer.template is None:
+            tokens = self._renderer.tokens
+            texts = [message.content for message in conversation.messages[: turn.position + 1]]
+            written = tokens.decode(tokens.prefix_ids) + "".join(texts)
+        else:
+            given = self._given(conversation)[: turn.position + 1]
+            written = self._text(given, conversation.tools, prompt=False)
+        before = conversation.messages[turn.position - 1]
+        joins = before.role == "assistant" if before.weight is None else before.weight > 0
+        return Answer(example, start, weight, written, turn.is_cut, joins)
 
     def _turns(self, outcome: Outcome) -> Iterator[_Turn]:
         """The learned turns of a row whose contexts are compared: the last always, the others while they are few."""
         pairs = list(zip(outcome.examples, outcome.shown, strict=True))
         whole = tuple(example for example, shown in pairs if shown is outcome.conversation)
         spelled = any(found.code == "R007" for found in outcome.findings)
+        is_cut = any(found.code == "R015" for found in outcome.findings)
+        lost = any(found.code in _LOSSES for found in outcome.findings)
+        shorter = {id(m) for _, shown in pairs if shown is not outcome.conversation for m in shown.messages}
         if whole and not outcome.conversation.plain:
             positions = list(_learned_answers(outcome.conversation, self._renderer.train_on))
             earlier = positions[:-1] if self._earlier_turns < _EARLIER_TURNS else []
             self._earlier_turns += len(earlier)
             for position in (*earlier, *positions[-1:]):
-                yield _Turn(outcome.conversation, position, whole, spelled)
+                elsewhere = lost or id(outcome.conversation.messages[position]) in shorter
+                yield _Turn(outcome.conversation, position, whole, spelled, is_cut, elsewhere)
         for example, shown in pairs:
             if shown is not outcome.conversation and not shown.plain:
                 positions = list(_learned_answers(shown, self._renderer.train_on))
-                yield from (_Turn(shown, position, (example,), spelled) for position in positions[-1:])
+                in_prompt = self._renderer.train_on == "all"  # an example may end anywhere then
+                yield from (
+                    _Turn(shown, position, (example,), spelled, is_cut, in_prompt)
+                    for position in positions[-1:]
+                )
 
     def _served(self, asked: Sequence[_Turn]) -> Iterable[Sequence[int]]:
         """The ids that transformers makes of each prompt."""
@@ -211,7 +263,7 @@ class Witness:
             texts = [turn.conversation.messages[0].content for turn in asked]
             return list(self._tokenizer(texts)["input_ids"])
         texts = [
-            self._prompt_text(self._given(turn.conversation)[: turn.position], turn.conversation.tools)
+            self._text(self._given(turn.conversation)[: turn.position], turn.conversation.tools)
             for turn in asked
         ]
         return list(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -219,7 +271,9 @@ class Witness:
     def _given(self, conversation: Conversation) -> list[dict[str, Any]]:
         return self._renderer.as_served(conversation.messages)
 
-    def _prompt_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> str:
+    def _text(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], *, prompt: bool = True
+    ) -> str:
         assert self._renderer.template is not None
         with self._renderer.template.served():
             return str(
@@ -227,7 +281,7 @@ class Witness:
                     list(messages),
                     tools=[dict(tool) for tool in tools] or None,
                     chat_template=self._renderer.template.source,
-                    add_generation_prompt=True,
+                    add_generation_prompt=prompt,
                     tokenize=False,
                 )
             )
@@ -243,36 +297,43 @@ class Witness:
         """The control tokens before the answer are those of the same row with the spellings taken out."""
         conversation = turn.conversation
         messages = self._given(conversation)
-        plain, tools = self._without_spellings(messages), self._without_spellings(list(conversation.tools))
+        special = self._renderer.tokens.special_spellings
+        plain = [
+            _without(
+                message, special if message["role"] == "assistant" else self._spellings
+            )  # answers keep markup
+            for message in messages
+        ]
+        tools = _without(list(conversation.tools), self._spellings)
         if plain == messages and tools == list(conversation.tools):
             return  # spelled in characters that only the tokenizer makes into a control token
         self.evidence.spelled_turns += 1
         expected = self._control_tokens(self._prompt_ids(plain[: turn.position], tools))
         written = [self._control_tokens(example.ids.tolist()) for example in turn.examples]
         begins = any(found[: len(expected)] == expected for found in written)
-        if not begins and self.evidence.forged is None:
+        if not begins and not turn.elsewhere and self.evidence.forged is None:
             self.evidence.forged = f"{conversation.origin} has control tokens that the template did not write"
 
     def _prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> list[int]:
         if self._renderer.template is None:
             return list(self._tokenizer(messages[0]["content"])["input_ids"])
-        return list(
-            self._tokenizer(self._prompt_text(messages, tools), add_special_tokens=False)["input_ids"]
-        )
+        return list(self._tokenizer(self._text(messages, tools), add_special_tokens=False)["input_ids"])
 
     def _control_tokens(self, ids: Sequence[int]) -> list[int]:
         return [token for token in ids if token in self._control_ids]
 
-    def _without_spellings(self, value: Any) -> Any:
-        if isinstance(value, str):
-            for spelling in self._spellings:
-                value = value.replace(spelling, " x ")
-            return value
-        if isinstance(value, Mapping):
-            return {self._without_spellings(k): self._without_spellings(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._without_spellings(item) for item in value]
+
+def _without(value: Any, spellings: Sequence[str]) -> Any:
+    """The same strings, lists and mappings with other words in the place of spellings."""
+    if isinstance(value, str):
+        for spelling in spellings:
+            value = value.replace(spelling, " x ")
         return value
+    if isinstance(value, Mapping):
+        return {_without(k, spellings): _without(v, spellings) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(item, spellings) for item in value]
+    return value
 
 
 def _first_place(examples: Sequence[Rendered], numbers: Any) -> str | None:
@@ -287,9 +348,8 @@ def _learned_answers(conversation: Conversation, train_on: str) -> Iterator[int]
     """Positions of the assistant messages that are learned and that something precedes."""
     answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
     for position in answers:
-        weight = conversation.messages[position].weight
         by_role = train_on != "last" or position == answers[-1]
-        if position and (by_role if weight is None else weight > 0):
+        if position and by_role and conversation.messages[position].weight != 0:
             yield position
 
 

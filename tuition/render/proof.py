@@ -80,9 +80,14 @@ def ledger_adds_up(totals: Totals, evidence: Evidence, tokens: int) -> Proof:
 
 
 def every_example_is_learned_from(evidence: Evidence) -> Proof:
-    """Each example has a learned token; none learns its first token; no weight is negative or not a number."""
+    """Each example has a learned token; none learns its first token or its context; weights are those of the turns."""
     if evidence.unsound is not None:
         return Proof("learned", False, f"{evidence.unsound} has no sound learned token")
+    if evidence.misplaced is not None:
+        detail = (
+            f"{evidence.misplaced}: context is learned, or the answer has another weight than its message"
+        )
+        return Proof("learned", False, detail)
     learned, tokens = evidence.learned_tokens, evidence.tokens
     detail = f"{learned:,} of {tokens:,} tokens ({learned / tokens:.1%}), some in each of {evidence.examples:,} examples"
     return Proof("learned", True, detail)
@@ -122,9 +127,12 @@ def control_tokens_come_from_the_template(evidence: Evidence) -> Proof:
 
 
 def prompts_are_what_serving_feeds(evidence: Evidence) -> Proof:
-    """The ids before an answer are those that transformers makes of the prompt, asked independently."""
+    """The ids before an answer, and the answer's own, are those that transformers makes, asked independently."""
     if evidence.unlike_serving is not None:
         detail = f"{evidence.unlike_serving}: the learned prompt is not what serving would feed"
+        return Proof("parity", False, detail)
+    if evidence.unlike_written is not None:
+        detail = f"{evidence.unlike_written}: the learned answer is not what the template writes"
         return Proof("parity", False, detail)
     return Proof(
         "parity", True, f"{evidence.prompts:,} prompts equal the ids that serving feeds, compared one by one"

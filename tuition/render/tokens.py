@@ -215,6 +215,16 @@ class Tokens:
     def _anchor_ids(self) -> list[int]:
         return [int(i) for i in self.encode(["a"])[0]]
 
+    def decode_each(self, ids: Sequence[Ids]) -> list[str]:
+        """As `decode`, of several at once."""
+        if not self._is_plain_backend:
+            return [self.decode(each) for each in ids]
+        return list(
+            self.tokenizer.backend_tokenizer.decode_batch(
+                [each.tolist() for each in ids], skip_special_tokens=False
+            )
+        )
+
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of `ids`, control tokens spelled out, spaces untouched."""
         return str(

@@ -55,10 +55,15 @@ def code_sha256() -> str:
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """SHA-256 of the tokenizer as it works: its serialised backend, or its vocabulary."""
+    """SHA-256 of the tokenizer as it works: its backend or vocabulary, and the parts its special tokens play.
+
+    The backend does not know which token is BOS or EOS; what ends an answer, and templates, ask just that.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    roles = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
+    works = f"{type(tokenizer).__name__} {bool(tokenizer.split_special_tokens)}"
+    return hashlib.sha256(f"{text}\0{roles}\0{works}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_sources(sources: Sequence[str], memo: Path) -> tuple[tuple[str, str], ...]:
