@@ -89,6 +89,9 @@ STEPS = {
 }
 
 WARNED: list[tuple[str, str]] = [
+    ('{"prompt": "GrÃ¼n?", "completion": "b"}', "D072"),
+    ('{"prompt": "whose?", "completion": "itâ€™s his"}', "D072"),
+    ('{"prompt": "say it", "completion": "a\u202eb"}', "D073"),
     ('{"prompt": "", "completion": "b"}', "D020"),
     (chat(USER, ANSWER, {"role": "user", "content": "and?"}), "D021"),
     (chat(USER, {"role": "user", "content": "hello?"}, ANSWER), "D022"),

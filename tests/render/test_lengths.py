@@ -217,7 +217,7 @@ def test_split_learns_the_turns_of_a_rewritten_history_as_served() -> None:
         f"[think {n}]a{n} cat<|end|>" for n in (1, 2, 3)
     ]
     assert outcome.examples[2].ids.tolist() == expected.ids.tolist()
-    assert set(codes(outcome)) == {"R013"}
+    assert set(codes(outcome)) == {"R013", "R022"}
 
 
 # --- running text ---

@@ -88,3 +88,36 @@ def test_a_template_that_joins_arguments_to_text_is_given_json() -> None:
     assert '<tool_call>weather {"city": "Paris"}</tool_call>' in learned_text(r, outcome)
     served = r.prompt_ids(messages[:3]).tolist()
     assert outcome.examples[0].ids[: len(served)].tolist() == served
+
+
+TRIMS_BEHIND_BLANKS = (
+    "{% for m in messages %}<|{{ m.role }}|>\n\n{% if m.reasoning_content %}[ {{ m.reasoning_content.strip() }}]"
+    "{% endif %}{{ m.content.strip() }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n\n{% endif %}"
+)
+
+
+def trims(*messages: Message) -> list[str]:
+    outcome = render_one(renderer(TRIMS_BEHIND_BLANKS), Conversation(messages, ORIGIN))
+    return [found.message for found in outcome.findings if found.code == "R003"]
+
+
+def test_white_space_that_the_template_writes_itself_does_not_hide_that_it_trims_an_answer() -> None:
+    assert trims(Message("user", "q"), Message("assistant", "\n\nParis")) == [
+        "the template trims white space off message 2"
+    ]
+
+
+def test_the_same_words_elsewhere_do_not_hide_that_an_answer_is_trimmed() -> None:
+    assert trims(Message("user", "say  cat"), Message("assistant", " cat")) == [
+        "the template trims white space off message 2"
+    ]
+
+
+def test_trimmed_reasoning_is_named() -> None:
+    assert trims(Message("user", "q"), Message("assistant", "a", reasoning=" hm")) == [
+        "the template trims white space off the reasoning of message 2"
+    ]
+
+
+def test_text_without_white_space_around_it_is_not_said_to_be_trimmed() -> None:
+    assert trims(Message("user", "q"), Message("assistant", "a b", reasoning="h m")) == []

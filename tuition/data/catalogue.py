@@ -372,6 +372,20 @@ CODES: dict[str, Code] = {
         "Add general data to `replay`, or lower `replay_share`.",
     ),
     # --- files and lines ---
+    "D072": Code(
+        "characters that were decoded wrongly",
+        "warning",
+        "Text such as Ã¼ for ü, â€™ for ’ or the replacement sign � was read in another encoding than it was "
+        "written in, before it came here. The model would learn to write it.",
+        "Export the data again as UTF-8, or repair it (the ftfy library does).",
+    ),
+    "D073": Code(
+        "characters that cannot be seen",
+        "info",
+        "Zero-width spaces and signs that turn the direction of writing are tokens to a model and nothing to a "
+        "reader. Joiners are not meant: emoji and several scripts need them.",
+        "Remove them, unless they are meant.",
+    ),
     "D050": Code(
         "no rows",
         "error",

@@ -295,6 +295,25 @@ def _reports_failure(text: str) -> bool:
     return any(words in text for words in _FAILURES)
 
 
+# What UTF-8 looks like when it is read as Latin-1 or Windows-1252: a lead byte's letter before a continuation's.
+_WRONGLY_DECODED = re.compile("[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u02dc\u2013-\u2122]|\ufffd")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
+
+
+def damaged_characters(conversation: Conversation) -> Iterator[Finding]:
+    """D072, D073."""
+    for position, message in enumerate(conversation.messages, 1):
+        text = message.content
+        if text.isascii():
+            continue
+        if found := _WRONGLY_DECODED.search(text):
+            around = quote(text[max(0, found.start() - 10) : found.end() + 10])
+            yield finding("D072", conversation.origin, f"turn {position} holds {around}")
+        if found := _INVISIBLE.search(text):
+            shown = f"U+{ord(found[0]):04X} at character {found.start() + 1}"
+            yield finding("D073", conversation.origin, f"turn {position} holds {shown}")
+
+
 CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {
     "something to learn": something_to_learn,
     "empty turns": empty_turns,
@@ -303,6 +322,7 @@ CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {
     "order of roles": order_of_roles,
     "tool calls": tool_calls,
     "control characters": control_characters,
+    "damaged characters": damaged_characters,
     "chat markers": chat_markers,
     "useless answers": useless_answers,
 }

@@ -136,11 +136,12 @@ class _Splitting:
         row, part = self._row, self._part
         if self._set_aside or _learned(parts) < part.learned_tokens:
             row.draft.note("R023", f"{row.says(part)}; {'; '.join([*self._set_aside, _lost(part, parts)])}")
-        if len(parts) > 1:
+        if parts and (len(parts) > 1 or not self._set_aside):
+            examples = f"{len(parts)} examples" if len(parts) > 1 else "one example"
             row.draft.note(
                 "R022",
-                f"{row.says(part)}; it became {len(parts)} examples of {sum(map(len, parts)):,} tokens together, "
-                "each as served; the later ones begin with a later message",
+                f"{row.says(part)}; it became {examples} of {sum(map(len, parts)):,} tokens together, "
+                "as served; what is not its beginning begins with a later message",
             )
         return parts
 

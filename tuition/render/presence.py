@@ -21,6 +21,7 @@ Shown = Sequence[tuple[int, str]]  # the last message of a text and the text, th
 
 _SENTINEL = re.compile(r"zq(\d+)qz")
 _SHAPES_KEPT = 512
+_WIDER = 8
 _PLAIN_KEYS = {"role", "content", "reasoning_content"}
 
 
@@ -86,8 +87,9 @@ class Presence:
         if not tools and self._is_as_its_shape(messages, text):
             return []
         probe = _Probe(messages, tools, text)
-        found = self._found(probe, shown)
-        return list(dict.fromkeys(_complaints(probe.fields, found, [text for _, text in shown], learned)))
+        found, trimmed = self._found(probe, shown)
+        texts = [text for _, text in shown]
+        return list(dict.fromkeys(_complaints(probe.fields, found, trimmed, texts, learned)))
 
     def _is_as_its_shape(self, messages: Sequence[Mapping[str, Any]], text: str) -> bool:
         """True when the text is the shape's own with the row's words in it, so that nothing can be missing."""
@@ -123,9 +125,10 @@ class Presence:
         order = tuple(map(int, split[1::2]))
         return Skeleton(tuple(split[::2]), order) if sorted(order) == list(range(how_many)) else None
 
-    def _found(self, probe: _Probe, shown: Shown) -> set[int]:
-        """Numbers of the fields whose sentinel the template writes in any of the texts."""
+    def _found(self, probe: _Probe, shown: Shown) -> tuple[set[int], set[int]]:
+        """Numbers of the fields whose sentinel the template writes in any of the texts, and of those it trims."""
         found: set[int] = set()
+        trimmed: set[int] = set()
         for end, text in shown:
             wanted = {n for n, f in enumerate(probe.fields) if f.position <= end} - found
             if not wanted:
@@ -137,9 +140,10 @@ class Presence:
             except TemplateRefusal:  # it reads what a sentinel spoils; then the words themselves must do
                 found |= {n for n in wanted if _is_in(probe.fields[n].text, text)}
                 continue
-            found |= wanted & {int(number) for number in probe.sentinel.findall(written)}
-            found |= {n for n in wanted & probe.unmarked if _is_in(probe.fields[n].text, text)}
-        return found
+            there = wanted & {int(number) for number in probe.sentinel.findall(written)}
+            trimmed |= {n for n in there & probe.edged.keys() if probe.is_trimmed(n, written)}
+            found |= there | {n for n in wanted & probe.unmarked if _is_in(probe.fields[n].text, text)}
+        return found, trimmed
 
 
 class _Probe:
@@ -148,6 +152,8 @@ class _Probe:
     Attributes:
         fields: the fields by number.
         unmarked: numbers of the fields that can hold no sentinel: numbers, truth values, null and white space.
+        edged: number → text of the fields that begin or end with white space. It is much wider here, so that
+            what the template itself writes beside the field is not taken for it.
     """
 
     def __init__(
@@ -155,6 +161,7 @@ class _Probe:
     ) -> None:
         self.fields: list[Field] = []
         self.unmarked: set[int] = set()
+        self.edged: dict[int, str] = {}
         salt = next(str(n) for n in range(10**6) if f"zq{n}z" not in text)
         self._start = f"zq{salt}z"
         self.sentinel = re.compile(rf"{self._start}(\d+)qz")
@@ -206,11 +213,23 @@ class _Probe:
 
     def _mark(self, field: Field) -> str:
         """The text with a sentinel in its middle, where no template looks for the beginning or end of something."""
-        if not field.text.strip():
+        core = field.text.strip()
+        if not core:
             return field.text
+        number, middle = len(self.fields), len(core) // 2
         self.fields.append(field)
-        middle = len(field.text) // 2
-        return f"{field.text[:middle]}{self._start}{len(self.fields) - 1}qz{field.text[middle:]}"
+        marked = f"{core[:middle]}{self._start}{number}qz{core[middle:]}"
+        if len(core) == len(field.text):
+            return marked
+        before, _, behind = field.text.partition(core)
+        if field.kind not in ("content", "reasoning"):
+            return before + marked + behind
+        self.edged[number] = before * _WIDER + marked + behind * _WIDER
+        return self.edged[number]
+
+    def is_trimmed(self, number: int, written: str) -> bool:
+        """Whether the field is in what the template wrote without the white space around it."""
+        return self.edged[number] not in written and self.edged[number].strip() in written
 
 
 def _is_in(value: str, text: str) -> bool:
@@ -220,7 +239,11 @@ def _is_in(value: str, text: str) -> bool:
 
 
 def _complaints(
-    fields: Sequence[Field], found: set[int], texts: Sequence[str], learned: Collection[int]
+    fields: Sequence[Field],
+    found: set[int],
+    trimmed: set[int],
+    texts: Sequence[str],
+    learned: Collection[int],
 ) -> Iterator[Complaint]:
     for number, field in enumerate(fields):
         if field.is_blank:
@@ -228,6 +251,9 @@ def _complaints(
                 yield "R003", f"the template trims message {field.position + 1}, which is white space"
         elif number not in found:
             yield _left_out(field, is_learned=field.position in learned)
+        elif number in trimmed:
+            whose = "the reasoning of " if field.kind == "reasoning" else ""
+            yield "R003", f"the template trims white space off {whose}message {field.position + 1}"
         elif field.kind == "content" and not any(field.text in text for text in texts):
             if any(field.text.strip() in text for text in texts):
                 yield "R003", f"the template trims white space off message {field.position + 1}"
