@@ -183,9 +183,14 @@ class BatchSettings(Section):
         description="Compute activations twice instead of keeping them, for less memory and a fifth more time; "
         "auto: only where one example alone does not fit. Never changes the result.",
     )
+    share_prefixes: Literal["auto", "off"] = Field(
+        "auto",
+        description="Compute what examples of an update have in common at the start once: system prompts, tool lists, "
+        "several answers to one prompt. auto: where it was found exact and pays. Never changes the result.",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Fixes the split, the order, new weights and dropout.")
 
-    @field_validator("activation_checkpointing", mode="before")
+    @field_validator("activation_checkpointing", "share_prefixes", mode="before")
     @classmethod
     def _yaml_reads_on_and_off_as_booleans(cls, value: Any) -> Any:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

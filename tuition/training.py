@@ -203,7 +203,9 @@ class Training:
         keep_freed_memory()
         settings = self.recipe.section(OptimizerSettings)
         self.learner = make_learner(self.model, self.device, self.dtype, settings)
-        self.path = choose_path(self.learner, self.corpus.train)
+        self.path = choose_path(
+            self.learner, self.corpus.train, share_prefixes=self.recipe.share_prefixes != "off"
+        )
         self.trial = try_largest_step(
             self.learner,
             self.corpus.train,

@@ -140,9 +140,10 @@ def test_torchs_own_kernel_takes_what_it_is_given() -> None:
 
     kernel = attention_varlen._torch_varlen(varlen)
     with FakeTensorMode():
-        q, k = (torch.empty(7, heads, 64, dtype=torch.bfloat16, device="cuda") for heads in (HEADS, GROUPS))
+        q = torch.empty(7, HEADS, 64, dtype=torch.bfloat16, device="cuda")
         ends = torch.empty(3, dtype=torch.int32, device="cuda")
-        assert kernel(q, k, k, ends, 4, scale=0.125, window=3).shape == q.shape
+        k = torch.empty(11, GROUPS, 64, dtype=torch.bfloat16, device="cuda")
+        assert kernel(q, k, k, ends, ends, 4, 8, scale=0.125, window=3).shape == q.shape
 
 
 def test_only_what_flash_kernels_compute_exactly_goes_to_them() -> None:
