@@ -15,7 +15,9 @@ import json
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ import numpy as np
 import tuition  # before torch: it says how threads wait
 from benchmarks.contestants import LEARNING_RATE, VOCABULARY, make_model
 from benchmarks.step import RESULTS, spread
-from tuition.batch import Plan, make_packs
+from tuition.batch import Pack, Plan, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin
 from tuition.machine import hardware, versions
@@ -131,10 +133,31 @@ def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: 
             "on": spread([r.tokens_per_second for r in on]),
             "off": spread([r.tokens_per_second for r in off]),
         },
+        "milliseconds_to_lay_out": {
+            "on": layout_milliseconds(batch, share=True),
+            "off": layout_milliseconds(batch, share=False),
+        },
         "times_as_fast": spread([b.seconds / a.seconds for a, b in zip(on, off, strict=True)]),
         "loss": {"on": reports["on"][0].loss, "off": reports["off"][0].loss},
         "grad_norm": {"on": reports["on"][0].grad_norm, "off": reports["off"][0].grad_norm},
     }
+
+
+def layout_milliseconds(batch: list[Rendered], *, share: bool) -> float:
+    """Median time to find shared prefixes and make the packs of one update."""
+    times = []
+    for _ in range(21):
+        started = time.perf_counter()
+        packs_of(batch, share=share)
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def packs_of(batch: list[Rendered], *, share: bool) -> list[Pack]:
+    """The passes of one update."""
+    return make_packs(
+        batch, lambda weights: weights, max_examples=None, token_budget=TOKEN_BUDGET, share_prefixes=share
+    )
 
 
 def learner_of(dtype: str, *, share: bool) -> Any:
@@ -154,16 +177,10 @@ def learner_of(dtype: str, *, share: bool) -> Any:
 
 def update(learner: Any, batch: list[Rendered], number: int) -> Any:
     """One update; the time to lay out its packs is part of it."""
-    import time
-    from dataclasses import replace
-
     from tuition.train.loop import train_step
-    from tuition.train.loss import token_mean
 
     started = time.perf_counter()
-    packs = make_packs(
-        batch, token_mean, max_examples=None, token_budget=TOKEN_BUDGET, share_prefixes=learner.shares
-    )
+    packs = packs_of(batch, share=learner.shares)
     plan = Plan(examples=len(batch), batch_size=len(batch), steps=10**6, seed=0)
     report = train_step(learner, packs, batch, plan, SETTINGS, number)
     seconds = time.perf_counter() - started
@@ -174,7 +191,8 @@ def refuse_different_work(on: Any, off: Any, dtype: str) -> None:
     """Stop unless both found the same loss and gradient norm over the same tokens."""
     loss, norm = TOLERANCE[dtype]
     same = abs(on.loss / off.loss - 1) < loss and abs(on.grad_norm / off.grad_norm - 1) < norm
-    if not (same and on.grad_norm > 0 and on.tokens == off.tokens and on.learned_tokens == off.learned_tokens):
+    same &= on.tokens == off.tokens and on.learned_tokens == off.learned_tokens
+    if not (same and on.grad_norm > 0):
         raise SystemExit(f"not the same work: {on} and {off}")
 
 
@@ -183,13 +201,15 @@ def write(result: dict[str, Any]) -> None:
     lines = [
         f"{result['what']}; {result['updates_each']} updates each, in turns, {result['threads']} threads",
         "",
-        "| workload | tokens an update | of them shared | tokens/s, off | tokens/s, on (range) | times as fast (range) | loss off, on | norm off, on |",
-        "|---|---|---|---|---|---|---|---|",
+        "| workload | tokens an update | of them shared | layout, off, on | tokens/s, off | tokens/s, on (range) | times as fast (range) | loss off, on | norm off, on |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         speed, times = row["tokens_per_second"], row["times_as_fast"]
+        layout = row["milliseconds_to_lay_out"]
         lines.append(
             f"| {row['workload']}, {row['dtype']} | {row['tokens_an_update']:,.0f} | {row['shared_tokens_an_update']:,.0f}"
+            f" | {layout['off']:.2f}, {layout['on']:.2f} ms"
             f" | {speed['off']['median']:,.0f}"
             f" | {speed['on']['median']:,.0f} ({speed['on']['low']:,.0f} to {speed['on']['high']:,.0f})"
             f" | {times['median']:.2f} ({times['low']:.2f} to {times['high']:.2f})"

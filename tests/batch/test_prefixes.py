@@ -171,7 +171,5 @@ def test_examples_with_the_same_beginning_come_into_the_same_pack() -> None:
 
 
 def test_nothing_is_shared_unless_asked() -> None:
-    (pack,) = make_packs(
-        [example([*SYSTEM, 1], [40])] * 2, token_mean, max_examples=None, token_budget=10**6
-    )
+    (pack,) = make_packs([example([*SYSTEM, 1], [40])] * 2, token_mean, max_examples=None, token_budget=10**6)
     assert pack.lengths == (40, 40)

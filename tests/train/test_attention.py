@@ -97,9 +97,7 @@ def by_chain(window: int | None, softcap: float | None = None) -> Any:
     return run
 
 
-def packed(
-    window: int | None, softcap: float | None = None, parents: tuple[int, ...] | None = None
-) -> Any:
+def packed(window: int | None, softcap: float | None = None, parents: tuple[int, ...] | None = None) -> Any:
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         turned = (t.transpose(1, 2) for t in (q, k, v))
         return segment_attention(
@@ -172,7 +170,9 @@ def test_the_variable_length_path_gives_a_kernel_what_flash_attention_expects(
             assert max_k == max(LENGTHS) if parents is None else 3 + 140 + 1
             assert softmax_scale == WIDTH**-0.5
             seen = None if window_size[0] < 0 else window_size[0] + 1
-            spans = zip(*([slice(*span) for span in pairwise(cu.tolist())] for cu in (cu_q, cu_k)), strict=True)
+            spans = zip(
+                *([slice(*span) for span in pairwise(cu.tolist())] for cu in (cu_q, cu_k)), strict=True
+            )
             return torch.cat([textbook(q[own], k[s], v[s], seen, None) for own, s in spans])
 
     kernel = attention_varlen._flash_attention(Flash)

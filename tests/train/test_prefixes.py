@@ -24,6 +24,7 @@ from tuition.train.loop import make_learner, train_step
 from tuition.train.loss import LOSSES, step_loss, token_losses, token_mean
 from tuition.train.masters import Masters
 from tuition.train.model import LoadedModel, load_config, load_model
+from tuition.train.trial import try_largest_step
 
 CPU = torch.device("cpu")
 FAMILIES = ("llama", "qwen3", "mistral", "gemma2", "phi3", "gpt2")
@@ -111,9 +112,9 @@ def test_shared_gradients_equal_the_reference_in_every_family_and_layout(
     folders: dict[str, Path], family: str
 ) -> None:
     expected = reference(folders[family], "token_mean")
-    for layout in LAYOUTS:
-        assert largest_gap(gradient(load(folders[family]), "token_mean", layout, share=True), expected) < 1e-5
-    assert largest_gap(gradient(load(folders[family]), "token_mean", LAYOUTS[0], share=False), expected) < 1e-5
+    for layout, share in [*((layout, True) for layout in LAYOUTS), (LAYOUTS[0], False)]:
+        got = gradient(load(folders[family]), "token_mean", layout, share=share)
+        assert largest_gap(got, expected) < 1e-5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -181,6 +182,20 @@ def test_an_update_counts_the_examples_tokens_and_says_how_many_were_shared(
     assert report.shared_tokens == report.tokens - sum(len(pack.ids) for pack in packs)
 
 
+def test_the_trial_also_takes_the_largest_pass_that_shares(folders: dict[str, Path]) -> None:
+    loaded = load(folders["llama"])
+    learner = make_learner(loaded.model, CPU, torch.float32, SETTINGS)
+    taken = {}
+    for share in (True, False):
+        selfcheck.choose_path(learner, rows(), share_prefixes=share)
+        plan = Plan(examples=9, batch_size=9, steps=3, seed=0)
+        taken[share] = try_largest_step(
+            learner, rows(), rows(1), plan, token_mean, (None, 400), checkpointing="off"
+        )
+    assert taken[False].tokens <= 400 < taken[True].tokens
+    assert taken[True].token_budget == taken[False].token_budget == 400
+
+
 def test_held_out_figures_do_not_depend_on_sharing(folders: dict[str, Path]) -> None:
     loaded = load(folders["llama"])
     assert loaded.shares
@@ -246,6 +261,31 @@ def test_the_self_check_sees_prefixes_that_are_lost_and_siblings_that_mix(
     assert check.packed
     assert not check.shares
     assert reason in check.how
+
+
+def test_a_layer_that_mixes_neighbours_is_seen_even_where_it_keeps_packed_examples_apart(
+    folders: dict[str, Path],
+) -> None:
+    """Each token gets something of the one before it in the row, unless it is the first of its example."""
+    loaded = load(folders["llama"])
+    decoder = loaded.model.model
+    forward, embed = decoder.forward, decoder.embed_tokens.forward
+    begins: list[torch.Tensor] = []
+
+    def noting(*args: Any, **inputs: Any) -> Any:
+        ids = inputs["input_ids"] if "input_ids" in inputs else args[0]
+        positions = inputs.get("position_ids")
+        begins[:] = [torch.arange(ids.shape[1])[None] == 0 if positions is None else positions == 0]
+        return forward(*args, **inputs)
+
+    def mixing(ids: torch.Tensor) -> torch.Tensor:
+        own = embed(ids)
+        return own + own.roll(1, dims=1).masked_fill(begins[0][..., None], 0.0)
+
+    decoder.forward, decoder.embed_tokens.forward = noting, mixing
+    check = selfcheck.choose_path(loaded, rows())
+    assert check.packed
+    assert not check.shares
 
 
 def test_a_model_that_is_given_no_parents_does_not_share(folders: dict[str, Path]) -> None:

@@ -9,7 +9,6 @@ SDPA call a segment elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -91,11 +90,9 @@ def segment_attention(
     ), None
 
 
-def _with_ancestors(
-    row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None
-) -> Sequence[Tensor]:
+def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> list[Tensor]:
     """Split (1, tokens, heads, head_dim) into segments, each behind all that it continues."""
-    own = row.split(lengths, dim=1)
+    own = list(torch.split(row, list(lengths), dim=1))
     if parents is None:
         return own
     whole: list[Tensor] = []

@@ -30,7 +30,8 @@ from tuition.train.memory import (
 from tuition.train.model import evaluating
 
 _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
-_UPDATES_LOOKED_AT = 16  # for shared prefixes: their tokens are compared, which a whole plan could take long for
+# For shared prefixes: tokens are compared there, which would take long over a whole plan.
+_UPDATES_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, slots=True)
