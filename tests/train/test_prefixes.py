@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import make_model, make_tokenizer
+import tuition
+from tests.conftest import make_model, make_tokenizer, write_jsonl
 from tuition.batch import Plan, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin
 from tuition.evaluate.heldout import held_out_loss
 from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
+from tuition.screen import Opening, Watcher
 from tuition.train import selfcheck
 from tuition.train.adapters import lora
 from tuition.train.attention import NAME, segment_attention
@@ -296,3 +299,45 @@ def test_a_model_that_is_given_no_parents_does_not_share(folders: dict[str, Path
     check = selfcheck.choose_path(loaded, rows())
     assert check.packed
     assert not check.shares
+
+
+# --- a whole run ---
+
+
+def test_a_run_shares_by_itself_and_learns_the_same_as_one_that_does_not(
+    settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    system = (
+        "You are patient and precise, you answer in one short sentence, and you never add what was not asked."
+    )
+    prompted = [{"messages": [{"role": "system", "content": system}, *line["messages"]]} for line in rows]
+    settings["data"] = str(write_jsonl(tmp_path / "prompted.jsonl", prompted))
+    told, journals = {}, {}
+    for share in ("auto", "off"):
+        watcher = Listener()
+        run = tuition.train(
+            **{**settings, "output_dir": str(tmp_path / share), "share_prefixes": share}, watcher=watcher
+        )
+        told[share] = watcher.machine
+        journals[share] = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert "prefixes that they share computed once" in told["auto"]
+    assert "because share_prefixes is off" in told["off"]
+    for one, other in zip(journals["auto"], journals["off"], strict=True):
+        name = "loss" if "loss" in one else "eval_loss"
+        assert one[name] == pytest.approx(other[name], rel=1e-3)
+        if name == "loss":
+            assert one["tokens"] == other["tokens"]
+            assert one["learned_tokens"] == other["learned_tokens"]
+    shared, tokens = (
+        {share: sum(line.get(name, 0) for line in lines) for share, lines in journals.items()}
+        for name in ("shared_tokens", "tokens")
+    )
+    assert shared["off"] == 0
+    assert shared["auto"] > 0.3 * tokens["auto"]
+
+
+class Listener(Watcher):
+    machine = ""
+
+    def opening(self, opening: Opening) -> None:
+        self.machine = dict(opening.facts)["machine"]
