@@ -172,6 +172,7 @@ class Training:
             epochs=batch.epochs,
             max_steps=batch.max_steps,
             seed=batch.seed,
+            keys=[example.prompt_key for example in self.corpus.train] if batch.group_by_prefix else None,
         )
         tenth = max(1, self.plan.steps // 10)
         autos = {

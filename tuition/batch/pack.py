@@ -130,13 +130,12 @@ def _lay_flat(forest: Forest, examples: Sequence[Rendered], inputs: Sequence[Ids
     place_of = {node: place for place, node in enumerate(nodes)}
     spans = [np.arange(stop - n, stop) for n, stop in zip(lengths, np.cumsum(lengths), strict=True)]
     keep, targets, weights = [], [], []
-    for example, leaf in sorted(forest.leaves.items()):
-        flat = np.concatenate([spans[place_of[node]] for node in leaf.chain()])
-        supervised = examples[example].supervised
-        learned = np.flatnonzero(supervised)
+    for place, leaf in sorted(forest.leaves.items()):
+        flat, example = np.concatenate([spans[place_of[node]] for node in leaf.chain()]), examples[place]
+        learned = np.flatnonzero(example.supervised)
         keep.append(flat[learned - 1])  # a token is predicted at the position before it
-        targets.append(examples[example].ids[learned])
-        weights.append(weigh(supervised)[learned])
+        targets.append(example.ids[learned])
+        weights.append(weigh(example.supervised)[learned])
     pairs = np.concatenate(keep).astype(np.int64) << 32 | np.concatenate(targets)
     distinct, rows = np.unique(pairs, return_inverse=True)
     return Pack(
@@ -148,5 +147,5 @@ def _lay_flat(forest: Forest, examples: Sequence[Rendered], inputs: Sequence[Ids
         targets=distinct & 0xFFFFFFFF,
         weights=np.bincount(rows, weights=np.concatenate(weights)).astype(np.float32),
         rows=rows.astype(np.int64),
-        shared_tokens=sum(len(inputs[example]) for example in forest.leaves) - sum(lengths),
+        shared_tokens=sum(len(inputs[place]) for place in forest.leaves) - sum(lengths),
     )
