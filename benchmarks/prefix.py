@@ -2,8 +2,9 @@
 
 Llama of 17.6 million parameters with random weights, 16 examples an update of random tokens. Both learners
 start from the same weights and take the same examples in turns; loss and gradient norm of every update must
-agree. The first update warms up and is not counted. Medians and ranges are printed and written as JSON and as
-a table to benchmarks/results/.
+agree. The first update warms up and is not counted. Seconds of CPU are given beside seconds, because neighbours
+on a machine change the latter more. Medians and ranges are printed and written as JSON and as a table to
+benchmarks/results/.
 
 Run: python -m benchmarks.prefix [--updates N] [--threads N]
 """
@@ -119,16 +120,22 @@ def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: 
     learners = {"on": learner_of(dtype, share=True), "off": learner_of(dtype, share=False)}
     random = np.random.default_rng(0)
     reports: dict[str, list[Any]] = {"on": [], "off": []}
+    cpu: dict[str, list[float]] = {"on": [], "off": []}
     for number in range(1, updates + 2):
         batch = make_batch(random)
         for name in ("on", "off") if number % 2 else ("off", "on"):
+            started = time.process_time()
             reports[name].append(update(learners[name], batch, number))
+            cpu[name].append(time.process_time() - started)
         refuse_different_work(reports["on"][-1], reports["off"][-1], dtype)
     on, off = (reports[name][1:] for name in ("on", "off"))
+    less = [b / a for a, b in zip(cpu["on"][1:], cpu["off"][1:], strict=True)]
     return {
         "tokens_an_update": statistics.median(report.tokens for report in on),
         "shared_tokens_an_update": statistics.median(report.shared_tokens for report in on),
         "seconds": {"on": spread([r.seconds for r in on]), "off": spread([r.seconds for r in off])},
+        "cpu_seconds": {"on": spread(cpu["on"][1:]), "off": spread(cpu["off"][1:])},
+        "times_as_little_cpu": spread(less),
         "tokens_per_second": {
             "on": spread([r.tokens_per_second for r in on]),
             "off": spread([r.tokens_per_second for r in off]),
@@ -201,18 +208,20 @@ def write(result: dict[str, Any]) -> None:
     lines = [
         f"{result['what']}; {result['updates_each']} updates each, in turns, {result['threads']} threads",
         "",
-        "| workload | tokens an update | of them shared | layout, off, on | tokens/s, off | tokens/s, on (range) | times as fast (range) | loss off, on | norm off, on |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| workload | tokens an update | of them shared | layout, off, on | tokens/s, off | tokens/s, on (range) | times as fast (range) | CPU seconds, off, on | times as little CPU (range) | loss off, on | norm off, on |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         speed, times = row["tokens_per_second"], row["times_as_fast"]
-        layout = row["milliseconds_to_lay_out"]
+        layout, cpu, less = row["milliseconds_to_lay_out"], row["cpu_seconds"], row["times_as_little_cpu"]
         lines.append(
             f"| {row['workload']}, {row['dtype']} | {row['tokens_an_update']:,.0f} | {row['shared_tokens_an_update']:,.0f}"
             f" | {layout['off']:.2f}, {layout['on']:.2f} ms"
             f" | {speed['off']['median']:,.0f}"
             f" | {speed['on']['median']:,.0f} ({speed['on']['low']:,.0f} to {speed['on']['high']:,.0f})"
             f" | {times['median']:.2f} ({times['low']:.2f} to {times['high']:.2f})"
+            f" | {cpu['off']['median']:.2f}, {cpu['on']['median']:.2f}"
+            f" | {less['median']:.2f} ({less['low']:.2f} to {less['high']:.2f})"
             f" | {row['loss']['off']:.5f}, {row['loss']['on']:.5f}"
             f" | {row['grad_norm']['off']:.4f}, {row['grad_norm']['on']:.4f} |"
         )

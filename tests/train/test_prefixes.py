@@ -219,6 +219,7 @@ def test_the_self_check_lets_every_family_share(folders: dict[str, Path], family
     check = selfcheck.choose_path(loaded, rows())
     assert check.shares
     assert "prefixes that they share computed once" in check.how
+    assert "so are shared prefixes computed once" in check.detail
 
 
 def test_the_recipe_can_switch_sharing_off(folders: dict[str, Path]) -> None:
@@ -226,6 +227,7 @@ def test_the_recipe_can_switch_sharing_off(folders: dict[str, Path]) -> None:
     check = selfcheck.choose_path(loaded, rows(), share_prefixes=False)
     assert not loaded.shares
     assert "shared prefixes computed for each, because share_prefixes is off" in check.how
+    assert "prefixes" not in check.detail
 
 
 @pytest.mark.parametrize("where", ["hidden", "attention", "adapter"])

@@ -165,16 +165,17 @@ def choose_path(
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed, loaded.shares = check.packed, False
-    passes = "one example a pass"
+    passes, detail = "one example a pass", check.detail
     if check.packed:
         obstacle = check_sharing(loaded, examples) if share_prefixes else "share_prefixes is off"
         loaded.shares = obstacle is None
         passes = "examples side by side without padding, " + (
             "prefixes that they share computed once"
-            if obstacle is None
+            if loaded.shares
             else f"shared prefixes computed for each, because {obstacle}"
         )
+        detail += "; so are shared prefixes computed once" if loaded.shares else ""
     loss = "the head at learned tokens only, in chunks"
     if isinstance(head, str):
         loss = f"the model's own head, because {head}"
-    return replace(check, how=f"{passes}; {loss}", shares=loaded.shares)
+    return replace(check, how=f"{passes}; {loss}", detail=detail, shares=loaded.shares)

@@ -64,7 +64,7 @@ def try_largest_step(
     *,
     checkpointing: str,
 ) -> Trial:
-    """Run the pass with the most tokens of the whole plan, and the largest of an evaluation.
+    """Run the pass with the most tokens of the whole plan, one that shares prefixes, and the largest of an evaluation.
 
     Args:
         packing: most examples in a pack (None: no limit), most tokens in a pack.
@@ -109,6 +109,8 @@ def _largest_passes(
     most, budget = packing
     group = largest_group(lengths, plan, max_examples=most, token_budget=budget)
     passes = make_packs([train[i] for i in group], weigh, max_examples=None, token_budget=2**62)
+    if not learner.shares:
+        return passes
     shared = [
         pack
         for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1)
@@ -117,7 +119,7 @@ def _largest_passes(
             weigh,
             max_examples=most,
             token_budget=budget,
-            share_prefixes=learner.shares,
+            share_prefixes=True,
         )
         if pack.shared_tokens
     ]
