@@ -22,6 +22,7 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 
 bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.step
+	@$(BIN)/python -m benchmarks.prefix
 	@$(BIN)/python -m benchmarks.prepare
 	@$(BIN)/python -m benchmarks.scale
 

@@ -183,9 +183,19 @@ class BatchSettings(Section):
         description="Compute activations twice instead of keeping them, for less memory and a fifth more time; "
         "auto: only where one example alone does not fit. Never changes the result.",
     )
+    share_prefixes: Literal["auto", "off"] = Field(
+        "auto",
+        description="Compute what examples of an update have in common at the start once: system prompts, tool lists, "
+        "several answers to one prompt. auto: where it was found exact and pays. Never changes the result.",
+    )
+    group_by_prefix: bool = Field(
+        False,
+        description="Let examples with the same system prompt and first user turn follow one another in the shuffled "
+        "order, so that updates share more. Changes which examples an update sees, and so the result.",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Fixes the split, the order, new weights and dropout.")
 
-    @field_validator("activation_checkpointing", mode="before")
+    @field_validator("activation_checkpointing", "share_prefixes", mode="before")
     @classmethod
     def _yaml_reads_on_and_off_as_booleans(cls, value: Any) -> Any:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

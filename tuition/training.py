@@ -172,6 +172,7 @@ class Training:
             epochs=batch.epochs,
             max_steps=batch.max_steps,
             seed=batch.seed,
+            keys=[example.prompt_key for example in self.corpus.train] if batch.group_by_prefix else None,
         )
         tenth = max(1, self.plan.steps // 10)
         autos = {
@@ -203,7 +204,9 @@ class Training:
         keep_freed_memory()
         settings = self.recipe.section(OptimizerSettings)
         self.learner = make_learner(self.model, self.device, self.dtype, settings)
-        self.path = choose_path(self.learner, self.corpus.train)
+        self.path = choose_path(
+            self.learner, self.corpus.train, share_prefixes=self.recipe.share_prefixes != "off"
+        )
         self.trial = try_largest_step(
             self.learner,
             self.corpus.train,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,30 @@ def test_the_order_does_not_depend_on_what_was_asked_before() -> None:
     again = make_plan(examples=50, batch_size=7, epochs=3, max_steps=None, seed=3)
     assert again.examples_of(17).tolist() == first.examples_of(17).tolist()
     assert epoch_order(8, 0, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]
+
+
+@given(keys=st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=40), seed=st.integers(0, 9))
+def test_examples_with_the_same_key_follow_one_another_in_every_epoch(keys: list[str], seed: int) -> None:
+    plan = make_plan(examples=len(keys), batch_size=7, epochs=2, max_steps=None, seed=seed, keys=keys)
+    for epoch in range(2):
+        steps = range(epoch * plan.steps_per_epoch + 1, (epoch + 1) * plan.steps_per_epoch + 1)
+        order = [int(i) for step in steps for i in plan.examples_of(step)]
+        assert sorted(order) == list(range(len(keys)))
+        runs = [key for key, _ in groupby(keys[i] for i in order)]
+        assert len(runs) == len(set(keys))
+
+
+def test_large_groups_come_no_earlier_than_small_ones() -> None:
+    keys = ["large"] * 40 + ["small"]
+    first = [
+        int(
+            make_plan(examples=41, batch_size=1, epochs=1, max_steps=None, seed=s, keys=keys).examples_of(1)[
+                0
+            ]
+        )
+        for s in range(400)
+    ]
+    assert 150 < first.count(40) < 250
 
 
 def test_epochs_and_the_last_partial_update_are_counted() -> None:

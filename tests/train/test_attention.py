@@ -79,7 +79,25 @@ def by_segment(window: int | None, softcap: float | None = None) -> Any:
     return run
 
 
-def packed(window: int | None, softcap: float | None = None) -> Any:
+# The tree of the second half of the tests: segment 1 continues 0, 2 continues 1, 3 continues 0
+PARENTS = (-1, 0, 1, 0)
+CHAINS = ((0,), (0, 1), (0, 1, 2), (0, 3))
+
+
+def by_chain(window: int | None, softcap: float | None = None) -> Any:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        queries, keys, values = (t[0].split(LENGTHS) for t in (q, k, v))
+        return torch.cat(
+            [
+                textbook(own, *(torch.cat([t[i] for i in chain]) for t in (keys, values)), window, softcap)
+                for own, chain in zip(queries, CHAINS, strict=True)
+            ]
+        )[None]
+
+    return run
+
+
+def packed(window: int | None, softcap: float | None = None, parents: tuple[int, ...] | None = None) -> Any:
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         turned = (t.transpose(1, 2) for t in (q, k, v))
         return segment_attention(
@@ -87,6 +105,7 @@ def packed(window: int | None, softcap: float | None = None) -> Any:
             *turned,
             None,
             segment_lengths=LENGTHS,
+            segment_parents=parents,
             sliding_window=window,
             softcap=softcap,
         )[0]
@@ -105,9 +124,36 @@ def test_every_segment_attends_to_itself_alone(
     compare(packed(window), by_segment(window), inputs, slope)
 
 
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("window", [None, 20, 140])
+@pytest.mark.parametrize("products", [True, False])
+def test_a_segment_attends_to_those_it_continues_and_not_to_its_siblings(
+    monkeypatch: pytest.MonkeyPatch, products: bool, window: int | None, softcap: float | None
+) -> None:
+    if not products:
+        monkeypatch.setattr(attention, "_LONGEST_REACH_BY_PRODUCTS", 0)
+    *inputs, slope = tensors(sum(LENGTHS))
+    compare(packed(window, softcap, PARENTS), by_chain(window, softcap), inputs, slope)
+
+
+def test_gradients_of_many_descendants_are_added_up_in_float32() -> None:
+    """In bfloat16 a sum of halves stops at 128."""
+    children = 512
+    segments = {
+        "segment_lengths": (1,) * (1 + children),
+        "segment_parents": (-1, *(0,) * children),
+    }
+    q, k = (torch.zeros(1, 1, 1 + children, WIDTH, dtype=torch.bfloat16) for _ in range(2))
+    v = torch.zeros_like(k).requires_grad_()
+    output, _ = segment_attention(torch.nn.Identity(), q, k, v, None, **segments)
+    output.sum().backward()
+    assert v.grad[0, 0, 0].tolist() == [256.0] * WIDTH  # 1 of its own and 512 halves, rounded once
+
+
+@pytest.mark.parametrize("parents", [None, PARENTS])
 @pytest.mark.parametrize("window", [None, 20, 140])
 def test_the_variable_length_path_gives_a_kernel_what_flash_attention_expects(
-    monkeypatch: pytest.MonkeyPatch, window: int | None
+    monkeypatch: pytest.MonkeyPatch, window: int | None, parents: tuple[int, ...] | None
 ) -> None:
     """The kernel is replaced by one that follows flash attention's conventions to the letter, slowly."""
 
@@ -119,18 +165,21 @@ def test_the_variable_length_path_gives_a_kernel_what_flash_attention_expects(
         ) -> Tensor:  # fmt: skip
             assert causal
             assert window_size[1] == 0
-            assert cu_q.dtype == torch.int32
-            assert max_q == max(LENGTHS) == max_k
+            assert cu_q.dtype == cu_k.dtype == torch.int32
+            assert max_q == max(LENGTHS)
+            assert max_k == max(LENGTHS) if parents is None else 3 + 140 + 1
             assert softmax_scale == WIDTH**-0.5
-            ends = cu_q.tolist()
             seen = None if window_size[0] < 0 else window_size[0] + 1
-            spans = [slice(a, b) for a, b in pairwise(ends)]
-            return torch.cat([textbook(q[s], k[s], v[s], seen, None) for s in spans])
+            spans = zip(
+                *([slice(*span) for span in pairwise(cu.tolist())] for cu in (cu_q, cu_k)), strict=True
+            )
+            return torch.cat([textbook(q[own], k[s], v[s], seen, None) for own, s in spans])
 
     kernel = attention_varlen._flash_attention(Flash)
     monkeypatch.setattr(attention_varlen, "kernel_for", lambda *args, **kwargs: kernel)
     *inputs, slope = tensors(sum(LENGTHS))
-    compare(packed(window), by_segment(window), inputs, slope)
+    expected = by_segment(window) if parents is None else by_chain(window)
+    compare(packed(window, None, parents), expected, inputs, slope)
 
 
 def test_torchs_own_kernel_takes_what_it_is_given() -> None:
@@ -140,9 +189,10 @@ def test_torchs_own_kernel_takes_what_it_is_given() -> None:
 
     kernel = attention_varlen._torch_varlen(varlen)
     with FakeTensorMode():
-        q, k = (torch.empty(7, heads, 64, dtype=torch.bfloat16, device="cuda") for heads in (HEADS, GROUPS))
+        q = torch.empty(7, HEADS, 64, dtype=torch.bfloat16, device="cuda")
         ends = torch.empty(3, dtype=torch.int32, device="cuda")
-        assert kernel(q, k, k, ends, 4, scale=0.125, window=3).shape == q.shape
+        k = torch.empty(11, GROUPS, 64, dtype=torch.bfloat16, device="cuda")
+        assert kernel(q, k, k, ends, ends, 4, 8, scale=0.125, window=3).shape == q.shape
 
 
 def test_only_what_flash_kernels_compute_exactly_goes_to_them() -> None:

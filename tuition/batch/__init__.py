@@ -5,5 +5,15 @@ Packing is an execution detail: it never changes the gradient. No torch here.
 
 from tuition.batch.pack import Pack, Weigh, largest_group, largest_in_order, make_packs
 from tuition.batch.plan import Plan, make_plan
+from tuition.batch.prefixes import SHORTEST_PREFIX
 
-__all__ = ["Pack", "Plan", "Weigh", "largest_group", "largest_in_order", "make_packs", "make_plan"]
+__all__ = [
+    "SHORTEST_PREFIX",
+    "Pack",
+    "Plan",
+    "Weigh",
+    "largest_group",
+    "largest_in_order",
+    "make_packs",
+    "make_plan",
+]

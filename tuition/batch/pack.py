@@ -1,4 +1,5 @@
-"""From the examples of a step to flat token rows: no padding, nothing after the last learned token."""
+"""From the examples of a step to flat token rows: no padding, nothing after the last learned token, and what
+several examples have in common at the start once."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuition.batch.plan import Plan
+from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
 from tuition.conversation import Rendered
 
 Weigh = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -19,42 +21,66 @@ Weigh = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 class Pack:
     """One forward pass: segments side by side in one row.
 
+    A segment is an example, or a part of examples that continues another segment.
+
     Attributes:
-        ids: (tokens,) int64, the segments' tokens; each segment ends before its last learned token,
-            which is only ever a target.
-        positions: (tokens,) int64, counted from 0 within each segment.
+        ids: (tokens,) int64, the segments' tokens; an example ends before its last learned token, which is
+            only ever a target.
+        positions: (tokens,) int64, counted from 0 within each example.
         lengths: tokens of each segment, in order.
-        keep: (learned,) int64, flat positions whose next token is learned.
-        targets: (learned,) int64, those next tokens.
-        weights: (learned,) float32, their loss weights.
+        parents: the segment that each continues, always an earlier one; −1: it begins an example.
+        keep: (rows,) int64, flat positions whose next token is learned; a position stands once for each
+            next token that follows it.
+        targets: (rows,) int64, those next tokens.
+        weights: (rows,) float32, their loss weights, added up over the examples that share the row.
+        rows: (learned,) int64, the row of each learned token, example by example in the order given.
+        shared_tokens: tokens of the examples that are not computed again.
     """
 
     ids: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
     lengths: tuple[int, ...]
+    parents: tuple[int, ...]
     keep: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
+    rows: npt.NDArray[np.int64]
+    shared_tokens: int
 
     @property
     def weight(self) -> float:
         """Sum of the loss weights, in float64."""
         return float(self.weights.sum(dtype=np.float64))
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the examples, those that are shared counted for each."""
+        return len(self.ids) + self.shared_tokens
+
 
 def make_packs(
-    examples: Sequence[Rendered], weigh: Weigh, *, max_examples: int | None, token_budget: int
+    examples: Sequence[Rendered],
+    weigh: Weigh,
+    *,
+    max_examples: int | None,
+    token_budget: int,
+    share_prefixes: bool = False,
 ) -> list[Pack]:
-    """Lay the examples of one step into packs, in the order given.
+    """Lay the examples of one step into packs: in the order given, or those that share a prefix together.
 
     Args:
         examples: each with at least one learned token.
         weigh: the objective's token weights.
         max_examples: most examples in a pack; None: as many as the budget allows.
         token_budget: most tokens in a pack; a single longer example gets a pack of its own.
+        share_prefixes: tokens that examples have in common at the start stand once, where that pays.
     """
-    groups = _groups([len(example) for example in examples], max_examples, token_budget)
-    return [_lay_flat([examples[place] for place in group], weigh) for group in groups]
+    inputs = [example.ids[: int(np.flatnonzero(example.supervised)[-1])] for example in examples]
+    forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes else []
+    if not forests:
+        groups = _groups([len(example) for example in examples], max_examples, token_budget)
+        forests = [side_by_side(group, inputs) for group in groups]
+    return [_lay_flat(forest, examples, inputs, weigh) for forest in forests]
 
 
 def largest_group(
@@ -98,18 +124,28 @@ def _groups(lengths: Sequence[int], max_examples: int | None, token_budget: int)
         yield group
 
 
-def _lay_flat(examples: Sequence[Rendered], weigh: Weigh) -> Pack:
-    lengths, keep, start = [], [], 0
-    for example in examples:
+def _lay_flat(forest: Forest, examples: Sequence[Rendered], inputs: Sequence[Ids], weigh: Weigh) -> Pack:
+    nodes = forest.nodes
+    lengths = [node.stop - node.start for node in nodes]
+    place_of = {node: place for place, node in enumerate(nodes)}
+    spans = [np.arange(stop - n, stop) for n, stop in zip(lengths, np.cumsum(lengths), strict=True)]
+    keep, targets, weights = [], [], []
+    for place, leaf in sorted(forest.leaves.items()):
+        flat, example = np.concatenate([spans[place_of[node]] for node in leaf.chain()]), examples[place]
         learned = np.flatnonzero(example.supervised)
-        keep.append(start + learned - 1)  # a token is predicted at the position before it
-        lengths.append(int(learned[-1]))
-        start += lengths[-1]
+        keep.append(flat[learned - 1])  # a token is predicted at the position before it
+        targets.append(example.ids[learned])
+        weights.append(weigh(example.supervised)[learned])
+    pairs = np.concatenate(keep).astype(np.int64) << 32 | np.concatenate(targets)
+    distinct, rows = np.unique(pairs, return_inverse=True)
     return Pack(
-        ids=np.concatenate([e.ids[:n] for e, n in zip(examples, lengths, strict=True)]).astype(np.int64),
-        positions=np.concatenate([np.arange(n, dtype=np.int64) for n in lengths]),
+        ids=np.concatenate([inputs[node.example][node.start : node.stop] for node in nodes]).astype(np.int64),
+        positions=np.concatenate([np.arange(node.start, node.stop, dtype=np.int64) for node in nodes]),
         lengths=tuple(lengths),
-        keep=np.concatenate(keep).astype(np.int64),
-        targets=np.concatenate([e.ids[np.flatnonzero(e.supervised)] for e in examples]).astype(np.int64),
-        weights=np.concatenate([weigh(e.supervised)[np.flatnonzero(e.supervised)] for e in examples]),
+        parents=tuple(place_of[node.parent] if node.parent else -1 for node in nodes),
+        keep=distinct >> 32,
+        targets=distinct & 0xFFFFFFFF,
+        weights=np.bincount(rows, weights=np.concatenate(weights)).astype(np.float32),
+        rows=rows.astype(np.int64),
+        shared_tokens=sum(len(inputs[place]) for place in forest.leaves) - sum(lengths),
     )

@@ -48,13 +48,13 @@ def held_out_loss(
     total, weight, tokens = 0.0, 0.0, 0
     most_examples = packing[0] if loaded.packed else 1
     with evaluating(loaded.model):
-        for pack in _packs(examples, most_examples, packing[1]):
+        for pack in _packs(examples, most_examples, packing[1], share_prefixes=loaded.shares):
             losses = token_losses(loaded, pack)
             weights = torch.from_numpy(pack.weights).to(losses.device)
             # summed in float64, so that the figure does not depend on how examples were packed
             total += float((losses.double() * weights.double()).sum())
             weight += pack.weight
-            tokens += len(pack.targets)
+            tokens += len(pack.rows)
     loss = total / weight
     return HeldOut(
         loss=loss,
@@ -65,11 +65,19 @@ def held_out_loss(
     )
 
 
-def _packs(examples: Sequence[Rendered], most_examples: int | None, token_budget: int) -> Iterator[Pack]:
+def _packs(
+    examples: Sequence[Rendered], most_examples: int | None, token_budget: int, *, share_prefixes: bool
+) -> Iterator[Pack]:
     """Packs of some examples at a time, so that memory does not grow with them."""
     for start in range(0, len(examples), _EXAMPLES_AT_ONCE):
         some = examples[start : start + _EXAMPLES_AT_ONCE]
-        yield from make_packs(some, token_mean, max_examples=most_examples, token_budget=token_budget)
+        yield from make_packs(
+            some,
+            token_mean,
+            max_examples=most_examples,
+            token_budget=token_budget,
+            share_prefixes=share_prefixes,
+        )
 
 
 def learned_bytes(examples: Sequence[Rendered], tokens: Tokens) -> int:

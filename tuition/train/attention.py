@@ -1,4 +1,5 @@
-"""Attention over a flat row of segments: each attends to itself alone, and no dense mask is built.
+"""Attention over a flat row of segments: each attends to itself and to those it continues, and no dense mask
+over the row is built.
 
 Registered in transformers' AttentionInterface, so that any model which goes through it runs packed
 rows. Without segments (generation, for example) it is plain SDPA. Three bodies do the work: a
@@ -35,11 +36,12 @@ def segment_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     segment_lengths: tuple[int, ...] | None = None,
+    segment_parents: tuple[int, ...] | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each segment.
+    """Causal attention within each segment, and to all of the segments that it continues.
 
     Args:
         module: the attention layer, as transformers passes it.
@@ -47,6 +49,7 @@ def segment_attention(
         key: (1, key_value_heads, tokens, head_dim); value likewise.
         attention_mask: ignored where `segment_lengths` is given.
         segment_lengths: tokens of each segment; they sum to `tokens`.
+        segment_parents: the segment that each continues, an earlier one, or −1; None: none continues another.
         sliding_window: most tokens that a token looks back on, itself included.
         softcap: scores are squashed to this range before the softmax (Gemma 2).
 
@@ -63,21 +66,42 @@ def segment_attention(
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention sinks are not known to packed attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    queries, keys, values = (tensor.transpose(1, 2) for tensor in (query, key, value))
     kernel = attention_varlen.kernel_for(query, dropout=dropout, softcap=softcap)
-    if kernel is not None:
-        return attention_varlen.attend(
-            kernel, query, key, value, segment_lengths, scale=scale, window=sliding_window
-        ), None
-    pieces = [
-        _one_segment(q, k, v, scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
-        for q, k, v in zip(
-            query.transpose(1, 2).split(segment_lengths, dim=1),
-            key.transpose(1, 2).split(segment_lengths, dim=1),
-            value.transpose(1, 2).split(segment_lengths, dim=1),
-            strict=True,
-        )
-    ]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
+    if kernel is None:
+        pieces = [
+            _one_segment(q, k, v, scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
+            for q, k, v in zip(
+                queries.split(segment_lengths, dim=1),
+                _with_ancestors(keys, segment_lengths, segment_parents),
+                _with_ancestors(values, segment_lengths, segment_parents),
+                strict=True,
+            )
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
+    key_lengths = segment_lengths
+    if segment_parents is not None:
+        pieces = _with_ancestors(keys, segment_lengths, segment_parents)
+        key_lengths = tuple(piece.shape[1] for piece in pieces)
+        keys = torch.cat(pieces, dim=1)
+        values = torch.cat(_with_ancestors(values, segment_lengths, segment_parents), dim=1)
+    return attention_varlen.attend(
+        kernel, queries, keys, values, segment_lengths, key_lengths, scale=scale, window=sliding_window
+    ), None
+
+
+def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> list[Tensor]:
+    """Split (1, tokens, heads, head_dim) into segments, each behind all that it continues."""
+    own = list(torch.split(row, list(lengths), dim=1))
+    if parents is None:
+        return own
+    whole: list[Tensor] = []
+    continued = set(parents)
+    for piece, parent in zip(own, parents, strict=True):
+        # Joined from float32, so that the gradients of many descendants are added up in it; both casts are exact
+        joined = piece if parent < 0 else torch.cat([whole[parent].to(row.dtype), piece], dim=1)
+        whole.append(joined.float() if len(whole) in continued else joined)
+    return [piece.to(row.dtype) for piece in whole]
 
 
 def _one_segment(
@@ -90,20 +114,22 @@ def _one_segment(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """One segment: everything is (1, tokens, heads, head_dim)."""
-    tokens = query.shape[1]
-    reach = tokens if window is None else min(tokens, window)
-    short = query.device.type == "cpu" and reach <= _LONGEST_REACH_BY_PRODUCTS and dropout == 0.0
+    """One segment: (1, tokens, heads, head_dim), keys and values with those it continues before its own."""
+    tokens, keys = query.shape[1], key.shape[1]
+    reach = keys if window is None else min(keys, window)
+    few = reach <= _LONGEST_REACH_BY_PRODUCTS or tokens * reach <= _LONGEST_REACH_BY_PRODUCTS**2
+    short = query.device.type == "cpu" and few and dropout == 0.0
     if softcap is not None or short:
         return attention_by_products(
             query, key, value, scale=scale, window=window, softcap=softcap, dropout=dropout
         )
+    plain = reach == keys == tokens
     attended = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),
-        attn_mask=None if reach == tokens else _banded(tokens, reach, query.device),
-        is_causal=reach == tokens,
+        attn_mask=None if plain else _banded(tokens, keys, reach, query.device),
+        is_causal=plain,
         dropout_p=dropout,
         scale=scale,
         enable_gqa=key.shape[2] != query.shape[2],
@@ -111,9 +137,10 @@ def _one_segment(
     return attended.transpose(1, 2)
 
 
-def _banded(tokens: int, window: int, device: torch.device) -> Tensor:
-    """(tokens, tokens) bool: which earlier tokens each token sees."""
-    back = torch.arange(tokens, device=device)[:, None] - torch.arange(tokens, device=device)[None, :]
+def _banded(tokens: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """(tokens, keys) bool: which keys each token sees; the last sees the last."""
+    own = torch.arange(keys - tokens, keys, device=device)
+    back = own[:, None] - torch.arange(keys, device=device)[None, :]
     return (back >= 0) & (back < window)
 
 

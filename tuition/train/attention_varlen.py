@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 Kernel = Callable[..., Tensor]
-"""(query, key, value, boundaries, longest, *, scale, window) → (tokens, heads, head_dim); the first three are
-(tokens, heads, head_dim), boundaries (segments + 1,) int32; `window`: tokens seen, None for all."""
+"""(query, key, value, query_ends, key_ends, most_queries, most_keys, *, scale, window) → (tokens, heads, head_dim);
+the first three are (tokens, heads, head_dim), the ends (segments + 1,) int32; the last query of a segment sees
+its last key; `window`: tokens seen, None for all."""
 
 _LARGEST_HEAD = 256
 
@@ -33,16 +34,25 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    lengths: tuple[int, ...],
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
     *,
     scale: float,
     window: int | None,
 ) -> Tensor:
-    """(1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
-    flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    longest = max(lengths)
+    """All segments in one call.
+
+    Args:
+        query: (1, tokens, heads, head_dim); key and value likewise, with tokens of their own.
+        queries: how many there are in each segment; `keys` likewise: its own tokens after those it continues.
+
+    Returns:
+        (1, tokens, heads, head_dim).
+    """
+    longest = max(keys)
     bound = None if window is None or window >= longest else window
-    return kernel(*flat, _boundaries(lengths, query.device), longest, scale=scale, window=bound)[None]
+    ends = _boundaries(queries, query.device), _boundaries(keys, query.device)
+    return kernel(query[0], key[0], value[0], *ends, max(queries), longest, scale=scale, window=bound)[None]
 
 
 @lru_cache(maxsize=8)  # every layer of a pass asks again, and a copy to the device would wait for it
@@ -70,10 +80,11 @@ def _torch_varlen(module: Any) -> Kernel:
     function = module.varlen_attn
 
     def kernel(
-        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, *, scale: float, window: int | None
-    ) -> Tensor:
+        q: Tensor, k: Tensor, v: Tensor, q_ends: Tensor, k_ends: Tensor, most_q: int, most_k: int, *,
+        scale: float, window: int | None,
+    ) -> Tensor:  # fmt: skip
         output: Tensor = function(
-            q, k, v, ends, ends, longest, longest,
+            q, k, v, q_ends, k_ends, most_q, most_k,
             scale=scale, window_size=_window(window), enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
         return output
@@ -85,10 +96,11 @@ def _flash_attention(module: Any) -> Kernel:
     function = module.flash_attn_varlen_func
 
     def kernel(
-        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, *, scale: float, window: int | None
-    ) -> Tensor:
+        q: Tensor, k: Tensor, v: Tensor, q_ends: Tensor, k_ends: Tensor, most_q: int, most_k: int, *,
+        scale: float, window: int | None,
+    ) -> Tensor:  # fmt: skip
         output = function(
-            q, k, v, ends, ends, longest, longest,
+            q, k, v, q_ends, k_ends, most_q, most_k,
             softmax_scale=scale, causal=True, window_size=_window(window),
         )  # fmt: skip
         attended: Tensor = output[0] if isinstance(output, tuple) else output

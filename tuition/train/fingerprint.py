@@ -12,6 +12,7 @@ from tuition.recipe import Recipe
 # Settings that may change between sittings without changing the result.
 _FREE = {
     "output_dir", "device", "micro_batch_size", "micro_batch_tokens", "activation_checkpointing",
+    "share_prefixes",
     "save_every_steps", "eval_every_steps", "log_every_steps", "samples",
 }  # fmt: skip
 

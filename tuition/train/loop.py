@@ -26,7 +26,10 @@ from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one update did. Loss is in nats a learned token (or an example, by the objective)."""
+    """What one update did. Loss is in nats a learned token (or an example, by the objective).
+
+    `tokens` are those of the examples; `shared_tokens` of them were not computed again.
+    """
 
     step: int
     epoch: float
@@ -34,6 +37,7 @@ class StepReport:
     learning_rate: float
     grad_norm: float
     tokens: int
+    shared_tokens: int
     learned_tokens: int
     seconds: float
     tokens_per_second: float
@@ -112,7 +116,13 @@ def train(
     while progress.step < plan.steps:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
-        packs = make_packs(batch, weigh, max_examples=most_examples, token_budget=token_budget)
+        packs = make_packs(
+            batch,
+            weigh,
+            max_examples=most_examples,
+            token_budget=token_budget,
+            share_prefixes=learner.shares,
+        )
         try:
             report = train_step(learner, packs, batch, plan, settings, step)
         except (MemoryError, RuntimeError) as error:
@@ -159,7 +169,7 @@ def train_step(
         group["lr"] = rate
     learner.optimizer.step()
     learner.masters.publish()
-    tokens, seconds = sum(len(pack.ids) for pack in packs), time.perf_counter() - started
+    tokens, seconds = sum(pack.tokens for pack in packs), time.perf_counter() - started
     return StepReport(
         step=step,
         epoch=plan.epoch_of(step),
@@ -167,7 +177,8 @@ def train_step(
         learning_rate=rate,
         grad_norm=norm_value,
         tokens=tokens,
-        learned_tokens=sum(len(pack.targets) for pack in packs),
+        shared_tokens=sum(pack.shared_tokens for pack in packs),
+        learned_tokens=sum(len(pack.rows) for pack in packs),
         seconds=seconds,
         tokens_per_second=tokens / seconds,
     )

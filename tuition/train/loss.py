@@ -47,13 +47,13 @@ def step_loss(loaded: LoadedModel, pack: Pack, whole_step_weight: float) -> Tens
 
 
 def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
-    """−log p of each learned token of a pack, without gradients.
+    """−log p of each row of a pack, without gradients.
 
     Args:
         loaded: the model; it gets packs of one segment only unless `loaded.packed`.
 
     Returns:
-        (learned,) float32, in the order of `pack.targets`.
+        (rows,) float32, in the order of `pack.targets`; `[pack.rows]` gives one for each learned token.
     """
     with torch.no_grad():
         return _losses(loaded, pack, torch.from_numpy(pack.weights))[1]
@@ -95,4 +95,5 @@ def _inputs(loaded: LoadedModel, pack: Pack) -> dict[str, Any]:
         "position_ids": torch.from_numpy(pack.positions)[None].to(loaded.device),
         "use_cache": False,  # a cache would let segments see one another
         **({"segment_lengths": pack.lengths} if loaded.packed else {}),
+        **({"segment_parents": pack.parents} if pack.shared_tokens else {}),
     }

@@ -200,6 +200,7 @@ class LoadedModel:
         device: where it lives.
         dtype: of its forward pass; float32 or bfloat16.
         packed: it runs our segment attention, so several segments of a pack stand apart.
+        shares: what examples of a pack have in common at the start is computed once.
         head: its linear head, for the chunked loss; None: the model's own head is called.
     """
 
@@ -207,6 +208,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     packed: bool = False
+    shares: bool = False
     head: Head | None = None
 
 

@@ -1,7 +1,8 @@
 """Before step 1: which path is exact on this model?
 
-One example packed among others and the same example alone must give the same losses. Where they do not,
-the run goes on one example at a time, which is slower and right.
+One example packed among others and the same example alone must give the same losses, and so must prefixes that
+examples share, computed once and computed for each. Where they do not, the run goes on without, which is slower
+and right.
 """
 
 from __future__ import annotations
@@ -12,18 +13,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from tuition.batch import make_packs
+from tuition.batch import SHORTEST_PREFIX, make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.head import Head, find_head
 from tuition.train.loss import token_losses, token_mean
-from tuition.train.model import LoadedModel, attention_of, base_of, evaluating, one_line, ordinary_attention
+from tuition.train.model import (
+    LoadedModel,
+    attention_of,
+    base_of,
+    context_length,
+    evaluating,
+    one_line,
+    ordinary_attention,
+)
 
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
 # Another example's change may move a loss by no more than the order of additions does.
 _LEAK = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 _LONGEST_PROBED = 1024
+_SHORTEST_FAMILY = 4 * SHORTEST_PREFIX  # tokens of the examples that the check of shared prefixes makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,7 @@ class PathCheck:
 
     Attributes:
         packed: several examples share a pass.
+        shares: what they have in common at the start is computed once.
         detail: what was compared, and what came of it.
         how: the path in words, for the opening screen.
     """
@@ -39,6 +50,7 @@ class PathCheck:
     packed: bool
     detail: str
     how: str = ""
+    shares: bool = False
 
 
 def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
@@ -79,18 +91,72 @@ def _probed(examples: Sequence[Rendered]) -> list[Rendered]:
     return [by_length[0], by_length[len(by_length) // 2], by_length[-1]]
 
 
-def _packed_losses(loaded: LoadedModel, examples: Sequence[Rendered]) -> torch.Tensor:
-    pack = make_packs(examples, token_mean, max_examples=None, token_budget=10**9)[0]
-    return token_losses(replace(loaded, packed=True), pack)
+def _packed_losses(
+    loaded: LoadedModel, examples: Sequence[Rendered], *, share_prefixes: bool = False
+) -> torch.Tensor:
+    (pack,) = make_packs(
+        examples, token_mean, max_examples=None, token_budget=10**9, share_prefixes=share_prefixes
+    )
+    return token_losses(replace(loaded, packed=True), pack)[pack.rows]
 
 
-def _other_tokens(example: Rendered) -> Rendered:
-    """The same example with its tokens in reverse order: other content, same places."""
-    return replace(example, ids=example.ids[::-1].copy())
+def _other_tokens(example: Rendered, start: int = 0) -> Rendered:
+    """The same example with its tokens from `start` in reverse order: other content, same places."""
+    return replace(example, ids=np.concatenate([example.ids[:start], example.ids[start:][::-1]]))
 
 
-def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
-    """Find the head, check packing, and set the model up for the fastest path that is exact."""
+def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | None:
+    """Compare shared prefixes with the same examples side by side, and change one continuation to see that no other moves.
+
+    Returns:
+        Why prefixes cannot be shared on this model; None: they can.
+    """
+    if loaded.model.training and _drops(loaded.model):
+        return "with dropout several examples would lose the same values"
+    family = _family(loaded, _probed(examples)[-1])
+    disturbed = [_other_tokens(family[0], len(family[0]) - SHORTEST_PREFIX // 2), *family[1:]]
+    with evaluating(loaded.model), attention_of(loaded.model, NAME):
+        apart = _packed_losses(loaded, family)
+        try:
+            shared = _packed_losses(loaded, family, share_prefixes=True)
+            beside = _packed_losses(loaded, disturbed, share_prefixes=True)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            return f"this model cannot run them ({one_line(error, 120)})"
+    first = family[0].learned_tokens
+    gap, leak = float((shared - apart).abs().max()), float((shared - beside)[first:].abs().max())
+    if not leak <= _LEAK[loaded.dtype]:
+        return f"continuations of a prefix reach one another ({leak:.2g} nats)"
+    if not gap <= _TOLERANCE[loaded.dtype]:
+        return f"computed once and computed for each differ by {gap:.2g} nats on this model"
+    return None
+
+
+def _drops(model: torch.nn.Module) -> bool:
+    """Whether anything is dropped at random while this model learns."""
+    config = base_of(model).config.get_text_config()
+    rates = [getattr(config, name, 0.0) for name in ("attention_dropout", "attn_pdrop")]
+    rates += [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    return any(rates)
+
+
+def _family(loaded: LoadedModel, example: Rendered) -> list[Rendered]:
+    """An example, all of it learned, and two more that leave it after a half and after three quarters."""
+    longest = context_length(loaded.model.config) or _SHORTEST_FAMILY
+    ids = np.resize(example.ids, max(len(example), min(_SHORTEST_FAMILY, longest)))
+    learned = np.ones(len(ids), dtype=np.float32)
+    learned[0] = 0.0
+    whole = replace(example, ids=ids, supervised=learned)
+    return [whole, _other_tokens(whole, len(ids) // 2), _other_tokens(whole, 3 * len(ids) // 4)]
+
+
+def choose_path(
+    loaded: LoadedModel, examples: Sequence[Rendered], *, share_prefixes: bool = True
+) -> PathCheck:
+    """Find the head, check packing and sharing, and set the model up for the fastest path that is exact.
+
+    Args:
+        share_prefixes: False: the recipe has switched it off.
+    """
     base = base_of(loaded.model)
     shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
@@ -98,9 +164,18 @@ def choose_path(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
     loaded.head = head if isinstance(head, Head) else None
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
-    loaded.packed = check.packed
-    passes = "examples side by side without padding" if check.packed else "one example a pass"
+    loaded.packed, loaded.shares = check.packed, False
+    passes, detail = "one example a pass", check.detail
+    if check.packed:
+        obstacle = check_sharing(loaded, examples) if share_prefixes else "share_prefixes is off"
+        loaded.shares = obstacle is None
+        passes = "examples side by side without padding, " + (
+            "prefixes that they share computed once"
+            if loaded.shares
+            else f"shared prefixes computed for each, because {obstacle}"
+        )
+        detail += "; so are shared prefixes computed once" if loaded.shares else ""
     loss = "the head at learned tokens only, in chunks"
     if isinstance(head, str):
         loss = f"the model's own head, because {head}"
-    return replace(check, how=f"{passes}; {loss}")
+    return replace(check, how=f"{passes}; {loss}", detail=detail, shares=loaded.shares)

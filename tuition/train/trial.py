@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tuition.batch import Pack, Plan, Weigh, largest_group, largest_in_order, make_packs
@@ -29,6 +30,8 @@ from tuition.train.memory import (
 from tuition.train.model import evaluating
 
 _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
+# For shared prefixes: tokens are compared there, which would take long over a whole plan.
+_UPDATES_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,9 @@ class Trial:
     """The largest pass of the run, forward and backward, measured.
 
     Attributes:
-        tokens: in that pass.
-        tokens_per_second: real tokens over the second, warm pass.
+        tokens: of the examples in that pass.
+        tokens_per_second: those over the second, warm pass; on the largest pass with shared prefixes where
+            there are any.
         peak_bytes: the most memory in use on the device so far; on the CPU, of the process.
         token_budget: most tokens in a pass that fits.
         checkpointing: activations are computed twice.
@@ -60,7 +64,7 @@ def try_largest_step(
     *,
     checkpointing: str,
 ) -> Trial:
-    """Run the pass with the most tokens of the whole plan, and the largest of an evaluation.
+    """Run the pass with the most tokens of the whole plan, one that shares prefixes, and the largest of an evaluation.
 
     Args:
         packing: most examples in a pack (None: no limit), most tokens in a pack.
@@ -75,22 +79,51 @@ def try_largest_step(
         checkpoint_activations(learner.model)
     lengths = lengths_of(train)
     while True:
-        group = largest_group(lengths, plan, max_examples=most, token_budget=budget)
-        pack = make_packs([train[i] for i in group], weigh, max_examples=None, token_budget=2**62)[0]
-        seconds = _seconds(learner, pack)
-        if seconds is not None and _scores(learner, validation, (most, budget)):
-            return Trial(len(pack.ids), len(pack.ids) / seconds, peak_memory(learner.device), budget, on)
-        if len(group) > 1:
-            budget = max(1, int(lengths[group].sum()) // 2)
+        passes = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
+        seconds = [_seconds(learner, pack) for pack in passes]
+        if seconds[-1] is not None and None not in seconds and _scores(learner, validation, (most, budget)):
+            tokens = passes[-1].tokens
+            return Trial(tokens, tokens / seconds[-1], peak_memory(learner.device), budget, on)
+        if any(len(pack.lengths) > 1 for pack in passes):
+            budget = max(1, max(len(pack.ids) for pack in passes) // 2)
         elif checkpointing == "auto" and not on:
             on = True
             checkpoint_activations(learner.model)
         else:
             raise UserError(
-                f"one example of {len(pack.ids):,} tokens does not fit into memory",
+                f"one example of {max(len(pack.ids) for pack in passes):,} tokens does not fit into memory",
                 where="max_length",
                 next_step="Lower max_length, set method: lora, or take a smaller model",
             )
+
+
+def _largest_passes(
+    learner: Learner,
+    train: Sequence[Rendered],
+    lengths: npt.NDArray[np.int64],
+    plan: Plan,
+    weigh: Weigh,
+    packing: tuple[int | None, int],
+) -> list[Pack]:
+    """The largest pass of the plan where nothing is shared, and of the first updates the largest where something is."""
+    most, budget = packing
+    group = largest_group(lengths, plan, max_examples=most, token_budget=budget)
+    passes = make_packs([train[i] for i in group], weigh, max_examples=None, token_budget=2**62)
+    if not learner.shares:
+        return passes
+    shared = [
+        pack
+        for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1)
+        for pack in make_packs(
+            [train[i] for i in plan.examples_of(step)],
+            weigh,
+            max_examples=most,
+            token_budget=budget,
+            share_prefixes=True,
+        )
+        if pack.shared_tokens
+    ]
+    return [*passes, *sorted(shared, key=lambda pack: len(pack.ids))[-1:]]
 
 
 def _seconds(learner: Learner, pack: Pack) -> float | None:
@@ -168,7 +201,10 @@ def first_tokens(pack: Pack, tokens: int) -> Pack:
         ids=pack.ids[:tokens],
         positions=pack.positions[:tokens],
         lengths=tuple(int(n) for n in lengths if n),
+        parents=pack.parents[: np.count_nonzero(lengths)],
         keep=pack.keep[inside],
         targets=pack.targets[inside],
         weights=pack.weights[inside],
+        rows=np.arange(np.count_nonzero(inside)),
+        shared_tokens=pack.shared_tokens,
     )
