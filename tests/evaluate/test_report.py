@@ -77,9 +77,9 @@ def training(count, loss=lambda step: 2 - step / 100):
 
 
 def comparison(wins=20, losses=1, both_wrong=4):
-    answers = [Answer("?", "yes", "no", "yes", f"h.jsonl:{i}") for i in range(wins)]
-    answers += [Answer("lost?", "yes", "yes", "no", "h.jsonl:90")] * losses
-    answers += [Answer("hard?", "yes", "no", "no", "h.jsonl:91")] * both_wrong
+    answers = [Answer(f"{i}?", "yes", "no", "yes", f"h.jsonl:{i}") for i in range(wins)]
+    answers += [Answer(f"lost? {i}", "yes", "yes", "no", "h.jsonl:90") for i in range(losses)]
+    answers += [Answer(f"hard {i}?", "yes", "no", "no", "h.jsonl:91") for i in range(both_wrong)]
     return {"comparisons": [compare(answers, "exact_match").to_json()]}
 
 
