@@ -503,7 +503,7 @@ def evaluate(
         data=_all_of(data) if data else (),
         metrics=tuple(metrics),
         baseline=None if baseline is None else starter.model_path(baseline),
-        general=_all_of(starter.general_path(general)) if general else (),
+        general=_general(general),
         rows=_all_of(rows) if rows else (),
         conditions=tuple(conditions),
         certain=require_certain,
@@ -514,6 +514,15 @@ def evaluate(
         device=device,
     )
     return evaluate_all(starter.model_path(model), wishes, on_progress)
+
+
+def _general(data: str | Sequence[str]) -> tuple[str, ...]:
+    """Files of general text: plain text as named, everything else as data is."""
+    from tuition.evaluate.forgetting import is_plain_text
+
+    names = as_names(starter.general_path(data))
+    rows = [name for name in names if not is_plain_text(name)]
+    return (*(name for name in names if is_plain_text(name)), *(_all_of(rows) if rows else ()))
 
 
 def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:

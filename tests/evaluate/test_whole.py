@@ -11,6 +11,7 @@ from tuition import api
 from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
 from tuition.evaluate.demonstrations import suspicions_of
+from tuition.evaluate.forgetting import read_plain_text
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,16 @@ def test_what_was_forgotten_is_measured_against_the_models_own_base(trained):
     assert trained.evaluate(general="starter", most_forgotten=100.0).passed
 
 
+def test_plain_text_is_read_by_paragraphs_or_by_lines(tmp_path):
+    (tmp_path / "lines.txt").write_text("One.\nTwo.\n")
+    (tmp_path / "prose.md").write_text("A long\nparagraph.\n\n\nAnother.\n")
+    read = [[(c.origin.line, c.messages[0].content) for c in read_plain_text(str(tmp_path / name))]
+            for name in ("lines.txt", "prose.md")]  # fmt: skip
+    assert read == [[(1, "One."), (2, "Two.")], [(1, "A long\nparagraph."), (5, "Another.")]]
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_plain_text(str(tmp_path / "none.txt")))
+
+
 def test_a_condition_decides_whether_the_model_passes(trained, held):
     good = trained.evaluate(held, metric=None, require=["loss<=baseline-0.01", "perplexity<1e9"])
     assert [j.met for j in good.gate] == [True, True] and good.passed
@@ -109,12 +120,12 @@ def test_every_demonstration_is_shown_before_and_after(trained, tmp_path, rows):
     assert [row.line for row in shown] == list(range(1, 14))
     assert [entry["line"] for entry in found.rejected] == [14]
     assert all(row.learned and row.after < row.before for row in shown[:12])
-    assert [row.line for row in shown if row.suspicions] == [4, 13]
+    assert [row.line for row in shown if any("answers otherwise" in why for why in row.suspicions)] == [4, 13]
     assert any("loss after training" in why for why in shown[12].suspicions)
     assert f"{data}:4 asks nearly the same and answers otherwise" in shown[12].suspicions
     lines = (trained.path / "demonstrations.jsonl").read_text().splitlines()
     assert len(lines) == 13
-    assert kept(trained)["demonstrations"]["suspicious"] == 2
+    assert kept(trained)["demonstrations"]["suspicious"] == sum(bool(row.suspicions) for row in shown)
 
 
 def test_near_copies_of_a_question_with_another_answer_look_wrong():

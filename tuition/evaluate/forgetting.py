@@ -5,11 +5,14 @@ Bits a byte are comparable between data and tokenizers. A rise above a threshold
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
-from tuition.errors import UserError
+from tuition.conversation import Conversation, Message
+from tuition.errors import Origin, UserError
 from tuition.evaluate.heldout import HeldOut
 from tuition.evaluate.interval import Score
 from tuition.evaluate.load import Answerer
@@ -64,13 +67,18 @@ class Forgetting:
 
 
 def general_marks(answerer: Answerer, sources: Sequence[str]) -> General:
-    """Score general text: plain text or rows of any shape.
+    """Score general text: plain text files, or rows of any shape.
 
     Raises:
-        UserError: no row can be scored.
+        UserError: no row can be scored, or a file cannot be read.
     """
-    rows = read_test_set(sources, limit=None)
-    examples = [e for outcome in answerer.renderer.render(rows.conversations) for e in outcome.examples]
+    plain = [
+        conversation for name in sources if is_plain_text(name) for conversation in read_plain_text(name)
+    ]
+    others = [name for name in sources if not is_plain_text(name)]
+    rows = read_test_set(others, limit=None) if others else None
+    conversations = [*plain, *(rows.conversations if rows else [])]
+    examples = [e for outcome in answerer.renderer.render(conversations) for e in outcome.examples]
     if not examples:
         raise UserError(
             "no row of the general text can be scored",
@@ -78,8 +86,38 @@ def general_marks(answerer: Answerer, sources: Sequence[str]) -> General:
             next_step="`tuition check DATA --model MODEL` shows every finding",
         )
     choose_path(answerer.loaded, examples)
+    rows_in = len(plain) + (rows.ledger.rows_in if rows else 0)
     scored = {(e.origin.file, e.origin.line) for e in examples}
-    return General(place_marks(answerer, examples), rows.ledger.rows_in, rows.ledger.rows_in - len(scored))
+    return General(place_marks(answerer, examples), rows_in, rows_in - len(scored))
+
+
+def is_plain_text(name: str) -> bool:
+    """Whether a file is read as text, and not as rows."""
+    return Path(name).suffix.lower() in (".txt", ".md")
+
+
+def read_plain_text(file: str) -> Iterator[Conversation]:
+    """The paragraphs of a text file; its lines, where no line is empty.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").strip("\n").split("\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot be read: {reason}", where=file, next_step="Name another file") from None
+    if all(line.strip() for line in lines):
+        pieces = list(enumerate(lines, 1))
+    else:
+        pieces = [
+            (group[0][0], "\n".join(line for _, line in group))
+            for filled, numbered in groupby(enumerate(lines, 1), key=lambda pair: bool(pair[1].strip()))
+            if filled
+            for group in [list(numbered)]
+        ]
+    for line, text in pieces:
+        yield Conversation((Message("assistant", text),), Origin(file, line), plain=True)
 
 
 def forgetting_of(base: General, tuned: General, *, most: float = MOST_FORGOTTEN) -> Forgetting:

@@ -140,7 +140,10 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `evaluate --json` prints."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.forgetting is not None:
+            found["forgetting"] = self.forgetting.to_json()
+        return found
 
 
 def read_test_set(sources: Sequence[str], *, limit: int | None, metrics: Sequence[Metric] = ()) -> TestSet:
