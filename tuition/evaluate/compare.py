@@ -102,8 +102,8 @@ def compare(
 
 
 def verdict_of(difference: Score) -> Verdict:
-    """What the interval of a paired difference allows to say; one prompt decides nothing."""
-    if difference.prompts == 1:
+    """What the interval of a paired difference allows to say; a few equal differences decide nothing."""
+    if difference.few and difference.low == difference.high:
         return "not decided"
     if difference.low > 0:
         return "better"

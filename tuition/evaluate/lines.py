@@ -24,11 +24,15 @@ def held_out_line(name: str, held_out: Any) -> str:
     )
 
 
-def percent(score: Score) -> str:
-    """A score with its interval; own functions may leave 0 to 1, so large ones are plain numbers."""
-    if max(abs(score.low), abs(score.high)) > 1.0:
+def percent(score: Score, *, plain: bool = False) -> str:
+    """A score with its interval; in plain numbers where it is that of an own function."""
+    if plain:
         return f"{score.value:.4g}  [{score.low:.4g}, {score.high:.4g}]"
     return f"{score.value:6.1%}  [{score.low:.1%}, {score.high:.1%}]"
+
+
+def _is_own(metric: str) -> bool:
+    return metric.startswith("python:")
 
 
 def signed(score: Score, unit: str) -> str:
@@ -53,15 +57,16 @@ def all_lines(result: Evaluation) -> Iterator[str]:
 def evaluation_lines(result: Any) -> Iterator[str]:
     """Scores of one model, or of two, and the losses."""
     for comparison in result.comparisons:
-        yield f"{comparison.metric}, base:  {percent(comparison.base)}"
-        yield f"{comparison.metric}, tuned: {percent(comparison.tuned)}"
+        plain = _is_own(comparison.metric)
+        yield f"{comparison.metric}, base:  {percent(comparison.base, plain=plain)}"
+        yield f"{comparison.metric}, tuned: {percent(comparison.tuned, plain=plain)}"
         yield (
-            f"tuned − base: {percent(comparison.difference)} on {comparison.tuned.count:,} prompts: "
+            f"tuned − base: {percent(comparison.difference, plain=plain)} on {comparison.tuned.count:,} prompts: "
             f"{comparison.verdict}  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)"
         )
     if not result.comparisons:
         for name, score in result.scores.items():
-            yield f"{name} {percent(score)} on {score.count:,} prompts"
+            yield f"{name} {percent(score, plain=_is_own(name))} on {score.count:,} prompts"
     for name, whole in result.corpus.items():
         yield f"{name} of the whole corpus: " + ", ".join(f"{who} {v * 100:.2f}" for who, v in whole.items())
     scores = list(result.scores.values())

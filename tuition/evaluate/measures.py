@@ -211,10 +211,12 @@ def _sacrebleu(name: str) -> Metric:
     corpus = sacrebleu.CHRF() if name == "chrf" else sacrebleu.BLEU()
 
     def measure(answer: str, expected: str, row: Mapping[str, Any]) -> float:
-        return float(sentences.sentence_score(answer, [expected]).score) / 100
+        return min(
+            1.0, float(sentences.sentence_score(answer, [expected]).score) / 100
+        )  # 100 may be a rounding above
 
     def whole(answers: Sequence[str], expected: Sequence[str]) -> float:
-        return float(corpus.corpus_score(list(answers), [list(expected)]).score) / 100
+        return min(1.0, float(corpus.corpus_score(list(answers), [list(expected)]).score) / 100)
 
     return Metric(name, measure, corpus=whole)
 

@@ -42,6 +42,20 @@ def comparison_row(row: Row) -> Row | None:
     if not (base and tuned and difference):
         return None
     metric = str(row.get("metric"))
+    if metric.startswith("python:"):  # an own function has a scale of its own
+        return {**_common(row, metric, base, tuned, difference), **_plain(base, tuned, difference)}
+    return _common(row, metric, base, tuned, difference)
+
+
+def _plain(base: Score, tuned: Score, difference: Score) -> Row:
+    figures: Row = {}
+    for name, score in (("base", base), ("tuned", tuned), ("difference", difference)):
+        figures[name] = f"{score.value:.4g}"
+        figures[f"{name}_interval"] = f"{score.low:.4g} to {score.high:.4g}"
+    return figures
+
+
+def _common(row: Row, metric: str, base: Score, tuned: Score, difference: Score) -> Row:
     return {
         "name": METRIC_NAMES.get(metric, metric),
         "count": tuned.count,
