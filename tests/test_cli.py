@@ -303,6 +303,32 @@ def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path
     assert "-m lm_eval --model hf" in out and "--tasks hellaswag" in out
 
 
+def test_an_interrupted_evaluation_says_how_to_go_on(
+    run: Any, llama: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from tuition.evaluate import answers
+
+    rows = [{"prompt": "go on " * n, "completion": f"{n}"} for n in range(1, 5)]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("TUITION_CACHE", str(tmp_path / "cache"))
+    add = answers.AnswerBook.add
+
+    def stop_after_two(book: Any, key: str, given: Any) -> None:
+        add(book, key, given)
+        if len(book.answers) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(answers.AnswerBook, "add", stop_after_two)
+    command = ("evaluate", llama, "--data", tmp_path / "held.jsonl", "--max-new-tokens", 2)
+    code, _, err = run(*command)
+    assert code == 130
+    assert "the answers so far are kept. The same command goes on from there" in err
+    monkeypatch.setattr(answers.AnswerBook, "add", add)
+    assert run(*command)[0] == 0
+    (kept,) = (tmp_path / "cache" / "answers").iterdir()
+    assert len(kept.read_text().splitlines()) == 1 + 4
+
+
 def test_train_takes_every_setting_as_a_flag(run: Any) -> None:
     from tuition.recipe import Recipe
 
