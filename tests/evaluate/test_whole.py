@@ -7,6 +7,7 @@ import pytest
 
 import tuition
 from tests.conftest import make_tokenizer, write_jsonl
+from tests.evaluate.test_judge import Server
 from tuition import api
 from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
@@ -144,6 +145,21 @@ def test_near_copies_of_a_question_with_another_answer_look_wrong():
     assert {line for _, line in suspicions_of(conversations, {})} == {1, 2, 3, 5}
     same = [c for c in conversations if c.origin.line in (1, 4, 5)]
     assert suspicions_of(same, {}) == {}
+
+
+def test_a_judge_compares_the_answers_of_run_and_base(trained, held):
+    server = Server(lambda text: "VERDICT: A")
+    try:
+        found = trained.evaluate(
+            held, metric=None, judge=server.judge, limit=3, max_new_tokens=4, require="judge>=0.5"
+        )
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+    assert (found.judge.ties, found.judge.score.value) == (3, 0.5)
+    assert found.passed and found.metric == "loss"
+    assert kept(trained)["judge"]["order_decided"] == len(server.asked) / 2
+    assert (trained.path / "answers" / "judge.jsonl").exists() == bool(server.asked)
 
 
 def test_nothing_to_score_and_no_base_are_errors(llama, held):

@@ -122,7 +122,7 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
         answerer = load_answerer(other[0], device=wishes.device, template=template, revision=other[1])
         base = _see(answerer, material, wishes, on_progress, folder, compare=wishes.compares)
         del answerer
-    return _written(model, material, wishes, base, tuned, folder)
+    return _written(model, material, wishes, base, tuned, folder, on_progress)
 
 
 def _with_metrics_of_conditions(wishes: Wishes) -> Wishes:
@@ -183,7 +183,13 @@ def _see(
 
 
 def _written(
-    model: str, material: _Material, wishes: Wishes, base: _Seen | None, tuned: _Seen, folder: Path
+    model: str,
+    material: _Material,
+    wishes: Wishes,
+    base: _Seen | None,
+    tuned: _Seen,
+    folder: Path,
+    on_progress: Progress,
 ) -> Evaluation:
     """Put everything together, judge the conditions, and keep it in the run's folder."""
     before = None if base is None else base.marks
@@ -196,7 +202,7 @@ def _written(
         evaluation,
         forgetting=_forgetting(base, tuned, wishes),
         demonstrations=_demonstrations(material, base, tuned),
-        judge=_judged(material, before, tuned.marks, wishes, folder),
+        judge=_judged(material, before, tuned.marks, wishes, folder, on_progress),
     )
     if material.demonstrations is not None:
         rejected = [entry.to_json() for entry in material.demonstrations.ledger.rejected]
@@ -227,7 +233,12 @@ def _demonstrations(material: _Material, base: _Seen | None, tuned: _Seen) -> li
 
 
 def _judged(
-    material: _Material, base: Marks | None, tuned: Marks | None, wishes: Wishes, folder: Path
+    material: _Material,
+    base: Marks | None,
+    tuned: Marks | None,
+    wishes: Wishes,
+    folder: Path,
+    on_progress: Progress,
 ) -> Verdicts | None:
     if wishes.judge is None or material.test_set is None or base is None or tuned is None:
         return None
@@ -238,7 +249,8 @@ def _judged(
             where="--judge",
             next_step="Add a metric of written answers, such as --metric exact_match",
         )
-    return judge_pairs(wishes.judge, answers_of(material.test_set, base, tuned, written), folder)
+    pairs, name = answers_of(material.test_set, base, tuned, written), f"judged by {wishes.judge.model}"
+    return judge_pairs(wishes.judge, pairs, folder, on_pair=lambda done: on_progress(name, done, len(pairs)))
 
 
 def write_evaluation(model: str, evaluation: Evaluation) -> None:
