@@ -273,7 +273,9 @@ def test_the_journey_on_ones_own_file(run: Any, llama: Path, tmp_path: Path) -> 
     )
     result = json.loads(out)
     assert code == 0
-    assert set(result["held_out"]) == {"loss", "perplexity", "bits_per_byte", "tokens", "examples"}
+    assert set(result["held_out"]) == {
+        "loss", "perplexity", "bits_per_byte", "tokens", "examples", "token_accuracy", "intervals"
+    }  # fmt: skip
     assert result["comparison"]["tuned"]["count"] == 20
     code, out, _ = run("generate", run_folder, "--prompt", "Hi", "--max-new-tokens", 3, "--json")
     assert set(json.loads(out)) == {"prompt", "answer", "tokens", "stopped"}
@@ -282,6 +284,49 @@ def test_the_journey_on_ones_own_file(run: Any, llama: Path, tmp_path: Path) -> 
     assert run("export", run_folder, "--to", "exported")[0] == 0
     assert run("export", run_folder, "--to", "exported")[0] == 2
     assert run("generate", "exported", "--prompt", "Hi", "--max-new-tokens", 3)[0] == 0
+
+
+def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {n}?", "completion": f"{n}"} for n in range(4)]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ("--data", str(tmp_path / "held.jsonl"), "--metric", "number,f1", "--max-new-tokens", 2)
+    code, out, _ = run("evaluate", llama, *data, "--require", "loss<=1000", "--require", "f1>=0")
+    assert code == 0
+    assert "met: loss<=1000 (it is" in out and "met: f1>=0" in out
+    assert "only 4 prompts" in out and "token accuracy" in out
+    code, out, _ = run("evaluate", llama, *data, "--require", "loss<=0.001")
+    assert code == 1
+    assert "NOT MET: loss<=0.001 (it is" in out
+    assert run("evaluate", llama, *data, "--require", "loss=1")[0] == 2
+    code, out, _ = run("evaluate", llama, "--harness", "hellaswag")
+    assert code == 0
+    assert "-m lm_eval --model hf" in out and "--tasks hellaswag" in out
+
+
+def test_an_interrupted_evaluation_says_how_to_go_on(
+    run: Any, llama: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from tuition.evaluate import answers
+
+    rows = [{"prompt": "go on " * n, "completion": f"{n}"} for n in range(1, 5)]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("TUITION_CACHE", str(tmp_path / "cache"))
+    add = answers.AnswerBook.add
+
+    def stop_after_two(book: Any, key: str, given: Any) -> None:
+        add(book, key, given)
+        if len(book.answers) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(answers.AnswerBook, "add", stop_after_two)
+    command = ("evaluate", llama, "--data", tmp_path / "held.jsonl", "--max-new-tokens", 2)
+    code, _, err = run(*command)
+    assert code == 130
+    assert "the answers so far are kept. The same command goes on from there" in err
+    monkeypatch.setattr(answers.AnswerBook, "add", add)
+    assert run(*command)[0] == 0
+    (kept,) = (tmp_path / "cache" / "answers").iterdir()
+    assert len(kept.read_text().splitlines()) == 1 + 4
 
 
 def test_train_takes_every_setting_as_a_flag(run: Any) -> None:

@@ -34,6 +34,7 @@ from tuition.screen import Opening, Watcher
 if TYPE_CHECKING:
     from tuition.batch.prepared import Prepared
     from tuition.evaluate.generate import Generated
+    from tuition.evaluate.judge import Judge
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.score import Evaluation
     from tuition.render import Renderer
@@ -69,7 +70,7 @@ class Run:
             self._answerer = load(str(self.path))
         return answer(self._answerer, prompt, max_new_tokens=max_new_tokens).text
 
-    def evaluate(self, data: str | Sequence[str], **options: Any) -> Evaluation:
+    def evaluate(self, data: str | Sequence[str] = (), **options: Any) -> Evaluation:
         """See `tuition.evaluate`."""
         return evaluate(str(self.path), data, **options)
 
@@ -454,51 +455,91 @@ def generate_file(
 
 def evaluate(
     model: str,
-    data: str | Sequence[str],
+    data: str | Sequence[str] = (),
     *,
     baseline: str | None = None,
-    metric: str | None = "exact_match",
+    metric: str | Sequence[str] | None = "exact_match",
+    general: str | Sequence[str] = (),
+    rows: str | Sequence[str] = (),
+    require: str | Sequence[str] = (),
+    require_certain: bool = False,
+    most_forgotten: float = 0.05,
+    judge: Judge | None = None,
     max_new_tokens: int = _ANSWER_TOKENS,
     limit: int | None = None,
     device: str = "auto",
     on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
-    """Score a model on held-out rows: loss over their answers, and a metric over its own answers.
+    """Score a model on held-out rows: loss over their answers, and metrics over its own answers.
 
     Args:
         model: a run folder, an adapter, a model folder or a hub name.
         baseline: another model, prompted in the same way; it answers the same prompts, and the comparison
             is paired.
-        metric: a key of `METRICS`; None scores the loss only.
+        metric: one or several, see docs/evaluation.md; None scores the loss only.
+        general: general text, scored before and after training to see what was forgotten; `starter`: the
+            sentences that come with tuition.
+        rows: demonstrations, each scored before and after training.
+        require: conditions such as `exact_match>=baseline+0.05`; see `Evaluation.passed`.
+        require_certain: the whole interval must meet them.
+        most_forgotten: bits a byte that may be lost on general text.
+        judge: a model that compares the answers of both.
         limit: answer only the first so many prompts.
         on_progress: told the model's name, prompts answered and prompts in all.
 
     Raises:
         UserError: no such metric, no row that can be scored, or two models that read different rows.
     """
-    from tuition.evaluate.load import load_answerer
-    from tuition.evaluate.metrics import METRICS
-    from tuition.evaluate.score import evaluation_of, examine, read_test_set, record
+    from tuition.evaluate.gate import read_conditions
+    from tuition.evaluate.measures import find_metrics, split_names
+    from tuition.evaluate.whole import Wishes, evaluate_all
+    from tuition.train.model import quiet_transformers
 
-    if metric is not None and metric not in METRICS:
-        raise UserError(f"unknown metric '{metric}'", next_step=f"Choose one of: loss, {', '.join(METRICS)}")
-    test_set = read_test_set(_all_of(data), limit=limit)
-    settings: Any = {
-        "answer": metric is not None,
-        "max_new_tokens": max_new_tokens,
-        "on_progress": on_progress,
-    }
-    answerer = load(model, device=device)
-    tuned = examine(answerer, test_set, **settings)
-    if baseline is None:
-        return evaluation_of(model, tuned, None, test_set, metric=metric)
-    template = answerer.renderer.template
-    del answerer  # two models need not fit at the same time
-    other = load_answerer(starter.model_path(baseline), device=device, template=template)
-    base = examine(other, test_set, **settings)
-    evaluation = evaluation_of(model, tuned, base, test_set, metric=metric)
-    record(model, evaluation, tuned, base, test_set)
-    return evaluation
+    names = [part for text in as_names(metric or ()) for part in split_names(text)]
+    conditions = read_conditions([require] if isinstance(require, str) else require)
+    metrics = find_metrics([name for name in names if name != "loss"])
+    quiet_transformers()
+    wishes = Wishes(
+        data=_all_of(data) if data else (),
+        metrics=tuple(metrics),
+        baseline=None if baseline is None else starter.model_path(baseline),
+        general=_general(general),
+        rows=_all_of(rows) if rows else (),
+        conditions=tuple(conditions),
+        certain=require_certain,
+        most_forgotten=most_forgotten,
+        judge=judge,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        device=device,
+    )
+    return evaluate_all(starter.model_path(model), wishes, on_progress)
+
+
+def _general(data: str | Sequence[str]) -> tuple[str, ...]:
+    """Files of general text: plain text as named, everything else as data is."""
+    from tuition.evaluate.forgetting import is_plain_text
+
+    names = as_names(starter.general_path(data))
+    rows = [name for name in names if not is_plain_text(name)]
+    return (*(name for name in names if is_plain_text(name)), *(_all_of(rows) if rows else ()))
+
+
+def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:
+    """The command that runs tasks of lm-evaluation-harness on a model.
+
+    Args:
+        python: the interpreter that has lm_eval; None: this one.
+
+    Raises:
+        UserError: no task is named, or the run has no model yet.
+    """
+    import sys
+
+    from tuition.evaluate.harness import harness_command as command
+
+    names = [name.strip() for text in as_names(tasks) for name in text.split(",") if name.strip()]
+    return command(starter.model_path(model), names, python=python or sys.executable)
 
 
 def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "float32") -> Path:

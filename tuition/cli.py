@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -259,14 +260,14 @@ def demo(
 ) -> None:
     """The whole journey on the embedded starter: check, train, before and after, report."""
     from tuition import api
-    from tuition.screen import Terminal, show_comparison
+    from tuition.screen import Terminal, show_evaluation
 
     watcher = Terminal()
     run, result = api.demo(watcher=watcher, output_dir=output_dir)
     if as_json:
         _print_json({"run": str(run.path), **result.to_json()})
         return
-    show_comparison(result)
+    show_evaluation(result)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
     print(f'  {_me()} generate {run.path} --prompt "Which currency does Japan use?"')
@@ -508,33 +509,89 @@ def prepare(
 @app.command()
 def evaluate(
     model: ModelName,
-    data: Annotated[list[str], typer.Option(help="Rows with the answers expected.", show_default=False)],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Rows with the answers expected.", show_default=False)
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="A model to compare with, on the same prompts.")
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="How answers are scored; loss scores no answers.")
-    ] = "exact_match",
+        list[str] | None,
+        typer.Option(
+            help="How answers are scored, several by commas; loss scores no answers. exact_match unless named: "
+            "contains, number, f1, squad_f1, rouge_l, choice, json, chrf, bleu, regex:PATTERN, json_schema:FILE, "
+            "python:FILE.py:FUNCTION.",
+            show_default=False,
+        ),
+    ] = None,
+    general: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="General text, to see what training took away; starter: a small one.", show_default=False
+        ),
+    ] = None,
+    max_forgetting: Annotated[float, typer.Option(min=0, help="Bits a byte that may be lost there.")] = 0.05,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(help="Demonstrations: the loss of each before and after training.", show_default=False),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A condition; exit code 1 where it does not hold: exact_match>=baseline+0.05, loss<=1.2.",
+            show_default=False,
+        ),
+    ] = None,
+    require_certain: Annotated[
+        bool, typer.Option("--require-certain", help="The whole interval must meet the conditions.")
+    ] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible API whose model compares the answers.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Its name; the key is read from TUITION_JUDGE_KEY.")
+    ] = None,
+    harness: Annotated[
+        str | None,
+        typer.Option(help="Tasks of lm-evaluation-harness: print its command, and do nothing else."),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="With --harness: run that command.")] = False,
+    python: Annotated[
+        str | None, typer.Option(help="With --harness: the Python that has lm_eval.", show_default=False)
+    ] = None,
     max_new_tokens: Tokens = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many prompts.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score a model on held-out rows: loss, and a metric with its interval; --baseline compares."""
+    """Score a model on held-out rows: loss, and metrics with intervals; --baseline compares."""
     from tuition import api
+    from tuition.evaluate.judge import make_judge
     from tuition.screen import Counter, show_evaluation
 
-    with Counter() as counter:
-        result = api.evaluate(
-            model,
-            data,
-            baseline=baseline,
-            metric=None if metric == "loss" else metric,
-            max_new_tokens=max_new_tokens,
-            limit=limit,
-            device=device,
-            on_progress=counter.show,
-        )
+    if harness is not None:
+        raise typer.Exit(_harness(model, harness, python, run=run))
+    try:
+        with Counter() as counter:
+            result = api.evaluate(
+                model,
+                data or (),
+                baseline=baseline,
+                metric=metric or ["exact_match"],
+                general=general or (),
+                rows=rows or (),
+                require=require or (),
+                require_certain=require_certain,
+                most_forgotten=max_forgetting,
+                judge=make_judge(judge, judge_model),
+                max_new_tokens=max_new_tokens,
+                limit=limit,
+                device=device,
+                on_progress=counter.show,
+            )
+    except KeyboardInterrupt:
+        _complain("interrupted; the answers so far are kept. The same command goes on from there")
+        raise typer.Exit(130) from None
     if as_json:
         _print_json(result.to_json())
     else:
@@ -543,7 +600,20 @@ def evaluate(
         _complain(
             f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; see `tuition check`"
         )
+    if result.rejected or not result.passed:
         raise typer.Exit(1)
+
+
+def _harness(model: str, tasks: str, python: str | None, *, run: bool) -> int:
+    from tuition import api
+
+    command = api.harness_command(model, tasks, python=python)
+    if not run:
+        print(" ".join(map(shlex.quote, command)))
+        return 0
+    from tuition.evaluate.harness import run_harness
+
+    return run_harness(command)
 
 
 @app.command()

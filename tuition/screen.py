@@ -269,44 +269,24 @@ def show_example(example: Any, tokens: Any) -> None:
 
 
 def show_evaluation(result: Any) -> None:
-    """Figures of one model, or of two side by side."""
+    """Figures of one model, or of two on the same prompts with a few of their answers side by side."""
+    from tuition.evaluate.lines import all_lines
+
+    console = Console()
     if result.comparison is not None:
-        show_comparison(result)
-        return
-    console = Console()
-    if result.base_held_out is not None:
-        console.print(_held_out_line("base ", result.base_held_out), highlight=False, soft_wrap=True)
-    console.print(_held_out_line(result.model, result.held_out), highlight=False, soft_wrap=True)
-    if result.score is not None:
-        console.print(
-            f"{result.metric} {_score(result.score)} on {result.score.count:,} prompts", highlight=False
-        )
+        console.print(_answers_table(result.comparison))
+    for line in all_lines(result):
+        console.print(Text(printable(line)), highlight=False, soft_wrap=True)
 
 
-def show_comparison(result: Any) -> None:
-    """Base and tuned on the same prompts: a few answers side by side, then the figures with intervals."""
-    console = Console()
-    comparison = result.comparison
+def _answers_table(comparison: Any) -> Table:
     table = Table(title="the same held-out questions", title_justify="left")
     for column in ("question", "expected", "base", "tuned"):
         table.add_column(column, overflow="fold")
     for answer in [*comparison.losses[:4], *comparison.wins[:8]]:
-        table.add_row(
-            *(
-                Text(printable(shorten(t)))
-                for t in (answer.prompt, answer.expected, answer.base, answer.tuned)
-            )
-        )
-    console.print(table)
-    console.print(f"{comparison.metric}, base:  {_score(comparison.base)}", highlight=False)
-    console.print(f"{comparison.metric}, tuned: {_score(comparison.tuned)}", highlight=False)
-    console.print(
-        f"tuned − base: {_score(comparison.difference)} on {comparison.tuned.count:,} prompts: [bold]{comparison.verdict}[/bold]"
-        f"  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)",
-        highlight=False,
-    )
-    console.print(_held_out_line("base ", result.base_held_out), highlight=False, soft_wrap=True)
-    console.print(_held_out_line("tuned", result.held_out), highlight=False, soft_wrap=True)
+        texts = (answer.prompt, answer.expected, answer.base, answer.tuned)
+        table.add_row(*(Text(printable(shorten(text))) for text in texts))
+    return table
 
 
 def show_doctor(examined: dict[str, Any]) -> None:
@@ -345,17 +325,6 @@ class Counter:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(f"answering: {name}", total=total)
         self._bar.update(self._tasks[name], completed=done)
-
-
-def _score(score: Any) -> str:
-    return f"{score.value:6.1%}  [{score.low:.1%}, {score.high:.1%}]".replace("[", "\\[")
-
-
-def _held_out_line(name: str, held_out: Any) -> str:
-    return (
-        f"{escape(name)}: loss {held_out.loss:.4f}, perplexity {held_out.perplexity:,.2f}, "
-        f"{held_out.bits_per_byte:.3f} bits a byte over {held_out.tokens:,} tokens"
-    )
 
 
 def shorten(text: str, length: int = 160) -> str:

@@ -1,15 +1,23 @@
 """The tuned model beside the model it came from."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tuition.errors import UserError
-from tuition.evaluate.compare import Answer, compare
+from tuition.evaluate.compare import Answer
+from tuition.evaluate.compare import compare as judged
 
 
 def answer(base, tuned, expected="yes", prompt="?"):
     return Answer(prompt=prompt, expected=expected, base=base, tuned=tuned, origin="held.jsonl:1")
+
+
+def compare(answers, metric, **options):
+    """Compare answers of which each has a prompt of its own."""
+    asked = [replace(given, prompt=f"{n}?") for n, given in enumerate(answers)]
+    return judged(asked, metric, **options)
 
 
 WIN, LOSS = answer("no", "yes"), answer("yes", "no")
@@ -18,7 +26,7 @@ RIGHT, WRONG = answer("yes", "yes"), answer("no", "no")
 
 def test_every_answer_is_a_win_a_loss_or_counted_as_both_right_or_both_wrong():
     result = compare([WIN, WIN, LOSS, RIGHT, WRONG, WRONG], "exact_match")
-    assert (result.wins, result.losses) == ([WIN, WIN], [LOSS])
+    assert (len(result.wins), len(result.losses)) == (2, 1)
     assert (result.both_right, result.both_wrong) == (1, 2)
     assert (result.base.value, result.tuned.value) == (pytest.approx(2 / 6), pytest.approx(3 / 6))
     assert result.difference.value == pytest.approx(1 / 6)
@@ -67,17 +75,27 @@ def test_the_same_seed_gives_the_same_comparison():
 def test_to_json_keeps_everything_and_is_json():
     row = json.loads(json.dumps(compare([WIN, LOSS], "exact_match").to_json()))
     assert row["wins"] == [
-        {"prompt": "?", "expected": "yes", "base": "no", "tuned": "yes", "origin": "held.jsonl:1"}
+        {"prompt": "0?", "expected": "yes", "base": "no", "tuned": "yes", "origin": "held.jsonl:1"}
     ]
     assert row["difference"]["value"] == 0
     assert row["verdict"] == "not decided"
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"no metric 'bleu'.*exact_match, contains, number"):
-        compare([WIN], "bleu")
+    with pytest.raises(UserError, match=r"no metric 'blue'.*exact_match, contains, number"):
+        compare([WIN], "blue")
 
 
 def test_no_answers_are_refused():
     with pytest.raises(UserError, match="no prompt to score"):
         compare([], "exact_match")
+
+
+def test_rows_that_share_a_prompt_are_one_piece_of_evidence():
+    alone, together = (
+        compare([WIN] * 40 + [LOSS] * 20, "exact_match"),
+        judged([WIN] * 40 + [LOSS] * 20, "exact_match"),
+    )
+    assert alone.verdict == "better"
+    assert (together.tuned.count, together.tuned.prompts) == (60, 1)
+    assert together.verdict == "not decided"

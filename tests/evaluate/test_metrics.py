@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tuition.errors import UserError
+from tuition.evaluate.interval import score
 from tuition.evaluate.metrics import (
     METRICS,
     contains,
@@ -15,7 +16,7 @@ from tuition.evaluate.metrics import (
     longest_common_subsequence,
     number,
     rouge_l,
-    score,
+    squad_f1,
 )
 
 
@@ -97,6 +98,12 @@ def test_f1_counts_words_with_repetition_without_order_or_case():
     assert f1("dog", "cat") == 0
 
 
+def test_squad_f1_leaves_articles_and_punctuation_out():
+    assert squad_f1("The Eiffel Tower.", "eiffel tower") == 1
+    assert squad_f1("in the Eiffel Tower", "Eiffel Tower") == pytest.approx(2 * 2 / 5)
+    assert squad_f1("U.S.", "US") == 1
+
+
 def test_rouge_l_counts_words_in_order():
     assert rouge_l("police killed the gunman", "police kill the gunman") == pytest.approx(0.75)
     assert rouge_l("the gunman kill police", "police kill the gunman") == pytest.approx(0.5)
@@ -131,7 +138,7 @@ def textbook_lcs(first, second):
 def test_a_score_is_the_mean_with_an_interval_around_it():
     result = score([0, 1, 1, 1])
     assert (result.value, result.count) == (0.75, 4)
-    assert (result.low, result.high) == (0.25, 1.0)
+    assert (result.low, result.high) == pytest.approx((0.30064, 0.95441), abs=1e-5), "Wilson's, of 3 in 4"
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -77,9 +77,9 @@ def training(count, loss=lambda step: 2 - step / 100):
 
 
 def comparison(wins=20, losses=1, both_wrong=4):
-    answers = [Answer("?", "yes", "no", "yes", f"h.jsonl:{i}") for i in range(wins)]
-    answers += [Answer("lost?", "yes", "yes", "no", "h.jsonl:90")] * losses
-    answers += [Answer("hard?", "yes", "no", "no", "h.jsonl:91")] * both_wrong
+    answers = [Answer(f"{i}?", "yes", "no", "yes", f"h.jsonl:{i}") for i in range(wins)]
+    answers += [Answer(f"lost? {i}", "yes", "yes", "no", "h.jsonl:90") for i in range(losses)]
+    answers += [Answer(f"hard {i}?", "yes", "no", "no", "h.jsonl:91") for i in range(both_wrong)]
     return {"comparisons": [compare(answers, "exact_match").to_json()]}
 
 
@@ -435,3 +435,40 @@ def test_numbers_in_words():
     assert [duration(s) for s in (0.5, 41, 130, 8_040)] == ["0.5 s", "41 s", "2 min", "2 h 14 min"]
     assert moment("2026-03-02T14:04:51.12+00:00") == "2026-03-02 14:04 UTC"
     assert moment("yesterday") == "yesterday"
+
+
+def test_conditions_and_what_was_forgotten_stand_in_the_report(tmp_path):
+    gate = [
+        {"condition": "loss<=1.2", "met": True, "value": 1.1, "low": 1.0, "high": 1.3, "relative": False},
+        {
+            "condition": "f1>=baseline",
+            "met": False,
+            "value": -0.01,
+            "low": -0.1,
+            "high": 0.08,
+            "relative": True,
+        },
+    ]
+    forgetting = {
+        "base": {"bits_per_byte": 0.5}, "tuned": {"bits_per_byte": 0.75}, "advice": "Write replay: into it.",
+        "difference": {"value": 0.25, "low": 0.125, "high": 0.375},
+    }  # fmt: skip
+    page = report(write_run(tmp_path, evaluation={"gate": gate, "forgetting": forgetting}))
+    words = words_of(page)
+    assert "loss<=1.2 1.1 1 to 1.3 met" in words
+    assert "f1>=baseline -0.01 over the base -0.1 to 0.08 not met" in words
+    assert "On general text 0.5 → 0.75 bits a byte: 0.25 [0.125, 0.375]. Write replay: into it." in words
+
+
+def test_an_own_metric_is_shown_on_its_own_scale(tmp_path):
+    score = {"value": 7.5, "low": 7.0, "high": 8.0, "count": 40}
+    row = {
+        "metric": "python:mine.py:grade",
+        "base": score,
+        "tuned": score,
+        "difference": score,
+        "verdict": "better",
+    }
+    words = words_of(report(write_run(tmp_path, evaluation={"comparisons": [row]})))
+    assert "7.5 7 to 8" in words
+    assert "750" not in words.split("Before and after")[1].split("Answers")[0]

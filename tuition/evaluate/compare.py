@@ -6,12 +6,12 @@ find hard cancels out. Nothing here generates answers or reads files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tuition.errors import UserError
-from tuition.evaluate.metrics import METRICS, Score, interval, score
+from tuition.evaluate.interval import Score, interval
+from tuition.evaluate.measures import Metric, find_metric
 
 Verdict = Literal["better", "worse", "not decided"]
 
@@ -36,7 +36,7 @@ class Comparison:
     """Two models judged by one metric on the same prompts.
 
     Attributes:
-        metric: a key of `METRICS`.
+        metric: its name.
         base: score of the model before training.
         tuned: score of the model after training.
         difference: tuned minus base by prompt, its interval from resampling the pairs.
@@ -62,23 +62,36 @@ class Comparison:
         return asdict(self)
 
 
-def compare(answers: Sequence[Answer], metric: str, *, seed: int = 0) -> Comparison:
+def compare(
+    answers: Sequence[Answer],
+    metric: str | Metric,
+    *,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    seed: int = 0,
+) -> Comparison:
     """Judge both models by `metric` on the same prompts.
+
+    Args:
+        metric: a metric or its name.
+        rows: the row of each answer as it stands in the file, for metrics that read it.
 
     Raises:
         UserError: there is no such metric, or no answer.
     """
-    measure = METRICS.get(metric)
-    if measure is None:
-        raise UserError(f"there is no metric {metric!r}", next_step=f"Choose one of {', '.join(METRICS)}.")
-    base = [measure(answer.base, answer.expected) for answer in answers]
-    tuned = [measure(answer.tuned, answer.expected) for answer in answers]
+    chosen = find_metric(metric) if isinstance(metric, str) else metric
+    rows = [{} for _ in answers] if rows is None else rows
+    base, tuned = (
+        [chosen.measure(getattr(a, which), a.expected, row) for a, row in zip(answers, rows, strict=True)]
+        for which in ("base", "tuned")
+    )
     gains = [after - before for before, after in zip(base, tuned, strict=True)]
-    difference = interval(gains, lowest=-1.0, highest=1.0, seed=seed)
+    width, prompts = chosen.highest - chosen.lowest, [answer.prompt for answer in answers]
+    difference = interval(gains, lowest=-width, highest=width, groups=prompts, seed=seed)
+    bounds: Any = {"lowest": chosen.lowest, "highest": chosen.highest, "groups": prompts, "seed": seed}
     return Comparison(
-        metric=metric,
-        base=score(base, seed=seed),
-        tuned=score(tuned, seed=seed),
+        metric=chosen.name,
+        base=interval(base, **bounds),
+        tuned=interval(tuned, **bounds),
         difference=difference,
         wins=[answer for answer, gain in zip(answers, gains, strict=True) if gain > 0],
         losses=[answer for answer, gain in zip(answers, gains, strict=True) if gain < 0],
@@ -89,7 +102,9 @@ def compare(answers: Sequence[Answer], metric: str, *, seed: int = 0) -> Compari
 
 
 def verdict_of(difference: Score) -> Verdict:
-    """What the interval of a paired difference allows to say."""
+    """What the interval of a paired difference allows to say; a few equal differences decide nothing."""
+    if difference.few and difference.low == difference.high:
+        return "not decided"
     if difference.low > 0:
         return "better"
     if difference.high < 0:

@@ -63,11 +63,13 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     on_answer: Callable[[int], None] = lambda done: None,
+    on_generated: Callable[[int, Generated], None] = lambda place, given: None,
 ) -> list[Generated]:
-    """Answer each prompt greedily.
+    """Answer each prompt greedily, the shortest first.
 
     Args:
         prompts: messages and tools of each.
+        on_generated: given each answer as it comes, with the place of its prompt.
         on_answer: told how many are answered so far.
 
     Returns:
@@ -80,10 +82,12 @@ def generate(
             batch = torch.tensor([ids[i] for i in group], device=model.device)
             room = room_for_answer(model, batch.shape[1], max_new_tokens)
             if room < 1:
-                answers |= dict.fromkeys(group, Generated("", 0, stopped=False))
-                continue
-            for i, row in zip(group, _greedy(model, batch, renderer.stop_ids, room), strict=True):
-                answers[i] = _as_answer(row, renderer)
+                given = [Generated("", 0, stopped=False)] * len(group)
+            else:
+                given = [_as_answer(row, renderer) for row in _greedy(model, batch, renderer.stop_ids, room)]
+            for i, answer in zip(group, given, strict=True):
+                answers[i] = answer
+                on_generated(i, answer)
             on_answer(len(answers))
     return [answers[i] for i in range(len(prompts))]
 

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
+from torch import Tensor
 
 from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
+from tuition.evaluate.interval import Score, ratio
 from tuition.render.tokens import Tokens
+from tuition.train.head import Head
 from tuition.train.loss import token_losses, token_mean
-from tuition.train.model import LoadedModel, evaluating
+from tuition.train.model import LoadedModel, base_of, evaluating
 
 _EXAMPLES_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256  # positions whose logits exist at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleMarks:
+    """What one example adds up to.
+
+    Attributes:
+        nats: Σ weight × −log p over its learned tokens.
+        weight: Σ weight.
+        tokens: learned tokens.
+        hits: learned tokens that the model finds most likely of all; None where that was not asked.
+    """
+
+    nats: float
+    weight: float
+    tokens: int
+    hits: int | None = None
+
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return self.nats / self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +54,8 @@ class HeldOut:
         bits_per_byte: bits over the UTF-8 bytes of the learned text; comparable between tokenizers.
         tokens: learned tokens counted.
         examples: examples counted.
+        token_accuracy: share of the learned tokens that the model, given all before, finds most likely.
+        intervals: of loss, bits_per_byte and token_accuracy, over prompts; empty where not asked.
     """
 
     loss: float
@@ -34,6 +63,8 @@ class HeldOut:
     bits_per_byte: float
     tokens: int
     examples: int
+    token_accuracy: float | None = None
+    intervals: dict[str, Score] = field(default_factory=dict)
 
 
 def held_out_loss(
@@ -55,14 +86,113 @@ def held_out_loss(
             total += float((losses.double() * weights.double()).sum())
             weight += pack.weight
             tokens += len(pack.rows)
-    loss = total / weight
+    return _held_out(total, weight, tokens, len(examples), text_bytes, None)
+
+
+def totals(marks: Sequence[ExampleMarks], text_bytes: int) -> HeldOut:
+    """The figures of all examples together."""
+    tokens = sum(m.tokens for m in marks)
+    hits = [m.hits for m in marks if m.hits is not None]
+    accuracy = sum(hits) / tokens if len(hits) == len(marks) else None
+    nats, weight = sum(m.nats for m in marks), sum(m.weight for m in marks)
+    return _held_out(nats, weight, tokens, len(marks), text_bytes, accuracy)
+
+
+def _held_out(
+    nats: float, weight: float, tokens: int, examples: int, text_bytes: int, token_accuracy: float | None
+) -> HeldOut:
+    loss = nats / weight
     return HeldOut(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=total / math.log(2) / max(1, text_bytes),
+        bits_per_byte=nats / math.log(2) / max(1, text_bytes),
         tokens=tokens,
-        examples=len(examples),
+        examples=examples,
+        token_accuracy=token_accuracy,
     )
+
+
+def with_intervals(
+    held_out: HeldOut, marks: Sequence[ExampleMarks], prompts: Sequence[str], example_bytes: Sequence[int]
+) -> HeldOut:
+    """The same figures with their intervals, over prompts: `prompts` says what each example asks."""
+    bits = [m.nats / math.log(2) for m in marks]
+    intervals = {"loss": ratio([m.nats for m in marks], [m.weight for m in marks], lowest=0, groups=prompts)}
+    if sum(example_bytes):
+        intervals["bits_per_byte"] = ratio(bits, list(map(float, example_bytes)), lowest=0, groups=prompts)
+    if held_out.token_accuracy is not None:
+        hits, tokens = [float(m.hits or 0) for m in marks], [float(m.tokens) for m in marks]
+        intervals["token_accuracy"] = ratio(hits, tokens, lowest=0, highest=1, groups=prompts)
+    return replace(held_out, intervals=intervals)
+
+
+def score_examples(
+    loaded: LoadedModel,
+    examples: Sequence[Rendered],
+    *,
+    packing: tuple[int | None, int],
+    accuracy: bool = False,
+) -> list[ExampleMarks]:
+    """The marks of each example, in the order given.
+
+    Args:
+        packing: most examples in a pack (None: no limit), most tokens in a pack.
+        accuracy: also count the tokens that the model finds most likely.
+    """
+    marks: list[ExampleMarks] = []
+    most_examples = packing[0] if loaded.packed else 1
+    waiting = iter(examples)
+    with evaluating(loaded.model):
+        # each example on its own: a prefix that several share belongs to none of them
+        for pack in _packs(examples, most_examples, packing[1], share_prefixes=False):
+            losses, hits = _losses_and_hits(loaded, pack) if accuracy else (token_losses(loaded, pack), None)
+            # summed in float64, so that the figure does not depend on how examples were packed
+            nats = losses.double() * torch.from_numpy(pack.weights).to(losses.device).double()
+            marks += _by_example(list(islice(waiting, len(pack.lengths))), nats, hits, pack)
+    return marks
+
+
+def _by_example(
+    examples: Sequence[Rendered], nats: Tensor, hits: Tensor | None, pack: Pack
+) -> Iterator[ExampleMarks]:
+    counts = [example.learned_tokens for example in examples]
+    each = nats.cpu().split(counts)
+    hit = [None] * len(counts) if hits is None else [int(h.sum()) for h in hits.cpu().split(counts)]
+    weights = torch.from_numpy(pack.weights).double().split(counts)
+    for values, share, tokens, right in zip(each, weights, counts, hit, strict=True):
+        yield ExampleMarks(float(values.sum()), float(share.sum()), tokens, right)
+
+
+def _losses_and_hits(loaded: LoadedModel, pack: Pack) -> tuple[Tensor, Tensor]:
+    """−log p of each learned token, and whether it is the likeliest; one pass through the model."""
+    targets = torch.from_numpy(pack.targets).to(loaded.device)
+    if loaded.head is not None:
+        head = _Remembering(loaded.head.layer, loaded.head.scale, loaded.head.softcap)
+        losses = token_losses(replace(loaded, head=head), pack)
+        with torch.no_grad():
+            pieces = head.hidden.split(_ROWS_AT_ONCE)
+            likeliest = torch.cat([loaded.head.logits(rows).argmax(-1) for rows in pieces])
+        return losses, likeliest == targets
+    seen: list[Tensor] = []
+    hook = base_of(loaded.model).register_forward_hook(lambda _, __, output: seen.append(output.logits[0]))
+    try:
+        losses = token_losses(loaded, pack)
+    finally:
+        hook.remove()
+    logits = (
+        seen[-1] if len(seen[-1]) == len(targets) else seen[-1][torch.from_numpy(pack.keep).to(loaded.device)]
+    )
+    return losses, logits.argmax(-1) == targets
+
+
+class _Remembering(Head):
+    """A head that keeps the hidden states it is given, so that the likeliest tokens need no second pass."""
+
+    hidden: Tensor
+
+    def terms(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+        object.__setattr__(self, "hidden", hidden)
+        return super().terms(hidden)
 
 
 def _packs(
@@ -82,11 +212,16 @@ def _packs(
 
 def learned_bytes(examples: Sequence[Rendered], tokens: Tokens) -> int:
     """UTF-8 bytes of the learned text, control tokens left out."""
-    return sum(
+    return sum(bytes_of_each(examples, tokens))
+
+
+def bytes_of_each(examples: Sequence[Rendered], tokens: Tokens) -> list[int]:
+    """UTF-8 bytes of the learned text of each example, control tokens left out."""
+    return [
         len(
             tokens.decode(
-                [i for i in example.ids[example.supervised > 0].tolist() if i not in tokens.special_ids]
+                [i for i in e.ids[e.supervised > 0].tolist() if i not in tokens.special_ids]
             ).encode()
         )
-        for example in examples
-    )
+        for e in examples
+    ]

@@ -50,13 +50,18 @@ class Answerer:
 
 
 def load_answerer(
-    name: str, *, device: str = "auto", template: ChatTemplate | Literal["own"] | None = "own"
+    name: str,
+    *,
+    device: str = "auto",
+    template: ChatTemplate | Literal["own"] | None = "own",
+    revision: str | None = None,
 ) -> Answerer:
     """Load what `name` means: a run folder, an adapter folder, a model folder or a hub name.
 
     Args:
         template: how prompts are written; `own`: as the run was trained, or as the tokenizer's own
             template says, or plain text where there is none.
+        revision: of a hub name.
 
     Raises:
         UserError: there is nothing of the kind, or the run has no model yet.
@@ -74,7 +79,20 @@ def load_answerer(
     adapter = Path(name) / "adapter_config.json"
     if adapter.exists():
         return _load(name, name, _base_of_adapter(adapter), device, template)
-    return _load(name, name, None, device, template)
+    return _load(name, name, None, device, template, revision=revision)
+
+
+def base_named_by(name: str) -> tuple[str, str | None] | None:
+    """The model, and its revision, that a run or an adapter was trained from; None for a model by itself."""
+    folder = RunFolder(Path(name))
+    if folder.holds_a_run():
+        recipe = load_recipe(folder.recipe)
+        return recipe.model, recipe.revision
+    adapter = Path(name) / "adapter_config.json"
+    if adapter.exists():
+        settings = _base_of_adapter(adapter)
+        return settings.model, settings.revision
+    return None
 
 
 def _base_of_adapter(config: Path) -> ModelSettings:
@@ -107,10 +125,11 @@ def _load(
     device: str,
     template: ChatTemplate | Literal["own"] | None,
     day: str = "auto",
+    revision: str | None = None,
 ) -> Answerer:
-    base = adapter_base or ModelSettings(model=source)
+    base = adapter_base or ModelSettings(model=source, revision=revision)
     config = load_config(base.model, base.revision)
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, revision)
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
     model = load_model(base, config, device=place, dtype=dtype)

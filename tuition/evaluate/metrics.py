@@ -1,23 +1,16 @@
-"""What an answer is worth against the expected one, and how sure the mean over the prompts is.
+"""What an answer is worth against the expected one.
 
-A metric is a function of two texts that gives the score of one prompt. Nothing here generates answers,
-reads files or compares two models; an answer that is empty scores like any other and is never left out.
+A metric is a function of two texts that gives the score of one prompt. Nothing here generates answers or
+reads files; an answer that is empty scores like any other and is never left out.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-
-import numpy as np
-
-from tuition.errors import UserError
-
-RESAMPLES = 2_000
-NORMAL_QUANTILE = 1.959963984540054  # of 97.5 %: two-sided 95 %
 
 ANSWER_MARKER = "####"  # GSM8K writes its final number after it
 NUMBER = re.compile(
@@ -36,76 +29,6 @@ NUMBER = re.compile(
 # Scripts that write no spaces count one character as one word; elsewhere a word is a run of letters.
 UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean over prompts with its 95 % interval.
-
-    Attributes:
-        value: the mean; 0 to 1 for every metric of `METRICS`, −1 to 1 for a difference of two.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        count: number of prompts.
-    """
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-
-def score(values: Sequence[float], *, seed: int = 0) -> Score:
-    """Mean of one metric over prompts, with a 95 % interval.
-
-    The prompts are resampled 2,000 times and the interval is the 2.5th to 97.5th percentile of the means
-    (percentile bootstrap). Where all prompts score 0, or all score 1, every resample is the same and the
-    bootstrap would claim certainty; the Wilson interval is given instead, so 20 of 20 is 84 % to 100 %.
-    Below some 30 prompts the bootstrap is too narrow: read such an interval as a lower bound of the doubt.
-
-    Args:
-        values: one score a prompt, each within 0 to 1.
-
-    Raises:
-        UserError: there is no prompt.
-    """
-    return interval(values, lowest=0.0, highest=1.0, seed=seed)
-
-
-def interval(values: Sequence[float], *, lowest: float, highest: float, seed: int) -> Score:
-    """`score` for values within `lowest` to `highest`, which paired differences need as −1 to 1."""
-    if not len(values):
-        raise UserError("there is no prompt to score", next_step="Hold out some rows with val_split.")
-    prompts = np.asarray(values, dtype=np.float64)
-    mean = float(prompts.mean())
-    if np.all(prompts == prompts[0]):
-        low, high = interval_of_one_value(mean, len(prompts), lowest, highest)
-    else:
-        low, high = bootstrap(prompts, seed)
-    return Score(mean, low, high, len(prompts))
-
-
-def bootstrap(prompts: np.ndarray, seed: int) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the means of `RESAMPLES` resamples of `prompts`."""
-    generator = np.random.default_rng(seed)
-    count = len(prompts)
-    at_once = max(1, 1_000_000 // count)  # so that memory stays flat, however many prompts there are
-    means = [
-        prompts[generator.integers(0, count, (min(at_once, RESAMPLES - done), count))].mean(axis=1)
-        for done in range(0, RESAMPLES, at_once)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def interval_of_one_value(value: float, count: int, lowest: float, highest: float) -> tuple[float, float]:
-    """Interval where all prompts score the same.
-
-    Some other score was seen 0 times in `count`, so its rate is at most the Wilson bound z² / (count + z²);
-    in the worst case all of it lies at an end of the range. For 0 and 1 this is the Wilson interval itself.
-    """
-    unseen = NORMAL_QUANTILE**2 / (count + NORMAL_QUANTILE**2)
-    return value - unseen * (value - lowest), value + unseen * (highest - value)
 
 
 def exact_match(answer: str, expected: str) -> float:
@@ -156,6 +79,20 @@ def f1(answer: str, expected: str) -> float:
     return overlap(shared, given, wanted) if given or wanted else exact_match(answer, expected)
 
 
+def squad_f1(answer: str, expected: str) -> float:
+    """`f1` with the words of SQuAD's own script (Rajpurkar, 2016): a, an and the are left out, and words
+    are what stands between spaces once punctuation is removed."""
+    given, wanted = squad_words(answer), squad_words(expected)
+    shared = sum((Counter(given) & Counter(wanted)).values())
+    return overlap(shared, given, wanted) if given or wanted else exact_match(answer, expected)
+
+
+def squad_words(text: str) -> list[str]:
+    """Words without case, ASCII punctuation and English articles."""
+    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
 def rouge_l(answer: str, expected: str) -> float:
     """ROUGE-L (Lin, 2004), F-measure with equal weight of precision and recall.
 
@@ -199,5 +136,6 @@ METRICS: dict[str, Callable[[str, str], float]] = {
     "contains": contains,
     "number": number,
     "f1": f1,
+    "squad_f1": squad_f1,
     "rouge_l": rouge_l,
 }

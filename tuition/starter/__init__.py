@@ -3,6 +3,7 @@
 Only paths stand here; `python -m tuition.starter.build --to DIR` makes the files again. Never imports torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
@@ -16,6 +17,11 @@ GENERAL = _HERE / "general.txt"  # declarative sentences, one a line, to see wha
 def model_path(name: str) -> str:
     """The folder that the model name `starter` stands for; any other name as it is."""
     return str(BASE) if name == "starter" and not Path(name).exists() else name
+
+
+def general_path(data: str | Sequence[str]) -> str | Sequence[str]:
+    """The sentences that the name `starter` stands for among general text; any other data as it is."""
+    return str(GENERAL) if data in ("starter", ["starter"], ("starter",)) else data
 
 
 def display_name(model: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuition.evaluate.metrics import METRICS, Score
+from tuition.evaluate.interval import Score
+from tuition.evaluate.metrics import METRICS
 from tuition.evaluate.report.axes import Axis
 from tuition.evaluate.report.facts import Row, Run, listed, mappings, number, place
 from tuition.evaluate.report.words import counted, percentage_points, plain, share, share_interval, shorten
@@ -41,6 +42,20 @@ def comparison_row(row: Row) -> Row | None:
     if not (base and tuned and difference):
         return None
     metric = str(row.get("metric"))
+    if metric.startswith("python:"):  # an own function has a scale of its own
+        return {**_common(row, metric, base, tuned, difference), **_plain(base, tuned, difference)}
+    return _common(row, metric, base, tuned, difference)
+
+
+def _plain(base: Score, tuned: Score, difference: Score) -> Row:
+    figures: Row = {}
+    for name, score in (("base", base), ("tuned", tuned), ("difference", difference)):
+        figures[name] = f"{score.value:.4g}"
+        figures[f"{name}_interval"] = f"{score.low:.4g} to {score.high:.4g}"
+    return figures
+
+
+def _common(row: Row, metric: str, base: Score, tuned: Score, difference: Score) -> Row:
     return {
         "name": METRIC_NAMES.get(metric, metric),
         "count": tuned.count,

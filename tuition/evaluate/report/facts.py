@@ -58,6 +58,7 @@ class Run:
     Attributes:
         training: one row a step, in order, the last one where a resumed run wrote a step twice.
         held_out: one row an evaluation, likewise.
+        evaluation: all of `evaluation.json`, the comparisons among it.
         unreadable: a sentence for each file that is there and could not be read whole.
     """
 
@@ -70,6 +71,7 @@ class Run:
     findings: list[Row]
     samples: list[Row]
     comparisons: list[Row]
+    evaluation: Row
     example: Row
     unreadable: list[str]
 
@@ -105,6 +107,7 @@ def read_run(folder: Path) -> Run:
         findings=list(read_rows(folder / "findings.jsonl", unreadable)),
         samples=list(read_rows(folder / "samples.jsonl", unreadable)),
         comparisons=mappings(evaluation.get("comparisons")),
+        evaluation=evaluation,
         example=read_object(folder / "example.json", json.loads, unreadable),
         unreadable=unreadable,
     )

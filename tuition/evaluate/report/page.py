@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
 from tuition.evaluate.report.comparison import answer_groups, comparison_row
+from tuition.evaluate.report.conditions import condition_rows, forgetting_sentence
 from tuition.evaluate.report.data import data_view, example_view
 from tuition.evaluate.report.facts import Row, Run, read_run
 from tuition.evaluate.report.machine import install_command, machine_facts, settings, train_command
@@ -57,6 +58,8 @@ def view(run: Run) -> Row:
         "cautions": cautions(run),
         "tiles": tiles(run),
         "comparisons": list(filter(None, map(comparison_row, run.comparisons))),
+        "conditions": condition_rows(run),
+        "forgetting": forgetting_sentence(run),
         "answers": answer_groups(run),
         "loss": loss_chart(run),
         "multiples": small_multiples(run),

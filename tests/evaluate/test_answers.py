@@ -1,0 +1,89 @@
+"""Answers are the same in any batch, and are kept as they come."""
+
+import json
+
+import pytest
+import torch
+
+from tests.conftest import make_model
+from tuition.conversation import Message
+from tuition.evaluate.answers import AnswerBook, answer_all, weights_digest
+from tuition.evaluate.generate import Generated, generate
+from tuition.evaluate.load import load_answerer
+
+PROMPTS = [([Message("user", "go on " * (n % 4) + f"with {n}")], ()) for n in range(12)]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2", "phi3", "gpt2"])
+def test_a_batch_answers_as_one_prompt_alone_would(tmp_path, family):
+    answerer = load_answerer(str(make_model(tmp_path, family=family)), device="cpu")
+    model, renderer = answerer.loaded.model, answerer.renderer
+    many = generate(model, renderer, PROMPTS, max_new_tokens=12, batch_size=64)
+    single = [generate(model, renderer, [p], max_new_tokens=12, batch_size=1)[0] for p in PROMPTS]
+    assert many == single
+
+
+@pytest.fixture
+def answerer(llama):
+    return load_answerer(str(llama), device="cpu")
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(answerer, tmp_path, monkeypatch):
+    whole = answer_all(answerer, PROMPTS, None, max_new_tokens=5)
+
+    def stop(done):
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer_all(answerer, PROMPTS, tmp_path, max_new_tokens=5, on_answer=stop)
+    (file,) = tmp_path.iterdir()
+    kept = len(file.read_text().splitlines()) - 1
+    assert 4 <= kept < 12
+    asked = []
+
+    def counting(model, renderer, prompts, **options):
+        asked.extend(prompts)
+        return generate(model, renderer, prompts, **options)
+
+    monkeypatch.setattr("tuition.evaluate.answers.generate", counting)
+    progress = []
+    assert answer_all(answerer, PROMPTS, tmp_path, max_new_tokens=5, on_answer=progress.append) == whole
+    assert len(asked) == 12 - kept
+    assert (progress[0], progress[-1]) == (kept, 12)
+    assert answer_all(answerer, PROMPTS, tmp_path, max_new_tokens=5) == whole
+    assert len(asked) == 12 - kept, "the third call asks nothing"
+
+
+def test_other_settings_or_weights_have_other_answers(answerer, tmp_path):
+    answer_all(answerer, PROMPTS[:2], tmp_path, max_new_tokens=5)
+    answer_all(answerer, PROMPTS[:2], tmp_path, max_new_tokens=6)
+    assert len(list(tmp_path.iterdir())) == 2
+    before = weights_digest(answerer.loaded.model)
+    weight = answerer.loaded.model.get_output_embeddings().weight
+    with torch.no_grad():
+        first, second = weight[0].clone(), weight[1].clone()
+        weight[0], weight[1] = second, first
+    assert weights_digest(answerer.loaded.model) != before, "two rows changed places"
+    with torch.no_grad():
+        weight[0], weight[1] = first, second
+    assert weights_digest(answerer.loaded.model) == before
+
+
+def test_a_line_that_was_cut_off_is_answered_again(tmp_path):
+    book = AnswerBook(tmp_path, {"weights": "x"})
+    book.add("a", Generated("one", 1, True))
+    book.add("b", Generated("two\u2028 lines\n", 2, False))
+    book.path.write_text(book.path.read_text()[:-9])
+    again = AnswerBook(tmp_path, {"weights": "x"})
+    assert again.answers == {"a": Generated("one", 1, True)}
+    again.add("b", Generated("two\u2028 lines\n", 2, False))
+    assert AnswerBook(tmp_path, {"weights": "x"}).answers == book.answers
+    assert json.loads(book.path.read_text().splitlines()[0])["weights"] == "x"
+
+
+def test_equal_prompts_are_answered_once(answerer, tmp_path):
+    given = answer_all(answerer, [PROMPTS[0]] * 3, tmp_path, max_new_tokens=4)
+    assert given[0] == given[1] == given[2]
+    (file,) = tmp_path.iterdir()
+    assert len(file.read_text().splitlines()) == 2

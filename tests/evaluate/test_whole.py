@@ -1,0 +1,199 @@
+"""Everything that one call of `evaluate` asks, on a run of a tiny model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tuition
+from tests.conftest import make_tokenizer, write_jsonl
+from tests.evaluate.test_judge import Server
+from tuition import api
+from tuition.conversation import Conversation, Message
+from tuition.errors import Origin, UserError
+from tuition.evaluate.demonstrations import suspicions_of
+from tuition.evaluate.forgetting import read_plain_text
+
+
+@pytest.fixture(scope="module")
+def trained(llama, rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    data = write_jsonl(folder / "data.jsonl", rows)
+    return tuition.train(
+        model=str(llama), data=str(data), output_dir=str(folder / "run"), batch_size=8, max_steps=30,
+        learning_rate=1e-2, val_split=0, samples=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def held(tmp_path, rows):
+    return str(write_jsonl(tmp_path / "held.jsonl", rows[:35]))
+
+
+def kept(run):
+    return json.loads((run.path / "evaluation.json").read_text())
+
+
+def test_several_metrics_are_scored_on_the_same_answers(trained, llama, held):
+    calls = []
+    found = trained.evaluate(
+        held,
+        baseline=str(llama),
+        metric="number,contains",
+        max_new_tokens=8,
+        on_progress=lambda *c: calls.append(c),
+    )
+    assert list(found.scores) == ["number", "contains"]
+    assert [c.metric for c in found.comparisons] == ["number", "contains"]
+    assert found.metric == "number" and found.comparison == found.comparisons[0]
+    assert {name for name, _, _ in calls} == {str(trained.path), str(llama)}
+    assert calls[-1][1:] == (35, 35)
+    assert [c["metric"] for c in kept(trained)["comparisons"]] == ["number", "contains"]
+    assert found.differences["loss"].value == pytest.approx(found.held_out.loss - found.base_held_out.loss)
+    assert found.differences["loss"].high < 0, "training taught these very rows"
+    assert found.held_out.intervals["loss"].low < found.held_out.loss < found.held_out.intervals["loss"].high
+
+
+def test_an_own_metric_sees_the_row_of_the_file(trained, tmp_path):
+    data = write_jsonl(
+        tmp_path / "own.jsonl", [{"prompt": f"{n}?", "completion": "x", "worth": n} for n in range(4)]
+    )
+    (tmp_path / "mine.py").write_text("def grade(answer, expected, row):\n    return row['worth']\n")
+    found = trained.evaluate(str(data), metric=f"python:{tmp_path}/mine.py:grade", max_new_tokens=2)
+    assert found.score.value == 1.5
+
+
+def test_choices_are_scored_without_writing(trained, llama, tmp_path):
+    rows = [
+        {"question": f"What is {n} and {n}?", "choices": ["it is 4.", "Paris?!"], "answer": 0}
+        for n in range(5)
+    ]
+    data = write_jsonl(tmp_path / "mc.jsonl", rows)
+    found = trained.evaluate(str(data), baseline=str(llama), metric="choice")
+    assert found.score.value == 1
+    assert {a.tuned for a in found.comparison.wins} <= {"it is 4."}
+
+
+def test_what_was_forgotten_is_measured_against_the_models_own_base(trained):
+    found = trained.evaluate(general="starter", most_forgotten=0.0)
+    forgetting = found.forgetting
+    assert forgetting.rows_in == 200
+    assert forgetting.difference.value == pytest.approx(
+        forgetting.tuned.bits_per_byte - forgetting.base.bits_per_byte
+    )
+    assert forgetting.exceeded and not found.passed
+    assert "replay:" in kept(trained)["forgetting"]["advice"]
+    assert trained.evaluate(general="starter", most_forgotten=100.0).passed
+
+
+def test_plain_text_is_read_by_paragraphs_or_by_lines(tmp_path):
+    (tmp_path / "lines.txt").write_text("One.\nTwo.\n")
+    (tmp_path / "prose.md").write_text("A long\nparagraph.\n\n\nAnother.\n")
+    read = [[(c.origin.line, c.messages[0].content) for c in read_plain_text(str(tmp_path / name))]
+            for name in ("lines.txt", "prose.md")]  # fmt: skip
+    assert read == [[(1, "One."), (2, "Two.")], [(1, "A long\nparagraph."), (5, "Another.")]]
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_plain_text(str(tmp_path / "none.txt")))
+
+
+def test_a_condition_decides_whether_the_model_passes(trained, held):
+    good = trained.evaluate(held, metric=None, require=["loss<=baseline-0.01", "perplexity<1e9"])
+    assert [j.met for j in good.gate] == [True, True] and good.passed
+    bad = trained.evaluate(held, metric=None, require="loss<=0")
+    assert not bad.passed
+    assert kept(trained)["gate"][0]["condition"] == "loss<=0"
+    named = trained.evaluate(held, metric=None, require="f1>=2", max_new_tokens=2)
+    assert list(named.scores) == ["f1"], "a condition's metric is measured without being asked for twice"
+    with pytest.raises(UserError, match="'forgetting' is not measured"):
+        trained.evaluate(held, metric=None, require="forgetting<=1")
+
+
+def test_every_demonstration_is_shown_before_and_after(trained, tmp_path, rows):
+    wrong = {
+        "messages": [
+            {"role": "user", "content": "What is 3 and 3?"},
+            {"role": "assistant", "content": "zq Xj é %"},
+        ]
+    }
+    data = write_jsonl(tmp_path / "rows.jsonl", [*rows[:12], wrong, {"messages": []}])
+    found = trained.evaluate(rows=str(data))
+    shown = found.demonstrations
+    assert [row.line for row in shown] == list(range(1, 14))
+    assert [entry["line"] for entry in found.rejected] == [14]
+    assert all(row.learned and row.after < row.before for row in shown[:12])
+    assert [row.line for row in shown if any("answers otherwise" in why for why in row.suspicions)] == [4, 13]
+    assert any("loss after training" in why for why in shown[12].suspicions)
+    assert f"{data}:4 asks nearly the same and answers otherwise" in shown[12].suspicions
+    lines = (trained.path / "demonstrations.jsonl").read_text().splitlines()
+    assert len(lines) == 13
+    assert kept(trained)["demonstrations"]["suspicious"] == sum(bool(row.suspicions) for row in shown)
+
+
+def test_near_copies_of_a_question_with_another_answer_look_wrong():
+    long = "Please tell me in one word and without any explanation what the capital city of France is called today"
+    asked = [
+        (long, "Paris"),
+        (f"{long}!", "Lyon"),
+        (f"{long} now", "Rome"),
+        ("Who?", "Me"),
+        (f"{long}?", "paris."),
+    ]
+    conversations = [
+        Conversation((Message("user", q), Message("assistant", a)), Origin("x.jsonl", n))
+        for n, (q, a) in enumerate(asked, 1)
+    ]
+    assert {line for _, line in suspicions_of(conversations, {})} == {1, 2, 3, 5}
+    same = [c for c in conversations if c.origin.line in (1, 4, 5)]
+    assert suspicions_of(same, {}) == {}
+
+
+def test_a_judge_compares_the_answers_of_run_and_base(trained, held):
+    server = Server(lambda text: "VERDICT: A")
+    try:
+        found = trained.evaluate(
+            held, metric=None, judge=server.judge, limit=3, max_new_tokens=4, require="judge>=0.5"
+        )
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+    assert (found.judge.ties, found.judge.score.value) == (3, 0.5)
+    assert found.passed and found.metric == "loss"
+    assert kept(trained)["judge"]["order_decided"] == len(server.asked) / 2
+    assert (trained.path / "answers" / "judge.jsonl").exists() == bool(server.asked)
+
+
+def test_nothing_to_score_and_no_base_are_errors(llama, held):
+    with pytest.raises(UserError, match="nothing to score"):
+        api.evaluate(str(llama))
+    with pytest.raises(UserError, match="which model this one came from"):
+        api.evaluate(str(llama), rows=held)
+
+
+def test_the_harness_command_names_the_weights_of_the_run(trained, tmp_path):
+    command = api.harness_command(str(trained.path), "hellaswag, arc_easy", python="py")
+    assert command[:5] == ["py", "-m", "lm_eval", "--model", "hf"]
+    assert command[command.index("--model_args") + 1] == f"pretrained={trained.path / 'model'}"
+    assert command[command.index("--tasks") + 1] == "hellaswag,arc_easy"
+    assert "--apply_chat_template" in command
+    plain = tmp_path / "plain"
+    make_tokenizer(template=None).save_pretrained(plain)
+    assert "--apply_chat_template" not in api.harness_command(str(plain), "x")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    make_tokenizer().save_pretrained(adapter)
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base", "revision": "v1"}')
+    command = api.harness_command(str(adapter), "x")
+    assert f"pretrained=org/base,peft={adapter},revision=v1" in command
+    with pytest.raises(UserError, match="no task is named"):
+        api.harness_command(str(trained.path), " ")
+
+
+def test_the_harness_runs_where_it_can_be_imported(tmp_path: Path):
+    import sys
+
+    from tuition.evaluate.harness import run_harness
+
+    with pytest.raises(UserError, match="lm_eval cannot be imported there"):
+        run_harness([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(UserError, match="cannot be started"):
+        run_harness([str(tmp_path / "no-python")])

@@ -1,0 +1,147 @@
+"""What training took away: bits a byte on general text, before and after.
+
+Bits a byte are comparable between data and tokenizers. A rise above a threshold fails the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tuition.conversation import Conversation, Message
+from tuition.errors import Origin, UserError
+from tuition.evaluate.heldout import HeldOut
+from tuition.evaluate.interval import Score
+from tuition.evaluate.load import Answerer
+from tuition.evaluate.score import Placed, differences, place_marks, read_test_set, summed
+from tuition.train.selfcheck import choose_path
+
+MOST_FORGOTTEN = 0.05  # bits a byte
+
+
+@dataclass(frozen=True, slots=True)
+class General:
+    """The marks of one model on general text, and how many rows could not be scored."""
+
+    examples: list[Placed]
+    rows_in: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """What training took away on general text.
+
+    Attributes:
+        base: figures before.
+        tuned: figures after.
+        difference: bits a byte, tuned minus base; above 0: forgotten.
+        most: the threshold.
+        exceeded: the difference is above it.
+        rows_in: rows read.
+        left: rows that could not be scored.
+    """
+
+    base: HeldOut
+    tuned: HeldOut
+    difference: Score
+    most: float
+    exceeded: bool
+    rows_in: int
+    left: int
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return (
+            "Learn general rows beside yours: write replay: [GENERAL.jsonl] and replay_share: 0.1 into the "
+            "recipe and train again, or lower learning_rate or epochs."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object in `evaluation.json`."""
+        return {**asdict(self), "advice": self.advice if self.exceeded else None}
+
+
+def general_marks(answerer: Answerer, sources: Sequence[str]) -> General:
+    """Score general text: plain text files, or rows of any shape.
+
+    Raises:
+        UserError: no row can be scored, or a file cannot be read.
+    """
+    plain = [
+        conversation for name in sources if is_plain_text(name) for conversation in read_plain_text(name)
+    ]
+    others = [name for name in sources if not is_plain_text(name)]
+    rows = read_test_set(others, limit=None) if others else None
+    conversations = [*plain, *(rows.conversations if rows else [])]
+    examples = [e for outcome in answerer.renderer.render(conversations) for e in outcome.examples]
+    if not examples:
+        raise UserError(
+            "no row of the general text can be scored",
+            where=", ".join(sources),
+            next_step="`tuition check DATA --model MODEL` shows every finding",
+        )
+    choose_path(answerer.loaded, examples)
+    rows_in = len(plain) + (rows.ledger.rows_in if rows else 0)
+    scored = {(e.origin.file, e.origin.line) for e in examples}
+    return General(place_marks(answerer, examples), rows_in, rows_in - len(scored))
+
+
+def is_plain_text(name: str) -> bool:
+    """Whether a file is read as text, and not as rows."""
+    return Path(name).suffix.lower() in (".txt", ".md")
+
+
+def read_plain_text(file: str) -> Iterator[Conversation]:
+    """The paragraphs of a text file; its lines, where no line is empty.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").strip("\n").split("\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot be read: {reason}", where=file, next_step="Name another file") from None
+    if all(line.strip() for line in lines):
+        pieces = list(enumerate(lines, 1))
+    else:
+        pieces = [
+            (group[0][0], "\n".join(line for _, line in group))
+            for filled, numbered in groupby(enumerate(lines, 1), key=lambda pair: bool(pair[1].strip()))
+            if filled
+            for group in [list(numbered)]
+        ]
+    for line, text in pieces:
+        yield Conversation((Message("assistant", text),), Origin(file, line), plain=True)
+
+
+def forgetting_of(base: General, tuned: General, *, most: float = MOST_FORGOTTEN) -> Forgetting:
+    """Compare two models on the same general text.
+
+    Args:
+        most: bits a byte that may be lost.
+
+    Raises:
+        UserError: the models read different rows.
+    """
+    if [e.place for e in base.examples] != [e.place for e in tuned.examples]:
+        raise UserError(
+            "the two models read different rows of the general text",
+            where="--general",
+            next_step="Use text whose rows fit into both models' contexts",
+        )
+    difference = differences(base.examples, tuned.examples)["bits_per_byte"]
+    return Forgetting(
+        base=summed(base.examples),
+        tuned=summed(tuned.examples),
+        difference=difference,
+        most=most,
+        exceeded=difference.value > most,
+        rows_in=tuned.rows_in,
+        left=tuned.left,
+    )

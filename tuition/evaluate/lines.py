@@ -1,0 +1,119 @@
+"""What an evaluation says in the terminal, line by line; plain text, numbers with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tuition.evaluate.interval import FEW_PROMPTS, Score
+
+if TYPE_CHECKING:
+    from tuition.evaluate.score import Evaluation
+
+_ROWS_SHOWN = 10
+
+
+def held_out_line(name: str, held_out: Any) -> str:
+    """Loss, perplexity, bits a byte and token accuracy of one model."""
+    loss = held_out.intervals.get("loss")
+    between = f" [{loss.low:.4f}, {loss.high:.4f}]" if loss else ""
+    accuracy = "" if held_out.token_accuracy is None else f", token accuracy {held_out.token_accuracy:.1%}"
+    return (
+        f"{name}: loss {held_out.loss:.4f}{between}, perplexity {held_out.perplexity:,.2f}, "
+        f"{held_out.bits_per_byte:.3f} bits a byte{accuracy} over {held_out.tokens:,} tokens"
+    )
+
+
+def percent(score: Score, *, plain: bool = False) -> str:
+    """A score with its interval; in plain numbers where it is that of an own function."""
+    if plain:
+        return f"{score.value:.4g}  [{score.low:.4g}, {score.high:.4g}]"
+    return f"{score.value:6.1%}  [{score.low:.1%}, {score.high:.1%}]"
+
+
+def _is_own(metric: str) -> bool:
+    return metric.startswith("python:")
+
+
+def signed(score: Score, unit: str) -> str:
+    """A difference with its interval, and what it decides."""
+    word = "not decided" if score.low <= 0 <= score.high else "worse" if score.value > 0 else "better"
+    return f"{score.value:+.4f} {unit} [{score.low:+.4f}, {score.high:+.4f}]: {word}"
+
+
+def all_lines(result: Evaluation) -> Iterator[str]:
+    """Everything that was found, in the order in which it was asked."""
+    if result.held_out is not None:
+        yield from evaluation_lines(result)
+    if result.forgetting is not None:
+        yield from forgetting_lines(result.forgetting)
+    if result.demonstrations is not None:
+        yield from row_lines(result.demonstrations)
+    if result.judge is not None:
+        yield from judge_lines(result.judge)
+    yield from map(str, result.gate)
+
+
+def evaluation_lines(result: Any) -> Iterator[str]:
+    """Scores of one model, or of two, and the losses."""
+    for comparison in result.comparisons:
+        plain = _is_own(comparison.metric)
+        yield f"{comparison.metric}, base:  {percent(comparison.base, plain=plain)}"
+        yield f"{comparison.metric}, tuned: {percent(comparison.tuned, plain=plain)}"
+        yield (
+            f"tuned − base: {percent(comparison.difference, plain=plain)} on {comparison.tuned.count:,} prompts: "
+            f"{comparison.verdict}  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)"
+        )
+    if not result.comparisons:
+        for name, score in result.scores.items():
+            yield f"{name} {percent(score, plain=_is_own(name))} on {score.count:,} prompts"
+    for name, whole in result.corpus.items():
+        yield f"{name} of the whole corpus: " + ", ".join(f"{who} {v * 100:.2f}" for who, v in whole.items())
+    scores = list(result.scores.values())
+    if scores and scores[0].few:
+        yield (
+            f"only {scores[0].prompts} prompts: below {FEW_PROMPTS} the intervals themselves are uncertain; "
+            "test on more before you decide"
+        )
+    if result.base_held_out is not None:
+        yield held_out_line("base ", result.base_held_out)
+    yield held_out_line("tuned" if result.base_held_out is not None else result.model, result.held_out)
+    if "loss" in result.differences:
+        yield f"loss, tuned − base: {signed(result.differences['loss'], 'nats a token')}"
+
+
+def forgetting_lines(found: Any) -> Iterator[str]:
+    """What training took away."""
+    yield (
+        f"general text: {found.base.bits_per_byte:.3f} → {found.tuned.bits_per_byte:.3f} bits a byte, "
+        f"{signed(found.difference, 'bits a byte')} ({found.rows_in - found.left:,} of {found.rows_in:,} rows scored)"
+    )
+    if found.exceeded:
+        yield f"forgotten: more than {found.most} bits a byte were lost. {found.advice}"
+
+
+def row_lines(rows: Any) -> Iterator[str]:
+    """Demonstrations that were not learned or look wrong, the worst first."""
+    not_learned = [row for row in rows if not row.learned]
+    suspicious = [row for row in rows if row.suspicions]
+    yield (
+        f"{len(rows):,} demonstrations: {len(rows) - len(not_learned):,} learned, {len(not_learned):,} not, "
+        f"{len(suspicious):,} look wrong; none is dropped"
+    )
+    for row in sorted(not_learned, key=lambda row: -row.after)[:_ROWS_SHOWN]:
+        yield f"  not learned   {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}"
+    for row in sorted(suspicious, key=lambda row: -row.after)[:_ROWS_SHOWN]:
+        yield f"  look at       {row.file}:{row.line}  {'; '.join(row.suspicions)}"
+
+
+def judge_lines(found: Any) -> Iterator[str]:
+    """What a judge preferred."""
+    yield (
+        f"judge {found.model}: tuned wins {percent(found.score)} of {found.score.count:,} prompts: {found.verdict}  "
+        f"({found.wins:,} won, {found.losses:,} lost, {found.ties:,} tied)"
+    )
+    if found.order_decided or found.unreadable:
+        yield (
+            f"  of the ties, {found.order_decided:,} followed the order of the answers; "
+            f"{found.unreadable:,} replies held no verdict"
+        )
