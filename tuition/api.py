@@ -501,8 +501,21 @@ def evaluate(
     return evaluation
 
 
-def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "float32") -> Path:
-    """Write a run or model in a format that others use, after reading it back and comparing logits.
+def export(
+    model: str,
+    to: str | Path,
+    *,
+    format: str = "hf",
+    dtype: str = "float32",
+    llama_cpp: str | Path | None = None,
+    on_checked: Callable[[str], None] = lambda sentence: None,
+) -> Path:
+    """Write a run or model in a format that others use, after a fresh process has read it and answered alike.
+
+    Args:
+        format: a key of `EXPORTS`: hf, adapter, gguf or ollama.
+        llama_cpp: for gguf and ollama: the folder of llama.cpp; None: $LLAMA_CPP or PATH.
+        on_checked: told what the fresh process confirmed.
 
     Raises:
         UserError: the folder exists, or what was written answers differently.
@@ -514,7 +527,11 @@ def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "floa
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in types:
         raise UserError(f"unknown dtype '{dtype}'", next_step=f"Choose one of: {', '.join(types)}")
-    export_model(load(model, device="cpu"), Path(to), format=format, dtype=types[dtype])
+    folder = None if llama_cpp is None else Path(llama_cpp)
+    trip = export_model(
+        load(model, device="cpu"), Path(to), format=format, dtype=types[dtype], llama_cpp=folder
+    )
+    on_checked(trip.sentence)
     return Path(to)
 
 

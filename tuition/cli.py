@@ -622,19 +622,26 @@ def export(
     model: ModelName,
     to: Annotated[str, typer.Option(help="The folder to write; it must not exist.", show_default=False)],
     format: Annotated[
-        str, typer.Option(help="hf: a plain transformers folder, LoRA merged; adapter: peft's.")
+        str,
+        typer.Option(
+            help="hf: a plain transformers folder, LoRA merged; adapter: peft's; gguf; ollama: GGUF and Modelfile."
+        ),
     ] = "hf",
     dtype: Annotated[str, typer.Option(help="float32 (as trained) or bfloat16.")] = "float32",
+    llama_cpp: Annotated[
+        str | None, typer.Option(help="For gguf and ollama: the folder of llama.cpp; else $LLAMA_CPP or PATH.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model for others to use; it is read back and compared before it is called exported."""
+    """Write a model for others to use; a fresh process reads it and answers alike before it is called exported."""
     from tuition import api
 
-    path = api.export(model, to, format=format, dtype=dtype)
+    checked: list[str] = []
+    path = api.export(model, to, format=format, dtype=dtype, llama_cpp=llama_cpp, on_checked=checked.append)
     if as_json:
-        _print_json({"path": str(path), "format": format, "dtype": dtype})
+        _print_json({"path": str(path), "format": format, "dtype": dtype, "checked": checked[0]})
     else:
-        print(f"exported to {path}; loaded again, it gives the same logits")
+        print(f"exported to {path}; {checked[0]}")
 
 
 @app.command()
