@@ -20,7 +20,9 @@ def _train(tmp: Path, base: Path, rows: list[dict[str, Any]], **settings: Any) -
 
 
 @pytest.fixture(scope="session")
-def full_run(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], llama: Path) -> tuition.Run:
+def full_run(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], llama: Path
+) -> tuition.Run:
     """All weights of the tiny Llama tuned."""
     return _train(tmp_path_factory.mktemp("full"), llama, rows)
 

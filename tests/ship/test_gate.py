@@ -77,7 +77,9 @@ def test_a_missing_stop_token_is_refused_by_name(
     lora_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None], format: str
 ) -> None:
     tampered(lambda folder: edit_json(folder / "generation_config.json", eos_token_id=2))
-    refused(lora_run, tmp_path / "out", r"generation_config.json: the stop token <\|end\|> .* is missing", format)
+    refused(
+        lora_run, tmp_path / "out", r"generation_config.json: the stop token <\|end\|> .* is missing", format
+    )
 
 
 def test_a_wrong_chat_template_is_refused_by_name(
@@ -88,14 +90,18 @@ def test_a_wrong_chat_template_is_refused_by_name(
         file.write_text(file.read_text().replace("<|end|>\n", "<|end|>"))
 
     tampered(swap)
-    refused(full_run, tmp_path / "out", r"chat_template.jinja: it is not the chat template that training used")
+    refused(
+        full_run, tmp_path / "out", r"chat_template.jinja: it is not the chat template that training used"
+    )
 
 
 def test_a_missing_chat_template_is_refused_by_name(
     full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
 ) -> None:
     tampered(lambda folder: (folder / "chat_template.jinja").unlink())
-    refused(full_run, tmp_path / "out", r"chat_template.jinja: the chat template that training used is missing")
+    refused(
+        full_run, tmp_path / "out", r"chat_template.jinja: the chat template that training used is missing"
+    )
 
 
 def test_an_untied_head_is_refused_by_name(
@@ -137,7 +143,11 @@ def test_a_lora_merged_at_the_wrong_scale_is_refused_by_its_scale(
         )  # fmt: skip
 
     tampered(twice)
-    refused(lora_run, tmp_path / "out", r"layer 0; the adapter was merged at 2 times its scale: first model.layers.0")
+    refused(
+        lora_run,
+        tmp_path / "out",
+        r"layer 0; the adapter was merged at 2 times its scale: first model.layers.0",
+    )
 
 
 def test_an_adapter_written_with_another_scale_is_refused_by_name(
@@ -181,9 +191,11 @@ def test_an_answer_may_part_only_at_a_tie(full_run: tuition.Run) -> None:
     expected = gate.expect(answerer)
     said = {"answers": [[*answer[:-1], 3] for answer in expected.answers], "gaps": [1e-6] * 3}
     gate._check_answers(Path("out"), said, expected, 1e-4)
-    with pytest.raises(UserError, match="its greedy answer to .* differs"):
+    with pytest.raises(UserError, match=r"its greedy answer to .* differs"):
         gate._check_answers(Path("out"), said | {"gaps": [1e-6, 0.2, 0.0]}, expected, 1e-4)
 
 
 def test_the_sentence_counts() -> None:
-    assert RoundTrip(1e-6, 4, 3, 2).sentence.endswith("3 of 4 greedy answers the same, 2 stopped by themselves")
+    assert RoundTrip(1e-6, 4, 3, 2).sentence.endswith(
+        "3 of 4 greedy answers the same, 2 stopped by themselves"
+    )

@@ -80,7 +80,11 @@ def _front_matter(base: str, licence: str | None, format: str) -> str:
 
 def _opening(name: str, base: str, licence: str | None, recipe: Recipe | None) -> str:
     how = {"lora": "with a LoRA adapter", "full": "in all its weights"}
-    made = f"`{display_name(base)}`, fine-tuned {how[recipe.method]} with tuition." if recipe else f"`{display_name(base)}`, written by tuition."
+    made = (
+        f"`{display_name(base)}`, fine-tuned {how[recipe.method]} with tuition."
+        if recipe
+        else f"`{display_name(base)}`, written by tuition."
+    )
     under = f" The base model's card states the licence `{licence}`." if licence else ""
     return f"# {name}\n\n{made}{under}"
 
@@ -142,7 +146,9 @@ def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     ]
     result = facts.get("result") or {}
     if result.get("best_eval_loss") is not None:
-        rows.append(f"| loss on held-out rows | {result['best_eval_loss']:.4f} at step {result['best_step']} |")
+        rows.append(
+            f"| loss on held-out rows | {result['best_eval_loss']:.4f} at step {result['best_step']} |"
+        )
     if facts.get("versions"):
         rows.append("| versions | " + ", ".join(f"{k} {v}" for k, v in facts["versions"].items()) + " |")
     return "## Training\n\n| | |\n|---|---|\n" + "\n".join(rows)
@@ -152,7 +158,9 @@ def _figures(run: RunFolder) -> str:
     """Scores with their intervals, where the run was evaluated against its base."""
     if not run.evaluation.exists():
         return ""
-    comparisons: Sequence[Mapping[str, Any]] = json.loads(run.evaluation.read_text(encoding="utf-8"))["comparisons"]
+    comparisons: Sequence[Mapping[str, Any]] = json.loads(run.evaluation.read_text(encoding="utf-8"))[
+        "comparisons"
+    ]
     rows = [
         f"| {c['metric']} | {_score(c['base'])} | {_score(c['tuned'])} | {_score(c['difference'])} | {c['verdict']} |"
         for c in comparisons

@@ -132,9 +132,7 @@ def write_adapter_folder(answerer: Answerer, folder: Path) -> None:
     )
     plain = answerer.renderer.template is None
     changed = len(answerer.tokenizer) != _tokens_of(answerer.base)
-    save_tokenizer(
-        answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=changed, plain=plain
-    )
+    save_tokenizer(answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=changed, plain=plain)
     _keep_one_template(folder)
 
 
@@ -160,7 +158,9 @@ def _keep_one_template(folder: Path) -> None:
     if not (template.exists() and config.exists()):
         return
     said = json.loads(config.read_text(encoding="utf-8"))
-    if isinstance(said.get("chat_template"), str) and said["chat_template"] != template.read_text(encoding="utf-8"):
+    if isinstance(said.get("chat_template"), str) and said["chat_template"] != template.read_text(
+        encoding="utf-8"
+    ):
         said["chat_template"] = template.read_text(encoding="utf-8")
         files.write_json(config, said)
 

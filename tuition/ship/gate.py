@@ -101,7 +101,9 @@ def expect(answerer: Answerer) -> Expected:
     stops = list(dict.fromkeys([*renderer.stop_ids, *stop_tokens_of(base_of(model))]))
     prompts, prompt_ids = _prompts_of(answerer)
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    probe = torch.randint(0, vocabulary, (_PROBE_TOKENS,), generator=torch.Generator().manual_seed(0)).tolist()
+    probe = torch.randint(
+        0, vocabulary, (_PROBE_TOKENS,), generator=torch.Generator().manual_seed(0)
+    ).tolist()
     folder = RunFolder(Path(answerer.name))
     facts = folder.read_facts() if folder.holds_a_run() else {}
     template = renderer.template
@@ -166,7 +168,9 @@ def check(folder: Path, expected: Expected, answerer: Answerer, dtype: torch.dty
     )
 
 
-def _read_afresh(folder: Path, expected: Expected, dtype: torch.dtype) -> tuple[Any, Mapping[str, torch.Tensor]]:
+def _read_afresh(
+    folder: Path, expected: Expected, dtype: torch.dtype
+) -> tuple[Any, Mapping[str, torch.Tensor]]:
     from safetensors.torch import load_file
 
     with tempfile.TemporaryDirectory(prefix="tuition-gate-") as place:
@@ -212,9 +216,14 @@ def _check_stops(folder: Path, said: Mapping[str, Any], expected: Expected) -> N
     file, got = folder / "generation_config.json", set(said["stop_ids"])
     for stop, spelling in expected.stops.items():
         if stop not in got:
-            _refuse(file, f"the stop token {spelling} (id {stop}) that training taught is missing: it would not stop")
+            _refuse(
+                file,
+                f"the stop token {spelling} (id {stop}) that training taught is missing: it would not stop",
+            )
     for stop in sorted(got - expected.stops.keys()):
-        _refuse(file, f"id {stop} is a stop token there, and it was none in training: answers would be cut short")
+        _refuse(
+            file, f"id {stop} is a stop token there, and it was none in training: answers would be cut short"
+        )
 
 
 def _check_tokens(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
@@ -225,7 +234,10 @@ def _check_tokens(folder: Path, said: Mapping[str, Any], expected: Expected) -> 
         # a tokenizer that ends every text with EOS does so here too; serving a plain prompt leaves it off
         same = got == want if expected.template is not None else got[: len(want)] == want
         if not same:
-            _refuse(folder / "chat_template.jinja", f"a prompt is written otherwise than in training: {text[:60]!r}")
+            _refuse(
+                folder / "chat_template.jinja",
+                f"a prompt is written otherwise than in training: {text[:60]!r}",
+            )
 
 
 def _check_head(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
@@ -243,18 +255,22 @@ def _check_layers(
 ) -> float:
     want, bound = expected.layers, TOLERANCES[dtype]
     if got["logits"].shape != want["logits"].shape:
-        _refuse(folder / "config.json", f"there are logits for {got['logits'].shape[-1]:,} tokens instead of {want['logits'].shape[-1]:,}")
+        _refuse(
+            folder / "config.json",
+            f"there are logits for {got['logits'].shape[-1]:,} tokens instead of {want['logits'].shape[-1]:,}",
+        )
     difference = float((got["logits"] - want["logits"]).abs().max())
-    if _within(got["logits"], want["logits"], bound):
-        return difference
-    first = next((name for name in sorted(want) if name not in got or not _within(got[name], want[name], bound)), "logits")
-    cause = fault_in_weights(answerer.name, folder)
-    _refuse(
-        folder,
-        "what was written answers differently from what was trained "
-        f"(a logit differs by {difference:.3g}; the first difference is in {_layer_name(first)}"
-        + (f"; {cause})" if cause else ")"),
-    )
+    if not _within(got["logits"], want["logits"], bound):
+        differing = (
+            name for name in sorted(want) if name not in got or not _within(got[name], want[name], bound)
+        )
+        cause = fault_in_weights(answerer.name, folder)
+        _refuse(
+            folder,
+            f"what was written answers differently from what was trained (a logit differs by {difference:.3g}; "
+            f"the first difference is in {_layer_name(next(differing))}{f'; {cause}' if cause else ''})",
+        )
+    return difference
 
 
 def _within(got: torch.Tensor, want: torch.Tensor, bound: float) -> bool:
@@ -276,7 +292,9 @@ def _check_answers(folder: Path, said: Mapping[str, Any], expected: Expected, bo
     ):
         ended = bool(want) and want[-1] in expected.stops
         if want != got and not gap <= bound:
-            how = "does not stop where the trained model does" if ended and len(got) > len(want) else "differs"
+            how = (
+                "does not stop where the trained model does" if ended and len(got) > len(want) else "differs"
+            )
             _refuse(folder, f"its greedy answer to {text[:60]!r} {how}")
 
 

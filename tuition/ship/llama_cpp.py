@@ -24,7 +24,13 @@ def find_converter(given: Path | None) -> Path:
     Raises:
         UserError: it is in none of them.
     """
-    folders = [given] if given is not None else [Path(os.environ["LLAMA_CPP"])] if os.environ.get("LLAMA_CPP") else []
+    folders = (
+        [given]
+        if given is not None
+        else [Path(os.environ["LLAMA_CPP"])]
+        if os.environ.get("LLAMA_CPP")
+        else []
+    )
     for folder in folders:
         if (folder / CONVERTER).is_file():
             return folder / CONVERTER
@@ -96,7 +102,9 @@ def go_template(template: str | None, special_tokens: Mapping[str, object]) -> s
     if template is None:
         return "{{ .Prompt }}"
     start, before, between, after, prompt = _pieces(template, special_tokens)
-    if any(mark in piece for piece in (start, before, between, after, prompt) for mark in ("{{", "}}", '"""')):
+    if any(
+        mark in piece for piece in (start, before, between, after, prompt) for mark in ("{{", "}}", '"""')
+    ):
         _refuse("its text has braces or quotes that Ollama would read as commands")
     return (
         # llama.cpp's tokenizer puts the BOS itself, so that a BOS of the template would be the second
@@ -131,7 +139,9 @@ def _pieces(template: str, special_tokens: Mapping[str, object]) -> tuple[str, s
         for turns in _CONVERSATIONS:
             said = start + "".join(f"{before}{r}{between}{c}{after}" for r, c in turns)
             if text(turns, ask=True) != said + prompt:
-                _refuse("it writes some conversations otherwise than turn by turn, such as a default system text")
+                _refuse(
+                    "it writes some conversations otherwise than turn by turn, such as with a default system text or trimmed"
+                )
     except TemplateRefusal as refusal:
         _refuse(f"it refuses a plain conversation ({refusal})")
     bos = str(special_tokens.get("bos_token") or "")
@@ -139,7 +149,7 @@ def _pieces(template: str, special_tokens: Mapping[str, object]) -> tuple[str, s
 
 
 _CONVERSATIONS = (
-    [("user", "Hello there")],
+    [("user", " Hello there ")],
     [("system", "Be brief."), ("user", "Hi")],
     [("user", "Hi"), ("assistant", "Yes?"), ("user", "Two\nlines")],
     [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D"), ("user", "E")],

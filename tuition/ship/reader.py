@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,15 @@ def greedy(model: Any, prompt: Sequence[int], stops: Sequence[int], room: int) -
     return list(map(int, row[len(prompt) :].tolist()))
 
 
-def layers_of(model: Any, probe: Sequence[int]) -> Mapping[str, torch.Tensor]:
+def layers_of(model: Any, probe: Sequence[int]) -> dict[str, torch.Tensor]:
     """What every layer gives for a probe row, and the logits: float32 on the CPU, named in order."""
     ids = torch.tensor([list(probe)], device=model.device)
     with torch.inference_mode():
         output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
     states = {f"{i:04d}": state for i, state in enumerate(output.hidden_states or ())}
-    return {name: state[0].float().cpu().clone() for name, state in {**states, "logits": output.logits}.items()}
+    return {
+        name: state[0].float().cpu().clone() for name, state in {**states, "logits": output.logits}.items()
+    }
 
 
 def _gap(model: Any, prompt: Sequence[int], want: Sequence[int], got: Sequence[int]) -> float:
@@ -135,7 +137,9 @@ def _gap(model: Any, prompt: Sequence[int], want: Sequence[int], got: Sequence[i
 
     0 where the answers are the same. A tie within rounding has a tiny gap; another model has a large one.
     """
-    at = next((i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), min(len(want), len(got)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), min(len(want), len(got))
+    )
     if list(want) == list(got):
         return 0.0
     if at >= len(want) or at >= len(got):  # one of them went on where the other had ended

@@ -40,7 +40,9 @@ def fault_in_weights(name: str, folder: Path) -> str | None:
     if not wrong:
         return None
     first = f"first {wrong[0]}"
-    moved = [n for n in wrong if truths[n].before is not None and not _alike(truths[n].trained, truths[n].before)]
+    moved = [
+        n for n in wrong if truths[n].before is not None and not _alike(truths[n].trained, truths[n].before)
+    ]
     if moved == wrong and all(_alike(written[n], truths[n].before) for n in wrong):
         return f"{len(wrong)} tensors are the base model's, not the tuned ones: {first}"
     scale = _common_scale([(written[n], truths[n]) for n in moved]) if moved == wrong else None
