@@ -25,7 +25,7 @@ from tuition.ship import reader
 from tuition.ship.weights import fault_in_weights
 from tuition.train.fingerprint import text_sha256
 from tuition.train.folder import RunFolder
-from tuition.train.model import base_of, evaluating, stop_tokens_of
+from tuition.train.model import base_of, context_length, evaluating, stop_tokens_of
 
 # The largest difference of a logit between what was trained and what was written, as a share of the
 # largest logit (at least 1): rounding grows with the numbers.
@@ -130,7 +130,7 @@ def _prompts_of(answerer: Answerer) -> tuple[list[str], list[list[int]]]:
     if samples.exists():
         rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
         texts = [str(row["prompt"]) for row in rows[:MOST_PROMPTS]] or _PROBES
-    room = getattr(answerer.loaded.model.config.get_text_config(), "max_position_embeddings", 10**9)
+    room = context_length(answerer.loaded.model.config) or 10**9
     kept: list[str] = []
     ids: list[list[int]] = []
     for text in texts:

@@ -112,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "tuition"
     sys_version = ""
     timeout = _SILENCE_SECONDS
+    begun = False
 
     def do_GET(self) -> None:
         """The page, the models, the health."""
@@ -125,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         """Requests are not printed: they may hold what nobody else should read."""
 
     def _guarded(self, action: Callable[[], None]) -> None:
+        self.begun = False
         try:
             self._refuse_strangers()
             action()
@@ -135,6 +137,10 @@ class Handler(BaseHTTPRequestHandler):
             self._json(400, RequestError(400, str(error)).to_json())
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True
+        except Exception as error:  # out of memory, or a defect: the next request shall still be answered
+            self.close_connection = True
+            if not self.begun:
+                self._json(500, RequestError(500, f"The model failed ({type(error).__name__}).").to_json())
 
     def _refuse_strangers(self) -> None:
         """A page of another site must not reach a server on this machine, under whatever name it calls it."""
@@ -186,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise RequestError(415, "The Content-Type must be application/json.")
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
+        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
             raise RequestError(411, "Content-Length is missing.")
         if len(length) > 9 or int(length) > LONGEST_BODY:
             raise RequestError(413, f"The body is longer than {LONGEST_BODY:,} bytes.")
@@ -255,6 +261,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _head(self, status: int, kind: str, more: Mapping[str, str]) -> None:
+        self.begun = True
         self.send_response(status)
         for name, value in {"Content-Type": kind, **_HEADERS, **more}.items():
             self.send_header(name, value)

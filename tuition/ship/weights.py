@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,9 @@ def fault_in_weights(name: str, folder: Path) -> str | None:
 
     The model is loaded again: what stands in memory was merged and cast to be written.
     """
-    truths = _truths(name)
     if (folder / "adapter_config.json").exists():
         return _adapter_fault(name, folder)
+    truths = _truths(name)
     written = dict(_tensors_in(folder))
     missing = sorted(truths.keys() - written.keys() - _tied(name))
     if missing:
@@ -112,8 +113,6 @@ def _weights_before(name: str) -> Mapping[str, torch.Tensor]:
 
 
 def _adapter_fault(name: str, folder: Path) -> str | None:
-    import json
-
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
