@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
+    from tuition.ship.push import Pushed
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 _ANSWER_TOKENS = 256
@@ -542,8 +543,21 @@ def harness_command(model: str, tasks: str | Sequence[str], *, python: str | Non
     return command(starter.model_path(model), names, python=python or sys.executable)
 
 
-def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "float32") -> Path:
-    """Write a run or model in a format that others use, after reading it back and comparing logits.
+def export(
+    model: str,
+    to: str | Path,
+    *,
+    format: str = "hf",
+    dtype: str = "float32",
+    llama_cpp: str | Path | None = None,
+    on_checked: Callable[[str], None] = lambda sentence: None,
+) -> Path:
+    """Write a run or model in a format that others use, after a fresh process has read it and answered alike.
+
+    Args:
+        format: a key of `EXPORTS`: hf, adapter, gguf or ollama.
+        llama_cpp: for gguf and ollama: the folder of llama.cpp; None: $LLAMA_CPP or PATH.
+        on_checked: told what the fresh process confirmed.
 
     Raises:
         UserError: the folder exists, or what was written answers differently.
@@ -555,8 +569,79 @@ def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "floa
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in types:
         raise UserError(f"unknown dtype '{dtype}'", next_step=f"Choose one of: {', '.join(types)}")
-    export_model(load(model, device="cpu"), Path(to), format=format, dtype=types[dtype])
+    folder = None if llama_cpp is None else Path(llama_cpp)
+    trip = export_model(
+        load(model, device="cpu"), Path(to), format=format, dtype=types[dtype], llama_cpp=folder
+    )
+    on_checked(trip.sentence)
     return Path(to)
+
+
+def serve(
+    model: str,
+    *,
+    baseline: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str = "auto",
+    api_key: str | None = None,
+    on_ready: Callable[[str, list[str], list[str]], None] = lambda address, models, others: None,
+) -> None:
+    """Answer OpenAI's chat requests, and show a page to chat on, until Ctrl-C.
+
+    Args:
+        baseline: a second model, shown beside the first on the page and prompted by its own template.
+        port: 0 takes one that is free.
+        api_key: what requests must carry; needed for any host but this machine.
+        on_ready: told the address, the names of the models, and commands of other servers for the same folder.
+
+    Raises:
+        UserError: the port is taken, or the host is open to others and there is no key.
+    """
+    from tuition.ship.server import Server, others
+    from tuition.train.folder import RunFolder
+
+    names = list(dict.fromkeys(Path(name).resolve().name or name for name in (model, baseline) if name))
+    if baseline is not None and len(names) == 1:
+        names = [f"{names[0]}-tuned", f"{names[0]}-base"]
+    answerers = [load(name, device=device) for name in (model, baseline) if name]
+    server = Server(dict(zip(names, answerers, strict=True)), host=host, port=port, api_key=api_key)
+    run = RunFolder(Path(model))
+    folder = str(run.adapter if answerers[0].adapted else run.model) if run.holds_a_run() else model
+    server.run(lambda address: on_ready(address, names, others(answerers[0], folder, names[0])))
+
+
+def push(
+    model: str,
+    to: str,
+    *,
+    format: str = "hf",
+    dtype: str = "float32",
+    private: bool = True,
+    dry_run: bool = False,
+    on_checked: Callable[[str], None] = lambda sentence: None,
+) -> Pushed:
+    """Export to a temporary folder, through the gate, and upload it to the Hugging Face hub.
+
+    Args:
+        to: owner/name.
+        dry_run: export and list the files, and upload nothing.
+
+    Raises:
+        UserError: no such name, nobody is logged in, or the hub refuses; nothing is uploaded before the gate.
+    """
+    import tempfile
+
+    from tuition.ship.push import Pushed, check_name, files_in, token_or_refuse, upload
+
+    check_name(to)
+    token = None if dry_run else token_or_refuse()
+    with tempfile.TemporaryDirectory(prefix="tuition-push-") as place:
+        folder = export(
+            model, Path(place) / to.split("/")[1], format=format, dtype=dtype, on_checked=on_checked
+        )
+        address = None if token is None else upload(folder, to, token=token, private=private)
+        return Pushed(to, files_in(folder), address)
 
 
 # --- start, look around ---

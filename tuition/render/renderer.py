@@ -180,6 +180,11 @@ class Renderer:
         return text.removeprefix(self._endings.answer_prefix)
 
     @property
+    def answer_prefix(self) -> str:
+        """What the template puts before every answer, such as an empty thought; `answer_text` takes it off."""
+        return str(self._endings.answer_prefix)
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens that end a turn: the template's, the tokenizer's EOS, then others that were learned."""
         return self._endings.stop_ids

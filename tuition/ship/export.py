@@ -1,8 +1,10 @@
-"""Exports: one function and one row of `EXPORTS` each. What was written is loaded again and compared."""
+"""Exports: one function and one row of `EXPORTS` each. What was written is read by a fresh process first."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +13,91 @@ import torch
 from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
+from tuition.ship import gate, llama_cpp
+from tuition.ship.card import write_card
+from tuition.ship.gate import RoundTrip
 from tuition.train.adapters import save_adapter
-from tuition.train.model import LoadedModel, evaluating, save_model, save_tokenizer, set_stop_tokens
-
-# The largest difference of a logit between what was trained and what was written, as a share of the
-# largest logit (at least 1): rounding grows with the numbers.
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
-_PROBE_TOKENS = 48
+from tuition.train.model import save_model, save_tokenizer, set_stop_tokens
 
 
-def export_hf(answerer: Answerer, folder: Path, dtype: torch.dtype) -> float:
-    """A plain transformers folder; a LoRA adapter is merged into its base.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to export.
 
-    Returns:
-        the largest difference of a logit on the probe.
+    Attributes:
+        dtype: of the weights written.
+        llama_cpp: the folder of the user's llama.cpp, for gguf and ollama; None: looked for.
+        name: what the export is called.
     """
-    probe = _probe_ids(answerer)
-    expected = probe_logits(answerer.loaded, probe)
+
+    dtype: torch.dtype
+    llama_cpp: Path | None = None
+    name: str = "model"
+
+
+def export_hf(answerer: Answerer, folder: Path, options: Options) -> RoundTrip:
+    """A plain transformers folder; a LoRA adapter is merged into its base."""
+    expected = gate.expect(answerer)
     model = answerer.loaded.model
     if answerer.adapted:
         model = model.merge_and_unload(safe_merge=True)
     write_model_folder(
-        model.to(dtype),
+        model.to(options.dtype),
         answerer.tokenizer,
         folder,
         base=answerer.base,
         stop_ids=answerer.renderer.stop_ids,
         plain=answerer.renderer.template is None,
     )
-    return _compare_with_reloaded(folder, probe, expected, dtype)
+    return gate.check(folder, expected, answerer, options.dtype)
 
 
-def export_adapter(answerer: Answerer, folder: Path, dtype: torch.dtype) -> float:
+def export_adapter(answerer: Answerer, folder: Path, options: Options) -> RoundTrip:
     """The LoRA adapter as peft, transformers and vLLM load it over its base."""
     if not answerer.adapted:
         raise UserError(
             "was trained in full, so it has no adapter", where=answerer.name, next_step="Use --format hf"
         )
-    save_adapter(
-        answerer.loaded.model,
-        answerer.tokenizer,
-        folder,
-        base=answerer.base,
-        stop_ids=answerer.renderer.stop_ids,
-        revision=answerer.revision,
+    expected = gate.expect(answerer)
+    write_adapter_folder(answerer, folder)
+    return gate.check(folder, expected, answerer, torch.float32)
+
+
+def export_gguf(answerer: Answerer, folder: Path, options: Options) -> RoundTrip:
+    """One .gguf file for llama.cpp, made by the user's own llama.cpp from a folder that passed the gate."""
+    converter = llama_cpp.find_converter(options.llama_cpp)
+    plain = files.fresh_folder(folder / "hf")
+    trip = export_hf(answerer, plain, options)
+    llama_cpp.convert(converter, plain, folder / f"{options.name}.gguf", options.dtype)
+    files.remove_folder(plain)
+    return trip
+
+
+def export_ollama(answerer: Answerer, folder: Path, options: Options) -> RoundTrip:
+    """A .gguf file and the Modelfile that `ollama create` reads."""
+    template = answerer.renderer.template
+    text = llama_cpp.modelfile(
+        f"{options.name}.gguf",
+        None if template is None else template.source,
+        special_tokens=answerer.tokenizer.special_tokens_map,
+        stops=[str(answerer.tokenizer.convert_ids_to_tokens(i)) for i in answerer.renderer.stop_ids],
     )
-    plain = answerer.renderer.template is None
-    save_tokenizer(answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=True, plain=plain)
-    return 0.0
+    trip = export_gguf(answerer, folder, options)
+    files.write_text(folder / "Modelfile", text)
+    return trip
 
 
-EXPORTS: dict[str, Callable[[Answerer, Path, torch.dtype], float]] = {
+EXPORTS: dict[str, Callable[[Answerer, Path, Options], RoundTrip]] = {
     "hf": export_hf,
     "adapter": export_adapter,
+    "gguf": export_gguf,
+    "ollama": export_ollama,
 }
 
 
-def export(answerer: Answerer, to: Path, *, format: str, dtype: torch.dtype) -> float:
+def export(
+    answerer: Answerer, to: Path, *, format: str, dtype: torch.dtype, llama_cpp: Path | None = None
+) -> RoundTrip:
     """Write `to` in the format given, appearing at once and whole, or not at all.
 
     Raises:
@@ -80,12 +110,30 @@ def export(answerer: Answerer, to: Path, *, format: str, dtype: torch.dtype) -> 
     to.parent.mkdir(parents=True, exist_ok=True)
     temporary = files.fresh_folder(to.with_name(f".{to.name}.tmp"))
     try:
-        difference = EXPORTS[format](answerer, temporary, dtype)
+        options = Options(dtype, llama_cpp, name=to.resolve().name)
+        trip = EXPORTS[format](answerer, temporary, options)
+        write_card(temporary, answerer, trip, format=format, dtype=dtype, name=options.name)
         files.publish_folder(temporary, to)
     finally:
         if temporary.exists():
             files.remove_folder(temporary)
-    return difference
+    return trip
+
+
+def write_adapter_folder(answerer: Answerer, folder: Path) -> None:
+    """The adapter, its stop tokens, and the tokenizer and template that it learned with."""
+    save_adapter(
+        answerer.loaded.model,
+        answerer.tokenizer,
+        folder,
+        base=answerer.base,
+        stop_ids=answerer.renderer.stop_ids,
+        revision=answerer.revision,
+    )
+    plain = answerer.renderer.template is None
+    changed = len(answerer.tokenizer) != _tokens_of(answerer.base)
+    save_tokenizer(answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=changed, plain=plain)
+    _keep_one_template(folder)
 
 
 def write_model_folder(
@@ -101,37 +149,20 @@ def write_model_folder(
     save_model(model, folder, config_dropout_of=base)
     changed = len(tokenizer) != _tokens_of(base)
     save_tokenizer(tokenizer, folder, base=base, vocabulary_changed=changed, plain=plain)
+    _keep_one_template(folder)
 
 
-def probe_logits(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
-    """(tokens, vocabulary) float32 on the CPU: what the model says to a probe row."""
-    with evaluating(loaded.model):
-        logits: torch.Tensor = loaded.model(input_ids=ids.to(loaded.device), use_cache=False).logits[0]
-    return logits.float().cpu().clone()
-
-
-def _compare_with_reloaded(
-    folder: Path, probe: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype
-) -> float:
-    from transformers import AutoModelForCausalLM
-
-    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    got = probe_logits(LoadedModel(reloaded, torch.device("cpu"), dtype), probe)
-    difference = float((got - expected).abs().max())
-    if not difference <= TOLERANCES[dtype] * max(1.0, float(expected.abs().max())):
-        raise UserError(
-            f"what was written answers differently from what was trained (a logit differs by {difference:.3g})",
-            where=str(folder),
-            next_step="Nothing was exported; export in float32, and report this if it stays",
-        )
-    return difference
-
-
-def _probe_ids(answerer: Answerer) -> torch.Tensor:
-    """(1, tokens): a fixed row of ordinary tokens."""
-    vocabulary = answerer.loaded.model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, vocabulary, (1, _PROBE_TOKENS), generator=generator)
+def _keep_one_template(folder: Path) -> None:
+    """Tools differ in which file they read a chat template from: an old one must not stand in the other."""
+    template, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if not (template.exists() and config.exists()):
+        return
+    said = json.loads(config.read_text(encoding="utf-8"))
+    if isinstance(said.get("chat_template"), str) and said["chat_template"] != template.read_text(
+        encoding="utf-8"
+    ):
+        said["chat_template"] = template.read_text(encoding="utf-8")
+        files.write_json(config, said)
 
 
 def _tokens_of(base: str) -> int:

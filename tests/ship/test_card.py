@@ -1,0 +1,49 @@
+"""The model card says what the run knows, and has no form to fill in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import tuition
+from tests.conftest import make_model
+from tuition.ship.card import licence_of
+
+
+def test_a_card_holds_recipe_ledger_figures_and_what_was_checked(
+    full_run: tuition.Run, tmp_path: Path
+) -> None:
+    score = {"value": 0.5, "low": 0.25, "high": 0.75, "count": 8}
+    comparison = {
+        "metric": "exact_match",
+        "base": score,
+        "tuned": score,
+        "difference": score,
+        "verdict": "better",
+    }
+    evaluation = full_run.path / "evaluation.json"
+    evaluation.write_text(json.dumps({"comparisons": [comparison]}))
+    try:
+        card = (full_run.export(tmp_path / "helper") / "README.md").read_text()
+    finally:
+        evaluation.unlink()
+    facts = json.loads((full_run.path / "run.json").read_text())
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "# helper" in card
+    assert f"60 rows were read, {facts['data']['kept']} kept" in card
+    assert "`data.jsonl`" in card
+    assert str(full_run.path.parent) not in card, "paths of somebody's disk stay there"
+    assert "| `batch_size` | 8 |" in card
+    assert "| exact_match | 0.500 [0.250, 0.750]" in card
+    assert "greedy answers the same" in card
+    assert "more information needed" not in card.lower()
+    assert 'AutoModelForCausalLM.from_pretrained("helper")' in card
+
+
+def test_the_licence_is_the_one_that_the_base_s_card_states(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base")
+    assert licence_of(str(base)) is None
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n")
+    assert licence_of(str(base)) == "apache-2.0"
+    (base / "README.md").write_text("---\nlicense: [\n---\n")
+    assert licence_of(str(base)) is None

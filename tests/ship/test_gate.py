@@ -1,0 +1,201 @@
+"""Nothing is called exported before a fresh process has read it and answered alike; planted faults are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import tuition
+from tuition.errors import UserError
+from tuition.recipe import load_recipe
+from tuition.ship import export as ship
+from tuition.ship import gate
+from tuition.ship.gate import RoundTrip
+
+
+@pytest.fixture
+def tampered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]], None]:
+    """Have a fault planted in what was written, before it is read."""
+
+    def plant(fault: Callable[[Path], None]) -> None:
+        for name in ("write_model_folder", "write_adapter_folder"):
+            honest = getattr(ship, name)
+
+            def write(*args, honest=honest, **options) -> None:  # type: ignore[no-untyped-def]
+                honest(*args, **options)
+                fault(next(a for a in args if isinstance(a, Path)))
+
+            monkeypatch.setattr(ship, name, write)
+
+    return plant
+
+
+def refused(run: tuition.Run, to: Path, match: str, format: str = "hf") -> None:
+    with pytest.raises(UserError, match=match):
+        run.export(to, format=format)
+    assert not to.exists()
+    assert list(to.parent.iterdir()) == []
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "tied"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_honest_export_passes_and_says_what_was_confirmed(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, dtype: str
+) -> None:
+    run = request.getfixturevalue(f"{kind}_run")
+    said: list[str] = []
+    tuition.api.export(str(run.path), tmp_path / "out", dtype=dtype, on_checked=said.append)
+    assert "3 of 3 greedy answers the same" in said[0] or dtype == "bfloat16"
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_adapter_passes_too(lora_run: tuition.Run, tmp_path: Path) -> None:
+    said: list[str] = []
+    tuition.api.export(str(lora_run.path), tmp_path / "out", format="adapter", on_checked=said.append)
+    assert "3 of 3 greedy answers the same" in said[0]
+
+
+def test_the_tokenizer_of_an_unchanged_vocabulary_is_the_base_s_to_the_byte(
+    full_run: tuition.Run, llama: Path, tmp_path: Path
+) -> None:
+    out = full_run.export(tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (llama / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("format", ["hf", "adapter"])
+def test_a_missing_stop_token_is_refused_by_name(
+    lora_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None], format: str
+) -> None:
+    tampered(lambda folder: edit_json(folder / "generation_config.json", eos_token_id=2))
+    refused(
+        lora_run, tmp_path / "out", r"generation_config.json: the stop token <\|end\|> .* is missing", format
+    )
+
+
+def test_a_wrong_chat_template_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    def swap(folder: Path) -> None:
+        file = folder / "chat_template.jinja"
+        file.write_text(file.read_text().replace("<|end|>\n", "<|end|>"))
+
+    tampered(swap)
+    refused(
+        full_run, tmp_path / "out", r"chat_template.jinja: it is not the chat template that training used"
+    )
+
+
+def test_a_missing_chat_template_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    tampered(lambda folder: (folder / "chat_template.jinja").unlink())
+    refused(
+        full_run, tmp_path / "out", r"chat_template.jinja: the chat template that training used is missing"
+    )
+
+
+def test_an_untied_head_is_refused_by_name(
+    tied_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    def untie(folder: Path) -> None:
+        edit_json(folder / "config.json", tie_word_embeddings=False)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    tampered(untie)
+    refused(tied_run, tmp_path / "out", r"config.json: the head \(lm_head\) is untied from the embeddings")
+
+
+def test_a_head_tied_that_was_its_own_is_refused_by_name(
+    lora_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    def tie(folder: Path) -> None:
+        edit_json(folder / "config.json", tie_word_embeddings=True)
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["lm_head.weight"]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    tampered(tie)
+    refused(lora_run, tmp_path / "out", r"config.json: the head \(lm_head\) is tied to the embeddings")
+
+
+def test_a_lora_merged_at_the_wrong_scale_is_refused_by_its_scale(
+    lora_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    base = load_file(Path(load_recipe(lora_run.path / "recipe.yaml").model) / "model.safetensors")
+
+    def twice(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        save_file(
+            {name: base[name] + 2 * (tensor - base[name]) for name, tensor in tensors.items()},
+            folder / "model.safetensors", metadata={"format": "pt"},
+        )  # fmt: skip
+
+    tampered(twice)
+    refused(
+        lora_run,
+        tmp_path / "out",
+        r"layer 0; the adapter was merged at 2 times its scale: first model.layers.0",
+    )
+
+
+def test_an_adapter_written_with_another_scale_is_refused_by_name(
+    lora_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    tampered(lambda folder: edit_json(folder / "adapter_config.json", lora_alpha=1))
+    refused(lora_run, tmp_path / "out", r"layer 0; adapter_config.json says lora_alpha: 1", "adapter")
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_base_weights_exported_instead_of_tuned_are_refused_by_name(
+    request: pytest.FixtureRequest, tmp_path: Path, tampered: Callable[..., None], kind: str
+) -> None:
+    run = request.getfixturevalue(f"{kind}_run")
+    base = Path(load_recipe(run.path / "recipe.yaml").model)
+    tampered(lambda folder: shutil.copyfile(base / "model.safetensors", folder / "model.safetensors"))
+    refused(run, tmp_path / "out", r"tensors are the base model's, not the tuned ones: first model\.")
+
+
+def test_a_tokenizer_that_gives_other_ids_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    def drop_a_merge(folder: Path) -> None:
+        said = json.loads((folder / "tokenizer.json").read_text())
+        said["model"]["merges"] = []
+        (folder / "tokenizer.json").write_text(json.dumps(said))
+
+    tampered(drop_a_merge)
+    refused(full_run, tmp_path / "out", r"tokenizer.json: it gives other token ids than training had")
+
+
+def test_a_folder_that_cannot_be_loaded_is_refused(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    tampered(lambda folder: (folder / "model.safetensors").write_bytes(b"{}"))
+    refused(full_run, tmp_path / "out", r"a fresh process cannot load what was written")
+
+
+def test_an_answer_may_part_only_at_a_tie(full_run: tuition.Run) -> None:
+    answerer = tuition.api.load(str(full_run.path))
+    expected = gate.expect(answerer)
+    said = {"answers": [[*answer[:-1], 3] for answer in expected.answers], "gaps": [1e-6] * 3}
+    gate._check_answers(Path("out"), said, expected, 1e-4)
+    with pytest.raises(UserError, match=r"its greedy answer to .* differs"):
+        gate._check_answers(Path("out"), said | {"gaps": [1e-6, 0.2, 0.0]}, expected, 1e-4)
+
+
+def test_the_sentence_counts() -> None:
+    assert RoundTrip(1e-6, 4, 3, 2).sentence.endswith(
+        "3 of 4 greedy answers the same, 2 stopped by themselves"
+    )

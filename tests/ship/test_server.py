@@ -1,0 +1,225 @@
+"""The endpoint over a real socket: OpenAI's shape, its errors, and the same answers as in this process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tuition
+from tuition.errors import UserError
+from tuition.ship.server import LONGEST_BODY, Server, others
+
+HI = [{"role": "user", "content": "What is 3 and 3?"}]
+
+
+@pytest.fixture(scope="module")
+def answerer(full_run: tuition.Run) -> Any:
+    return tuition.api.load(str(full_run.path), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def server(answerer: Any) -> Iterator[Server]:
+    server = Server({"tuned": answerer, "base": answerer}, host="127.0.0.1", port=0, api_key=None)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def call(
+    server: Server, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str
+) -> tuple[int, Any, http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=120)
+    given = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    content = raw if raw is not None else None if body is None else json.dumps(body).encode()
+    connection.request("GET" if content is None else "POST", path, content, given)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    is_json = response.headers.get_content_type() == "application/json"
+    return response.status, json.loads(text) if is_json else text, response
+
+
+def chat(server: Server, **request: Any) -> tuple[int, Any, http.client.HTTPResponse]:
+    return call(server, "/v1/chat/completions", {"model": "tuned", "messages": HI, **request})
+
+
+def events(text: str) -> list[Any]:
+    lines = text.removesuffix("\n\n").split("\n\n")
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_served_exported_and_in_process_answers_are_the_same_for_fifty_prompts(
+    server: Server, answerer: Any, full_run: tuition.Run, tmp_path: Path
+) -> None:
+    exported = tuition.api.load(str(full_run.export(tmp_path / "out")), device="cpu")
+    for n in range(50):
+        prompt = f"What is {n} and {n * n % 7}?"
+        here = tuition.api.answer(answerer, prompt, max_new_tokens=16)
+        status, said, _ = chat(server, messages=[{"role": "user", "content": prompt}], max_tokens=16)
+        assert status == 200
+        assert said["choices"][0]["message"]["content"] == here.text
+        assert said["choices"][0]["finish_reason"] == ("stop" if here.stopped else "length")
+        assert said["usage"]["completion_tokens"] == here.tokens
+        assert tuition.api.answer(exported, prompt, max_new_tokens=16).text == here.text
+
+
+def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:
+    _, whole, _ = chat(server, max_tokens=24)
+    status, text, response = chat(server, max_tokens=24, stream=True, stream_options={"include_usage": True})
+    assert status == 200
+    assert response.headers.get_content_type() == "text/event-stream"
+    chunks = events(text)
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    pieces = [c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]]
+    assert "".join(pieces) == whole["choices"][0]["message"]["content"]
+    assert len([piece for piece in pieces if piece]) > 3
+    assert chunks[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert chunks[-1]["usage"] == whole["usage"]
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_in_it_streamed_or_not(server: Server) -> None:
+    whole = chat(server, max_tokens=24)[1]["choices"][0]["message"]["content"]
+    stop = whole[5:9]
+    before = whole[: whole.index(stop)]
+    choice = chat(server, max_tokens=24, stop=[stop, "never said"])[1]["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (before, "stop")
+    streamed = events(chat(server, max_tokens=24, stop=stop, stream=True)[1])
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in streamed) == before
+
+
+def test_a_seed_fixes_what_is_drawn_and_another_draws_otherwise(server: Server) -> None:
+    def drawn(**request: Any) -> str:
+        return str(
+            chat(server, max_tokens=24, temperature=1.5, **request)[1]["choices"][0]["message"]["content"]
+        )
+
+    assert drawn(seed=1) == drawn(seed=1)
+    assert len({drawn(seed=seed) for seed in range(5)}) > 1
+    greedy = chat(server, max_tokens=24)[1]["choices"][0]["message"]["content"]
+    assert drawn(seed=1, top_p=0) == greedy
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "param"),
+    [
+        ({"model": "gpt"}, 404, "model"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": "hi"}, 400, "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages"),
+        ({"messages": [*HI, {"role": "assistant", "content": "6"}]}, 400, "messages"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"max_tokens": "9"}, 400, "max_tokens"),
+        ({"temperature": 3}, 400, "temperature"),
+        ({"temperature": float("nan")}, 400, "temperature"),
+        ({"top_p": -1}, 400, "top_p"),
+        ({"seed": 1.5}, 400, "seed"),
+        ({"stop": [""]}, 400, "stop"),
+        ({"stream": "yes"}, 400, "stream"),
+        ({"n": 2}, 400, "n"),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"best_of": 2}, 400, "best_of"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_in_openai_s_shape(
+    server: Server, request_: dict[str, Any], status: int, param: str
+) -> None:
+    got, said, _ = chat(server, **request_)
+    assert (got, said["error"]["param"]) == (status, param)
+    assert said["error"]["type"] == "invalid_request_error"
+    assert said["error"]["message"]
+
+
+def test_bodies_that_are_no_request_are_refused(server: Server) -> None:
+    path = "/v1/chat/completions"
+    assert call(server, path, raw=b"{")[0] == 400
+    assert call(server, path, raw=b"[" * 100_000)[0] == 400
+    assert call(server, path, raw=b"[]")[0] == 400
+    assert call(server, path, {}, Content_Type="text/plain")[0] == 415
+    assert call(server, path, raw=b"", Content_Length=str(LONGEST_BODY + 1))[0] == 413
+    assert call(server, "/v1/embeddings", {})[0] == 404
+    assert call(server, "/../secrets")[0] == 404
+
+
+def test_other_sites_cannot_reach_it(server: Server) -> None:
+    assert call(server, "/health", Host="evil.example:80")[0] == 403
+    assert call(server, "/health", Origin="https://evil.example")[0] == 403
+    port = server.server_address[1]
+    assert call(server, "/health", Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+
+
+def test_the_page_and_the_lists(server: Server) -> None:
+    assert call(server, "/health")[1]["status"] == "ok"
+    assert [m["id"] for m in call(server, "/v1/models")[1]["data"]] == ["tuned", "base"]
+    for path in ("/", "/chat.js", "/chat.css"):
+        status, text, response = call(server, path)
+        assert status == 200
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert "http" not in text, "the page needs nothing from anywhere else"
+
+
+def test_too_many_waiting_are_told_so(answerer: Any) -> None:
+    server = Server({"m": answerer}, host="127.0.0.1", port=0, api_key=None)
+    server._waiting = 9
+    from tuition.ship.requests import RequestError
+
+    with pytest.raises(RequestError, match="Too many") as refusal, server.turn():
+        pass
+    assert refusal.value.status == 429
+    server.server_close()
+
+
+def test_a_host_open_to_others_needs_a_key_and_the_key_is_asked_for(answerer: Any) -> None:
+    with pytest.raises(UserError, match="TUITION_API_KEY"):
+        Server({"m": answerer}, host="0.0.0.0", port=0, api_key=None)
+    server = Server({"m": answerer}, host="127.0.0.1", port=0, api_key="secret")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        assert call(server, "/v1/models")[0] == 401
+        assert call(server, "/v1/models", Authorization="Bearer wrong")[0] == 401
+        assert call(server, "/v1/models", Authorization="Bearer secret")[0] == 200
+        assert call(server, "/health")[1] == {"status": "ok", "key": True}
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_the_command_serves_and_ctrl_c_leaves_cleanly(full_run: tuition.Run) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuition", "serve", str(full_run.path), "--port", "0", "--device", "cpu"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("chat: http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert errors.endswith("stopped\n")
+    assert f"vllm serve {full_run.path / 'model'}" in errors
+    assert "Traceback" not in errors
+
+
+def test_an_adapter_is_served_by_others_over_its_base(lora_run: tuition.Run) -> None:
+    answerer = tuition.api.load(str(lora_run.path), device="cpu")
+    commands = others(answerer, "run/adapter", "mine")
+    assert commands[0] == f"vllm serve {answerer.base} --enable-lora --lora-modules mine=run/adapter"
+    assert commands[2].endswith("transformers serve mine")

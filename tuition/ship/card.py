@@ -1,0 +1,173 @@
+"""The model card: what the run knows, said; what it does not know, left out. There is no form to fill in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tuition import files
+from tuition.evaluate.load import Answerer
+from tuition.recipe import Recipe, load_recipe
+from tuition.ship.gate import RoundTrip
+from tuition.starter import display_name
+from tuition.train.folder import RunFolder
+
+_SETTINGS = (
+    "method", "epochs", "max_steps", "batch_size", "learning_rate", "lora_r", "lora_alpha", "loss",
+    "train_on", "max_length", "too_long", "val_split", "seed",
+)  # fmt: skip
+
+
+def write_card(
+    folder: Path, answerer: Answerer, trip: RoundTrip, *, format: str, dtype: torch.dtype, name: str
+) -> None:
+    """Write README.md from the recipe, the ledger's totals, the evaluation and the gate."""
+    run = RunFolder(Path(answerer.name))
+    recipe = load_recipe(run.recipe) if run.holds_a_run() else None
+    facts = run.read_facts() if run.holds_a_run() else {}
+    base = recipe.model if recipe else answerer.base
+    licence = licence_of(base, recipe.revision if recipe else answerer.revision)
+    sections = [
+        _front_matter(base, licence, format),
+        _opening(name, base, licence, recipe),
+        _use(name, base, format, plain=answerer.renderer.template is None),
+        _data(recipe, facts) if recipe else "",
+        _training(recipe, facts) if recipe else "",
+        _figures(run),
+        f"## Checked\n\nExported in {str(dtype).removeprefix('torch.')}. Before this was called exported, {trip.sentence}.",
+    ]
+    files.write_text(folder / "README.md", "\n\n".join(section for section in sections if section) + "\n")
+
+
+def licence_of(model: str, revision: str | None = None) -> str | None:
+    """The licence that a model's own card states, read from its folder or the local cache; None: none is stated."""
+    card = Path(model) / "README.md"
+    if not Path(model).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        try:
+            cached = try_to_load_from_cache(model, "README.md", revision=revision)
+        except ValueError:  # not the name of a repository
+            return None
+        card = Path(cached) if isinstance(cached, str) else card
+    if not card.is_file():
+        return None
+    head = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    if len(head) < 3 or head[0].strip():
+        return None
+    try:
+        said = yaml.safe_load(head[1])
+    except yaml.YAMLError:
+        return None
+    licence = said.get("license") if isinstance(said, dict) else None
+    return str(licence) if isinstance(licence, str) and licence else None
+
+
+def _front_matter(base: str, licence: str | None, format: str) -> str:
+    library = {"adapter": "peft", "hf": "transformers"}.get(format, "gguf")
+    said = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["tuition", "sft"]}
+    if not Path(base).is_dir():  # a path means nothing to others
+        said["base_model"] = base
+    if licence:
+        said["license"] = licence
+    return f"---\n{yaml.safe_dump(said, sort_keys=True, allow_unicode=True)}---"
+
+
+def _opening(name: str, base: str, licence: str | None, recipe: Recipe | None) -> str:
+    how = {"lora": "with a LoRA adapter", "full": "in all its weights"}
+    made = (
+        f"`{display_name(base)}`, fine-tuned {how[recipe.method]} with tuition."
+        if recipe
+        else f"`{display_name(base)}`, written by tuition."
+    )
+    under = f" The base model's card states the licence `{licence}`." if licence else ""
+    return f"# {name}\n\n{made}{under}"
+
+
+def _use(name: str, base: str, format: str, *, plain: bool) -> str:
+    if format == "gguf":
+        return f"## Use\n\n```\nllama-cli -m {name}.gguf -cnv\n```"
+    if format == "ollama":
+        return f"## Use\n\n```\nollama create {name} -f Modelfile\nollama run {name}\n```"
+    load = f'tokenizer, model = AutoTokenizer.from_pretrained("{name}"), AutoModelForCausalLM.from_pretrained("{name}")'
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    if format == "adapter":
+        imports = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
+        load = load.replace("AutoModelForCausalLM", "AutoPeftModelForCausalLM")
+    ask = (
+        'ids = tokenizer("Your prompt", return_tensors="pt")'
+        if plain
+        else "ids = tokenizer.apply_chat_template(\n"
+        '    [{"role": "user", "content": "Your question"}], add_generation_prompt=True, return_dict=True, return_tensors="pt"\n)'
+    )
+    answer = (
+        "out = model.generate(**ids, max_new_tokens=256, do_sample=False)\n"
+        'print(tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))'
+    )
+    return f"## Use\n\n```python\n{imports}\n\n{load}\n{ask}\n{answer}\n```"
+
+
+def _data(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+    data = facts.get("data", {})
+    sources = ", ".join(f"`{_public(source)}`" for source in (*recipe.data, *recipe.replay))
+    lines = [f"Learned from {sources}."]
+    if data:
+        lines.append(
+            f"{data['rows_in']:,} rows were read, {data['kept']:,} kept and {data['rejected']:,} rejected, each "
+            f"with its reason in the run's ledger; {data['train_examples']:,} examples were learned from and "
+            f"{data['validation_examples']:,} held out: {data['tokens']:,} tokens, of which {data['learned_tokens']:,} were learned."
+        )
+    licences = {source: found for source in recipe.data if (found := _dataset_licence(source))}
+    lines += [f"The card of `{source}` states the licence `{found}`." for source, found in licences.items()]
+    return "## Data\n\n" + " ".join(lines)
+
+
+def _public(source: str) -> str:
+    """A file by its name alone: where it lies on somebody's disk is nobody's business."""
+    return Path(source).name if Path(source).exists() or source.startswith(("/", ".")) else source
+
+
+def _dataset_licence(source: str) -> str | None:
+    return licence_of(source) if Path(source).is_dir() else None
+
+
+def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+    settings = recipe.model_dump(mode="json")
+    lora_only = {"lora_r", "lora_alpha"} if recipe.method == "full" else set()
+    rows = [
+        f"| `{key}` | {settings[key]} |"
+        for key in _SETTINGS
+        if key in settings and settings[key] is not None and key not in lora_only
+    ]
+    result = facts.get("result") or {}
+    if result.get("best_eval_loss") is not None:
+        rows.append(
+            f"| loss on held-out rows | {result['best_eval_loss']:.4f} at step {result['best_step']} |"
+        )
+    if facts.get("versions"):
+        rows.append("| versions | " + ", ".join(f"{k} {v}" for k, v in facts["versions"].items()) + " |")
+    return "## Training\n\n| | |\n|---|---|\n" + "\n".join(rows)
+
+
+def _figures(run: RunFolder) -> str:
+    """Scores with their intervals, where the run was evaluated against its base."""
+    if not run.evaluation.exists():
+        return ""
+    comparisons: Sequence[Mapping[str, Any]] = json.loads(run.evaluation.read_text(encoding="utf-8"))[
+        "comparisons"
+    ]
+    rows = [
+        f"| {c['metric']} | {_score(c['base'])} | {_score(c['tuned'])} | {_score(c['difference'])} | {c['verdict']} |"
+        for c in comparisons
+    ]
+    head = "| metric | base | tuned | difference | verdict |\n|---|---|---|---|---|\n"
+    return "## Evaluation\n\nOn held-out prompts, with 95% intervals.\n\n" + head + "\n".join(rows)
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
