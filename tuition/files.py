@@ -89,7 +89,7 @@ class Disk:
     def read(self, path: Path) -> Iterator[bytes]:
         """The file's content, a piece at a time."""
         with open(path, "rb") as stream:
-            while piece := stream.read(1 << 20):
+            while piece := stream.read(1 << 17):
                 yield piece
 
 

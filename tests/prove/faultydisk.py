@@ -32,6 +32,21 @@ def can_happen(mode: str, operation: str, path: Path) -> bool:
     return mode != "silent tear" or read_back
 
 
+def memory_folder() -> str | None:
+    """A folder in memory, where there is one, for what need not be on a disk."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+class Unsynced(Disk):
+    """The real disk without waiting for it: a killed process loses nothing that the system was given."""
+
+    def sync(self, descriptor: int) -> None:
+        pass
+
+    def sync_path(self, path: Path) -> None:
+        pass
+
+
 class PowerCut(BaseException):
     """The machine or the process stopped: nothing after this reaches the disk."""
 

@@ -22,10 +22,9 @@ from typing import Any
 
 import torch
 
-from tests.prove.faultydisk import MODES, FaultyDisk, PowerCut, can_happen
+from tests.prove.faultydisk import MODES, FaultyDisk, PowerCut, Unsynced, can_happen, memory_folder
 from tuition import files
 from tuition.errors import UserError
-from tuition.files import Disk
 from tuition.train.checkpoint import Identity, Progress, find_checkpoint, load_checkpoint, sweep
 from tuition.train.folder import RunFolder
 from tuition.train.journal import Journal, Position, read_journal
@@ -213,7 +212,7 @@ def prove(*, every: int = 1) -> dict[str, tuple[int, list[str]]]:
     """
     tried: Counter[str] = Counter()
     wrong: dict[str, list[str]] = {mode: [] for mode in MODES}
-    with tempfile.TemporaryDirectory(dir=_memory()) as name, unsynced():
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as name, unsynced():
         root = Path(name)
         expected = Life(root / "whole").live()
         for beginning, start in lives(root).items():
@@ -232,11 +231,6 @@ def prove(*, every: int = 1) -> dict[str, tuple[int, list[str]]]:
     return {mode: (tried[mode], wrong[mode]) for mode in MODES}
 
 
-def _memory() -> str | None:
-    """A folder in memory, where there is one: the shadow decides what lasts, so the disk may be fast."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
 @contextmanager
 def unsynced() -> Iterator[None]:
     """Beginnings and endings of lives need not wait for a real disk."""
@@ -245,16 +239,6 @@ def unsynced() -> Iterator[None]:
         yield
     finally:
         files.disk = before
-
-
-class Unsynced(Disk):
-    """The real disk, without waiting for it."""
-
-    def sync(self, descriptor: int) -> None:
-        pass
-
-    def sync_path(self, path: Path) -> None:
-        pass
 
 
 def main() -> int:
