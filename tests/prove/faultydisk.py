@@ -132,7 +132,9 @@ class FaultyDisk(Disk):
 
     # --- faults ---
 
-    def _do(self, name: str, path: Path, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+    def _do(
+        self, name: str, path: Path, act: Callable[[], Any], half: Callable[[], Any] | None = None
+    ) -> Any:
         if self._dead:
             raise PowerCut
         self.operations += 1

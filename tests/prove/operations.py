@@ -62,7 +62,12 @@ class Life:
         self.weights[progress.step] = model.weight.detach().clone()
         journal = Journal(run.metrics, position)
         saver = Saver(
-            run.checkpoints, IDENTITY, journal, keep=2, saved_step=progress.step or None, damaged=found.damaged
+            run.checkpoints,
+            IDENTITY,
+            journal,
+            keep=2,
+            saved_step=progress.step or None,
+            damaged=found.damaged,
         )
         while progress.step < STEPS:
             take_step(model, optimizer)
@@ -227,7 +232,9 @@ def prove(*, every: int = 1) -> dict[str, tuple[int, list[str]]]:
                     except Exception as error:
                         problem = f"{type(error).__name__}: {error}"
                     if problem:
-                        wrong[mode].append(f"{beginning}, operation {at} ({operation} {path.name}): {problem}")
+                        wrong[mode].append(
+                            f"{beginning}, operation {at} ({operation} {path.name}): {problem}"
+                        )
     return {mode: (tried[mode], wrong[mode]) for mode in MODES}
 
 
