@@ -279,7 +279,11 @@ def publish_folder(temporary: Path, final: Path, sums: Mapping[str, Sum] | None 
 def manifest_faults(folder: Path) -> list[str]:
     """What is wrong with a published folder: one sentence a fault, none when it is whole. Reads every byte."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        written = (folder / MANIFEST).read_bytes()
+        value = json.loads(written)
+        files = value["files"]
+        if json_bytes(value) != written:  # a blank more or less is damage too
+            return [f"{MANIFEST} is not as it was written"]
         expected = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in files.items()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]

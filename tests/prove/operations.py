@@ -209,20 +209,38 @@ def end(folder: Path, expected: torch.Tensor) -> str:
     return f"left behind: {left}" if left else ""
 
 
-def prove(*, every: int = 1) -> dict[str, tuple[int, list[str]]]:
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def publish_without_sync(temporary: Path, final: Path, sums: Any = None) -> None:
+    """`files.publish_folder` as it must not be: the folder above is not synced after the rename."""
+    entries = {name: dict(entry) for name, entry in (sums or {}).items()}
+    files.write_new(temporary / files.MANIFEST, [files.json_bytes({"files": entries})])
+    files.disk.sync_path(temporary)
+    files.disk.replace(temporary, final)
+
+
+def prove(
+    *, every: int = 1, beginnings: tuple[str, ...] = ("empty", "left"), modes: tuple[str, ...] = tuple(MODES)
+) -> dict[str, tuple[int, list[str]]]:
     """Mode → times tried, and what went wrong.
 
     Args:
         every: try each so-manieth operation only.
     """
     tried: Counter[str] = Counter()
-    wrong: dict[str, list[str]] = {mode: [] for mode in MODES}
+    wrong: dict[str, list[str]] = {mode: [] for mode in modes}
     with tempfile.TemporaryDirectory(dir=memory_folder()) as name, unsynced():
         root = Path(name)
         expected = Life(root / "whole").live()
-        for beginning, start in lives(root).items():
+        starts = lives(root)
+        for beginning, start in ((b, starts[b]) for b in beginnings):
             operations = count(start, root / f"count-{beginning}")
-            for mode in MODES:
+            for mode in modes:
                 for at, (operation, path) in enumerate(operations, start=1):
                     if at % every or not can_happen(mode, operation, path):
                         continue
@@ -235,7 +253,7 @@ def prove(*, every: int = 1) -> dict[str, tuple[int, list[str]]]:
                         wrong[mode].append(
                             f"{beginning}, operation {at} ({operation} {path.name}): {problem}"
                         )
-    return {mode: (tried[mode], wrong[mode]) for mode in MODES}
+    return {mode: (tried[mode], wrong[mode]) for mode in modes}
 
 
 @contextmanager
