@@ -98,7 +98,11 @@ class Saver:
             UserError: a checkpoint could not be written.
         """
         if self._thread is not None:
-            self._thread.join()
+            try:
+                self._thread.join()
+            except KeyboardInterrupt:  # a second signal
+                self._abandoned = True
+                raise
             self._thread = None
         self.check()
 
