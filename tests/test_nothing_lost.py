@@ -20,7 +20,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import tests
 import tuition
 from tests.conftest import make_model, write_jsonl
 from tests.prove import damage, operations
@@ -505,7 +504,7 @@ def start(settings: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     flags = [f"--set={key}={value}" for key, value in settings.items()]
     return subprocess.Popen(
         [sys.executable, "-m", "tuition", "train", *flags], stderr=subprocess.PIPE, text=True, cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(tests.__file__).parent.parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
     )  # fmt: skip
 
 
@@ -686,7 +685,7 @@ def test_rows_without_a_learned_token_or_with_a_million_tokens_are_named_before_
 def test_twenty_kills_at_random_instants_change_no_bit() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "tests.prove.interruptions"], capture_output=True, text=True, check=False,
-        cwd=Path(tests.__file__).parent.parent, env={**os.environ, "KILLS": "20"},
+        cwd=Path(__file__).parent.parent, env={**os.environ, "KILLS": "20"},
     )  # fmt: skip
     verdict = json.loads(shown.stdout.splitlines()[-1])
     assert verdict["different"] == [], shown.stdout

@@ -1,6 +1,6 @@
 """`make prove`: every proof, one table, and docs/reliability.md with what came out.
 
-Settings: KILLS (300), STEPS of the soak (2000), EVERY so-manieth disk operation (1: all).
+Settings: KILLS (300), MINUTES for the kills (no limit), STEPS of the soak (2000), EVERY so-manieth disk operation (1: all).
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def say(text: str) -> None:
 
 def as_table(rows: list[tuple[str, int, int]], soaked: dict[str, Any], cost_of_step: dict[str, Any]) -> str:
     """The table and the two measurements, in Markdown."""
-    settings = " ".join(f"{k}={os.environ[k]}" for k in ("KILLS", "STEPS", "EVERY") if k in os.environ)
+    settings = " ".join(
+        f"{k}={os.environ[k]}" for k in ("KILLS", "MINUTES", "STEPS", "EVERY") if k in os.environ
+    )
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -53,8 +53,9 @@ class Tally:
         return sum(self.kills.values())
 
 
-def prove(kills: int, *, seed: int = 0, tell: Any = lambda text: None) -> Tally:
-    """Interrupt runs until so many kills have met."""
+def prove(kills: int, *, minutes: float = 1e9, seed: int = 0, tell: Any = lambda text: None) -> Tally:
+    """Interrupt runs until so many kills have met, or so many minutes are over."""
+    until = time.monotonic() + 60 * minutes
     import_everything()
     tally, chance = Tally(), random.Random(seed)
     with tempfile.TemporaryDirectory(dir=memory_folder()) as name:
@@ -69,7 +70,7 @@ def prove(kills: int, *, seed: int = 0, tell: Any = lambda text: None) -> Tally:
             wait(sitting({**base, **settings}, folder))
             whole[kind], seconds[kind] = outcome(folder), time.monotonic() - started
             tell(f"{kind}: a sitting takes {seconds[kind]:.1f} s")
-        while tally.all < kills:
+        while tally.all < kills and time.monotonic() < until:
             kind = list(KINDS)[tally.runs % len(KINDS)]
             folder = root / f"cut-{tally.runs}"
             settings = {**base, **KINDS[kind]}
@@ -200,7 +201,8 @@ def import_everything() -> None:
 
 def main() -> int:
     """Print a line a run and a verdict; exit 1 on any difference."""
-    tally = prove(int(os.environ.get("KILLS", "300")), tell=lambda text: print(text, flush=True))
+    kills, minutes = int(os.environ.get("KILLS", "300")), float(os.environ.get("MINUTES", "1e9"))
+    tally = prove(kills, minutes=minutes, tell=lambda text: print(text, flush=True))
     print(json.dumps({"kills": tally.kills, "runs": tally.runs, "different": tally.different}))
     return 1 if tally.different else 0
 
