@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import tuition
 from tests.conftest import make_model, write_jsonl
@@ -356,7 +356,11 @@ CHANGES: dict[str, Any] = {
     ),
     "a row less": lambda s, d: d.write_text("".join(d.read_text().splitlines(keepends=True)[1:])),
     "the template": lambda s, d: edit(s, "chat_template.jinja", lambda text: "x" + text),
-    "the tokenizer": lambda s, d: edit(s, "tokenizer.json", lambda text: text.replace('"Ġ', '"ġ', 1)),
+    "the tokenizer": lambda s, d: edit(
+        s,
+        "tokenizer.json",
+        lambda text: text.replace('"add_prefix_space": false', '"add_prefix_space": true', 1),
+    ),
     "the model": lambda s, d: operations.flip(Path(s["model"]) / "model.safetensors"),
 }
 
@@ -433,7 +437,7 @@ def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(settings: dic
     with pytest.raises(KeyboardInterrupt, match=r"left at once.*--resume"):
         tuition.train(**settings, watcher=Twice())
     folder = Path(settings["output_dir"])
-    assert {p.name for p in (folder / "checkpoints").glob("step-*")} <= {"step-4"}
+    assert not (folder / "checkpoints" / "step-6").exists()
     resumed = tuition.train(folder, resume=True)
     assert [line["step"] for line in lines(resumed.path / "metrics.jsonl") if "loss" in line] == list(
         range(1, 13)
@@ -649,22 +653,16 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseExcepti
 # --- rows that could poison a run ---
 
 
-def test_an_id_beyond_the_vocabulary_is_caught_before_step_1(
+def test_ids_beyond_the_models_vocabulary_get_rows_before_step_1(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    folder = make_model(tmp_path / "small", tie_word_embeddings=True)
-    weights = load_file(folder / "model.safetensors")
-    short = {name: t[:60] if t.shape[0] == 400 else t for name, t in weights.items()}
-    rows = len(short["model.embed_tokens.weight"])
-    assert rows == 60
-    save_file(
-        {n: t.contiguous() for n, t in short.items()}, folder / "model.safetensors", metadata={"format": "pt"}
-    )
-    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 60}
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = make_model(tmp_path / "small", vocab_size=60)
     run = tuition.train(**{**settings, "model": str(folder), "max_steps": 1, "samples": 0})
-    # the embedding was given the rows that the tokenizer asks for, so no id is beyond it
-    assert load_file(run.path / "model" / "model.safetensors")["model.embed_tokens.weight"].shape[0] >= 400
+    rows = weights_of(run.path)["model.embed_tokens.weight"].shape[0]
+    assert rows > 300
+    proof = {p["name"]: p for p in json.loads((run.path / "proof.json").read_text())}["vocabulary"]
+    assert proof["ok"]
+    assert proof["detail"].endswith(f"of {rows}")
 
 
 def test_rows_without_a_learned_token_or_with_a_million_tokens_are_named_before_step_1(
