@@ -169,7 +169,9 @@ def test_memory_does_not_climb_from_step_to_step(settings: dict[str, Any]) -> No
                 self.seen[report.step] = tracemalloc.get_traced_memory()[0]
 
     try:
-        tuition.train(**{**settings, "max_steps": 161, "samples": 0, "save_every_steps": 10}, watcher=Traced())
+        tuition.train(
+            **{**settings, "max_steps": 161, "samples": 0, "save_every_steps": 10}, watcher=Traced()
+        )
     finally:
         tracemalloc.stop()
     assert Traced.seen[160] - Traced.seen[60] < 100_000  # bytes over 100 steps and ten checkpoints
