@@ -26,8 +26,8 @@ bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/resu
 	@$(BIN)/python -m benchmarks.prepare
 	@$(BIN)/python -m benchmarks.scale
 
-prove: $(READY)  ## the slow proofs: interruptions at random instants, resumed and compared bitwise
-	@$(BIN)/python -m tests.prove.interruptions
+prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost; writes docs/reliability.md
+	@$(BIN)/python -m tests.prove
 
 docs: $(READY)  ## write the generated pages of docs/ anew
 	@$(BIN)/python docs/generate.py

@@ -52,10 +52,10 @@ def test_the_run_folder_holds_what_the_design_says(settings: dict[str, Any]) -> 
     assert "best_eval_loss" in facts["result"]
 
 
-def test_every_checkpoint_verifies_and_only_best_and_last_stay(settings: dict[str, Any]) -> None:
-    run = tuition.train(**settings)
-    kept = sorted((run.path / "checkpoints").iterdir())
-    assert 1 <= len(kept) <= 2
+def test_every_checkpoint_verifies_and_only_the_best_and_the_newest_stay(settings: dict[str, Any]) -> None:
+    run = tuition.train(**{**settings, "save_every_steps": 2, "eval_every_steps": 100, "keep_checkpoints": 3})
+    kept = list((run.path / "checkpoints").iterdir())
+    assert {folder.name for folder in kept} == {"step-8", "step-10", "step-12"}
     assert all(files.manifest_faults(folder) == [] for folder in kept)
     assert files.manifest_faults(run.path / "model") == []
 

@@ -30,6 +30,7 @@ from tuition.door import as_names, choose_folder, gather, make_training, refuse_
 from tuition.errors import Finding, Origin, UserError
 from tuition.recipe import Recipe, RenderSettings, make_recipe
 from tuition.screen import Opening, Watcher
+from tuition.signals import Signals
 
 if TYPE_CHECKING:
     from tuition.batch.prepared import Prepared
@@ -102,22 +103,25 @@ def train(
 
     Raises:
         UserError: anything the user can mend.
-        tuition.train.loop.Interrupted: stopped by a signal, with a complete checkpoint written.
+        tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
     given, rows = gather(recipe, data, settings)
     folder, given = choose_folder(recipe, given, resume=resume)
-    with folder.claimed():
+    signals = Signals()
+    with signals.listening(), folder.claimed():
         refuse_mixed_runs(folder, resume)
         written = None if rows is None else write_rows(folder.path, rows, resume=resume)
         if written is not None:
             given["data"] = (str(written),)
         try:
-            training = make_training(given, folder, resume=resume, watcher=watcher, command=command)
+            training = make_training(
+                given, folder, resume=resume, watcher=watcher, command=command, signals=signals
+            )
             training.watcher.opening(training.prepare())
             training.run()
         finally:
             if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
-                written.unlink()
+                files.remove_file(written)
     return Run(folder.path)
 
 
@@ -127,7 +131,9 @@ def dry_run(
     """Everything `train` does before step 1, and nothing written: the opening screen."""
     given, _ = gather(recipe, None, settings)
     folder, given = choose_folder(recipe, given, resume=False)
-    return make_training(given, folder, resume=False, watcher=watcher, command="").prepare()
+    return make_training(
+        given, folder, resume=False, watcher=watcher, command="", signals=Signals()
+    ).prepare()
 
 
 # --- look at data ---
@@ -659,7 +665,7 @@ def init(folder: str | Path) -> list[Path]:
     for path in contents:
         if path.exists():
             raise UserError("exists already", where=str(path), next_step="Name another folder, or remove it")
-    target.mkdir(parents=True, exist_ok=True)
+    files.make_folder(target)
     for path, text in contents.items():
         files.write_text(path, text)
     return list(contents)

@@ -64,8 +64,8 @@ def main() -> None:
     except Interrupted as stop:
         _complain(f"interrupted; nothing is lost. Go on with: {_me()} train {stop.folder} --resume")
         sys.exit(130)
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "interrupted")
         sys.exit(130)
     except BrokenPipeError:  # `tuition preview … | head`
         sys.stderr.close()

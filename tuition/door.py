@@ -11,6 +11,7 @@ from tuition import files, starter
 from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe, read_settings
 from tuition.screen import Watcher
+from tuition.signals import Signals
 from tuition.train.folder import RunFolder, first_free
 from tuition.training import Training
 
@@ -67,10 +68,18 @@ def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) ->
 
 
 def make_training(
-    given: Mapping[str, Any], folder: RunFolder, *, resume: bool, watcher: Watcher | None, command: str
+    given: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    resume: bool,
+    watcher: Watcher | None,
+    command: str,
+    signals: Signals,
 ) -> Training:
     recipe = make_recipe(dict(given))
-    return Training(recipe, folder, resume=resume, watcher=watcher or Watcher(), command=command)
+    return Training(
+        recipe, folder, resume=resume, watcher=watcher or Watcher(), command=command, signals=signals
+    )
 
 
 def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
@@ -132,7 +141,8 @@ def write_rows(folder: Path, rows: Sequence[Any], *, resume: bool) -> Path:
             where="data",
             next_step="Give (prompt, completion) pairs, dictionaries or lists of messages",
         ) from None
-    if not resume and path.exists():
+    left_by_a_killed_start = path.exists() and path.read_text(encoding="utf-8") == text
+    if not resume and path.exists() and not left_by_a_killed_start:
         raise UserError(
             "exists already", where=str(path), next_step="Name another output_dir for rows from Python"
         )

@@ -226,6 +226,11 @@ class OptimizerSettings(Section):
     max_grad_norm: float = Field(
         1.0, ge=0, description="Gradients are scaled down to this norm; 0 switches it off."
     )
+    not_finite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="When a loss or a gradient is NaN or infinite: stop before the update, or leave that update "
+        "out, count it and go on (skip). Three in a row stop the run in any case.",
+    )
 
     @field_validator("learning_rate")
     @classmethod
@@ -259,6 +264,9 @@ class RunSettings(Section):
         "auto", description="The run folder; auto: the first free outputs/NAME, named after the data."
     )
     save_every_steps: int | Auto = Field("auto", description="Updates between checkpoints; auto: ten a run.")
+    keep_checkpoints: int = Field(
+        2, ge=2, description="How many of the newest checkpoints stay; the best one stays beside them."
+    )
     eval_every_steps: int | Auto = Field(
         "auto",
         description="Updates between validations; auto: ten a run, fewer where they would take over a fifth of its time.",
@@ -270,7 +278,7 @@ class RunSettings(Section):
     )
     allow_unproved: tuple[str, ...] = Field(
         (),
-        description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, control, parity.",
+        description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, control, parity, disk.",
     )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
@@ -284,7 +292,7 @@ class RunSettings(Section):
     @field_validator("allow_unproved")
     @classmethod
     def _checks_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = set(value) - {"ledger", "learned", "stop", "vocabulary", "control", "parity"}
+        unknown = set(value) - {"ledger", "learned", "stop", "vocabulary", "control", "parity", "disk"}
         if unknown:
             raise ValueError(f"there is no check called {', '.join(sorted(unknown))}")
         return value
@@ -363,6 +371,7 @@ ALIASES: dict[str, str] = {
     "lora_rank": "lora_r", "rank": "lora_r", "r": "lora_r", "alpha": "lora_alpha",
     "lora_target_modules": "target_modules", "lora_target": "target_modules",
     "output": "output_dir", "out_dir": "output_dir", "save_path": "output_dir",
+    "save_total_limit": "keep_checkpoints", "keep_latest_k": "keep_checkpoints",
     "save_steps": "save_every_steps", "save_freq": "save_every_steps",
     "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
     "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -36,9 +37,10 @@ from tuition.render import Renderer, adopt_template, choose_template, load_token
 from tuition.render.preview import example_json, token_texts
 from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Opening, Watcher, by_severity, duration, size
+from tuition.signals import Signals
 from tuition.starter import display_name
 from tuition.train.folder import RunFolder
-from tuition.train.journal import Journal
+from tuition.train.journal import Journal, Position
 
 _LONGEST_BY_DEFAULT = 8192
 _SAMPLE_TOKENS = 96
@@ -53,17 +55,28 @@ class Training:
         resume: go on from the newest checkpoint in it.
         watcher: told what happens.
         command: what was typed, for run.json.
+        signals: asked whether to stop.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, *, resume: bool, watcher: Watcher, command: str
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        *,
+        resume: bool,
+        watcher: Watcher,
+        command: str,
+        signals: Signals,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.resume = resume
         self.watcher = watcher
         self.command = command
+        self.signals = signals
         self.started = time.monotonic()
+        self.changed: dict[str, list[Any]] = {}
+        self.notes: list[str] = []
 
     def prepare(self) -> Opening:
         """Everything before step 1: read, render, load, check, try. Writes nothing."""
@@ -80,21 +93,35 @@ class Training:
         Raises:
             Interrupted: a complete checkpoint was written.
         """
-        from tuition.train.loop import stop_on_signals
-
-        self._begin()
+        with _disk_trouble_in(self.folder):
+            self._begin()
         status = "failed"
         try:
-            with stop_on_signals() as should_stop:
-                self._train(should_stop)
+            with _disk_trouble_in(self.folder):
+                self._train()
                 self._keep_model()
             status = "finished"
         except Interrupted as stop:
             status, stop.folder = "interrupted", str(self.folder.path)
             raise
+        except KeyboardInterrupt as stop:  # outside of the loop, where all that was learned is saved
+            status = "interrupted"
+            raise self._left(stop) from None
         finally:
             self.watcher.end()
             self._finish(status)
+
+    def _left(self, stop: KeyboardInterrupt) -> BaseException:
+        """What leaving outside of the loop, or at once, means to the user."""
+        if not self.folder.holds_a_run():
+            return stop
+        if self.signals.count < 2:
+            interrupted = Interrupted()
+            interrupted.folder = str(self.folder.path)
+            return interrupted
+        return KeyboardInterrupt(
+            f"left at once. Go on from the last checkpoint with: tuition train {self.folder.path} --resume"
+        )
 
     # --- before step 1 ---
 
@@ -228,6 +255,11 @@ class Training:
         """Most examples and most tokens in one forward pass."""
         return self.recipe.micro_batch_size, self.recipe.micro_batch_tokens
 
+    @property
+    def learned(self) -> Any:
+        """The float32 masters that the optimizer moves, by name."""
+        return self.learner.masters.parameters
+
     # --- the opening screen ---
 
     def _opening(self) -> Opening:
@@ -312,18 +344,40 @@ class Training:
 
     def _begin(self) -> None:
         """Write what is known, or prove that a resume continues the same run."""
-        if not self.resume:
-            self.folder.path.mkdir(parents=True, exist_ok=True)
-            files.write_text(self.folder.recipe, self.recipe.to_yaml())
+        if self.resume:
+            self._prove_the_same()
+        else:
+            files.make_folder(self.folder.path)
             files.copy(self.corpus.prepared.record_file("ledger"), self.folder.ledger)
             files.copy(self.corpus.prepared.record_file("findings"), self.folder.findings)
             shortest = self.corpus.train.shortest
             files.write_json(self.folder.example, example_json(shortest, self.renderer.tokens))
             files.write_json(self.folder.proof, [asdict(proof) for proof in self.proofs])
-            files.write_json(self.folder.facts, self._facts())  # last: a folder with it holds a run
-        else:
-            refuse_changed(self.folder.read_facts()["hashes"], self.hashes, str(self.folder.path))
-            self.folder.update_facts(status="running")
+        files.write_text(self.folder.recipe, self.recipe.to_yaml())
+        facts = self._facts() if not self.resume else {**self.folder.read_facts(), "status": "running"}
+        files.write_json(self.folder.facts, begin_sitting(facts, self._sitting()))  # last: now it holds a run
+
+    def _prove_the_same(self) -> None:
+        """Refuse to resume another run; say what else is not as it was."""
+        from tuition.train.fingerprint import changed_settings, refuse_changed
+
+        before = self.folder.read_facts()
+        settings = changed_settings(self.folder.read_recipe(), self.recipe)
+        refuse_changed(before["hashes"], self.hashes, settings, str(self.folder.path))
+        self.changed = {**settings, **changed_surroundings(before, self._sitting())}
+        for name, (was, now_) in self.changed.items():
+            self.watcher.stage(f"{name} was {was} in the sitting before, and is {now_}")
+
+    def _sitting(self) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "started": now(),
+            "status": "running",
+            "versions": versions(),
+            "hardware": hardware(str(self.device)),
+            "changed": self.changed,
+            "notes": [],
+        }
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -366,8 +420,31 @@ class Training:
                 tokens=self.corpus.tokens,
             ),
             Proof("packed", True, self.path.detail),
+            self._room_on_disk(),
         ]
         refuse_unproved(self.proofs, self.recipe.allow_unproved)
+
+    def _room_on_disk(self) -> Proof:
+        """What the run may write at most fits beside what lies there."""
+        from tuition.train.saving import bytes_to_write
+
+        need = bytes_to_write(
+            self.trainable,
+            self.parameters,
+            checkpoints=self.recipe.keep_checkpoints + 2,  # the best, and the one being written
+            full=self.recipe.method == "full",
+        )
+        there = files.folder_bytes(self.folder.checkpoints)
+        free = files.free_bytes(self.folder.path)
+        detail = f"checkpoints and model take {size(need)} at most, and {size(free + there)} is free for them"
+        if need > free + there and "disk" not in self.recipe.allow_unproved:
+            raise UserError(
+                f"the disk is too full: {detail}",
+                where=str(self.folder.path),
+                next_step="Make room, name an output_dir on another disk, set method: lora, or set "
+                "allow_unproved: disk",
+            )
+        return Proof("disk", need <= free + there, detail)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -384,69 +461,115 @@ class Training:
             "recipe": fp.recipe_sha256(self.recipe),
         }
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """One hash over all of them, kept in every checkpoint."""
-        from tuition.train.fingerprint import fingerprint_of
-
-        return fingerprint_of(self.hashes)
-
-    def _train(self, should_stop: Callable[[], bool]) -> None:
+    def _train(self) -> None:
         import torch
 
         from tuition.train import loop
-        from tuition.train.checkpoint import Progress
+        from tuition.train.saving import Saver
 
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
-        self.progress = self._restore() if self.resume else Progress()
-        journal = Journal(self.folder.metrics, last_step=self.progress.step or -1)
+        found = self._find()
+        self.progress, position = self._restore(found.folder)
+        journal = Journal(self.folder.metrics, position)
+        self.saver = Saver(
+            self.folder.checkpoints,
+            self.identity,
+            journal,
+            keep=recipe.keep_checkpoints,
+            saved_step=self.progress.step or None,
+            damaged=found.damaged,
+        )
         if self.progress.step == 0:
             self._write_samples("base")
             if self.corpus.validation:
                 journal.write(asdict(self._evaluate(0)))
-        self.watcher.begin(self.plan.steps, self.progress.step)
         hooks = loop.Hooks(
             on_step=partial(_report, journal, self.watcher.step),
             on_eval=partial(_report, journal, self.watcher.evaluation),
             evaluate=self._evaluate if self.corpus.validation else None,
             save=self._save,
-            should_stop=should_stop,
+            should_stop=self._should_stop,
+            hurry=self.signals.hurry,
+            on_skip=partial(self._skipped, journal),
         )
-        loop.train(
-            self.learner,
-            self.corpus.train,
-            self.plan,
-            recipe.section(OptimizerSettings),
-            self.packing,
-            loop.Pacing(int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps),
-            self.progress,
-            hooks,
-        )
+        with self.signals.gently(), self.saver:
+            self.watcher.begin(self.plan.steps, self.progress.step)
+            loop.train(
+                self.learner,
+                self.corpus.train,
+                self.plan,
+                recipe.section(OptimizerSettings),
+                self.packing,
+                loop.Pacing(
+                    int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps
+                ),
+                self.progress,
+                hooks,
+            )
+        if self.signals.asked():  # during the last update: what is left to do, a resume does
+            raise Interrupted
 
-    def _restore(self) -> Any:
-        from tuition.train.checkpoint import Progress, load_checkpoint, newest_checkpoint
+    @cached_property
+    def identity(self) -> Any:
+        """What a checkpoint must agree with."""
+        from tuition.train.checkpoint import Identity
+        from tuition.train.fingerprint import fingerprint_of, order_sha256
 
-        newest, passed = newest_checkpoint(self.folder.checkpoints)
-        for sentence in passed:
-            self.watcher.stage(sentence)
-        if newest is None:
-            self.watcher.stage("no checkpoint yet: starting from step 1")
-            return Progress()
-        self.watcher.stage(f"going on from {newest}")
-        masters = self.learner.masters
-        progress = load_checkpoint(
-            newest, masters.parameters, self.learner.optimizer, fingerprint=self.fingerprint
-        )
-        masters.publish()
-        return progress
+        return Identity(fingerprint_of(self.hashes), partial(order_sha256, self.plan))
+
+    def _find(self) -> Any:
+        """The checkpoint to go on from. A new run has none, whatever lies in the folder."""
+        from tuition.train.checkpoint import Found, find_checkpoint, sweep
+
+        if not self.resume:
+            return Found(None, (), frozenset())
+        sweep(self.folder.checkpoints)
+        found = find_checkpoint(self.folder.checkpoints, self.identity.fingerprint)
+        for sentence in found.sentences:
+            self._note(sentence)
+        return found
+
+    def _restore(self, folder: Path | None) -> tuple[Any, Position]:
+        from tuition.train.checkpoint import Progress, load_checkpoint
+
+        if folder is None:
+            if self.resume:
+                self._note("no checkpoint to go on from: starting at step 1")
+            return Progress(), Position()
+        self.watcher.stage(f"going on from {folder}")
+        progress, position = load_checkpoint(folder, self.learned, self.learner.optimizer, self.identity)
+        self.learner.masters.publish()
+        if not self.folder.metrics.exists():
+            self._note(f"metrics.jsonl is gone: the figures up to step {progress.step} are not in it")
+            position = Position()
+        self.folder.update_sitting(from_step=progress.step)
+        return progress, position
+
+    def _note(self, sentence: str) -> None:
+        """Say something now, and in run.json."""
+        self.notes.append(sentence)
+        self.watcher.stage(sentence)
+        self.folder.update_sitting(notes=self.notes)
+
+    def _should_stop(self) -> bool:
+        self.saver.check()
+        return self.signals.asked()
+
+    def _skipped(self, journal: Journal, report: Any) -> None:
+        journal.write(asdict(report))
+        self.watcher.stage(f"step {report.step} is left out: {report.skipped}")
 
     def _evaluate(self, step: int) -> Any:
         from tuition.evaluate.heldout import held_out_loss
         from tuition.train.loop import EvalReport
 
         held_out = held_out_loss(
-            self.learner, self.corpus.validation, text_bytes=self._held_out_bytes, packing=self.packing
+            self.learner,
+            self.corpus.validation,
+            text_bytes=self._held_out_bytes,
+            packing=self.packing,
+            go_on=self._refuse_to_linger,
         )
         return EvalReport(step, held_out.loss, held_out.bits_per_byte, held_out.tokens)
 
@@ -456,16 +579,12 @@ class Training:
 
         return learned_bytes(self.corpus.validation, self.renderer.tokens)
 
-    def _save(self, progress: Any) -> None:
-        from tuition.train.checkpoint import save_checkpoint
+    def _refuse_to_linger(self) -> None:
+        if self.signals.hurry():
+            raise Interrupted
 
-        save_checkpoint(
-            self.folder.checkpoints,
-            self.learner.masters.parameters,
-            self.learner.optimizer,
-            progress,
-            fingerprint=self.fingerprint,
-        )
+    def _save(self, progress: Any) -> None:
+        self.saver.save(self.learned, self.learner.optimizer, progress)
 
     def _keep_model(self) -> None:
         """The kept checkpoint becomes model/ or adapter/, whole or not at all."""
@@ -476,7 +595,7 @@ class Training:
 
         best = self.progress.best_step
         if self.recipe.keep == "best" and best is not None and best != self.progress.step:
-            load_weights(self.folder.checkpoints / f"step-{best}", self.learner.masters.parameters)
+            load_weights(self.folder.checkpoints / f"step-{best}", self.learned)
             self.learner.masters.publish()
         self._write_samples("tuned")
         self.learner.masters.settle()
@@ -545,9 +664,18 @@ class Training:
                 "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
                 "peak_memory_bytes": peak_memory(self.device),
             }
-        self.folder.update_facts(
-            status=status, finished=now(), seconds=round(time.monotonic() - self.started, 3), result=result
-        )
+        try:
+            self.folder.update_sitting(status=status, finished=now(), to_step=result.get("step"))
+            self.folder.update_facts(
+                status=status,
+                finished=now(),
+                seconds=round(time.monotonic() - self.started, 3),
+                result=result,
+            )
+        except (OSError, UserError) as error:  # the fault that ended the run is what is reported
+            self.watcher.stage(f"run.json could not be written ({error})")
+        if self.signals.count > 1:
+            return  # left at once
         try:
             write_report(self.folder.path)
         except (
@@ -556,23 +684,32 @@ class Training:
             self.watcher.stage(f"the report could not be written ({type(error).__name__}: {error})")
 
 
-def refuse_changed(before: dict[str, str], after: dict[str, str], folder: str) -> None:
-    """A resume goes on only with the very same data, template, tokenizer, model and recipe.
+def begin_sitting(facts: dict[str, Any], sitting: dict[str, Any]) -> dict[str, Any]:
+    """run.json with another sitting in it. One that still says it is running was killed."""
+    before = [{**s, "status": "killed"} if s["status"] == "running" else s for s in facts.get("sittings", [])]
+    return {**facts, "sittings": [*before, sitting]}
 
-    Raises:
-        UserError: naming each that changed, with both hashes.
-    """
-    changed = [
-        f"{name} was {before.get(name, 'unknown')[:12]} and is {after[name][:12]}"
-        for name in after
-        if before.get(name) != after[name]
-    ]
-    if changed:
-        raise UserError(
-            f"cannot be resumed, because it is not the same run any more: {'; '.join(changed)}",
-            where=folder,
-            next_step="Put it back as it was, or start a new run with another output_dir",
-        )
+
+@contextmanager
+def _disk_trouble_in(folder: RunFolder) -> Iterator[None]:
+    """A failed write inside becomes an error that names the cause and the way on."""
+    from tuition.train.saving import trouble
+
+    try:
+        yield
+    except OSError as error:
+        raise trouble(error, folder.path) from error
+
+
+def changed_surroundings(facts: dict[str, Any], sitting: dict[str, Any]) -> dict[str, list[Any]]:
+    """Versions and devices that are not what the sitting before had: the result may differ in its last bits."""
+    last = facts.get("sittings", [facts])[-1]
+    before = {**last.get("versions", {}), **last.get("hardware", {})}
+    after = {**sitting["versions"], **sitting["hardware"]}
+    watched = after.keys() - {"memory_bytes", "system"}
+    return {
+        name: [before.get(name), after[name]] for name in sorted(watched) if before.get(name) != after[name]
+    }
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

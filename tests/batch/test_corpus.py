@@ -150,7 +150,7 @@ def test_a_cache_that_cannot_be_written_is_said_with_the_way_out(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "sync_file", full)
+    monkeypatch.setattr(files.Disk, "sync", full)
     with pytest.raises(UserError, match=r"No space left on device.*TUITION_CACHE"):
         prepare(data)
 

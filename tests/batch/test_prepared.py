@@ -424,10 +424,10 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path) -> None:
+    def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "sync_file", full)
+    monkeypatch.setattr(files.Disk, "sync", full)
     with pytest.raises(OSError, match="No space"):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -437,7 +437,7 @@ def test_what_a_killed_write_leaves_does_not_open_and_is_removed_a_day_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed:  # as if the process had ended before it could clean up
-        killed.setattr(writing.shutil, "rmtree", lambda *_, **__: None)
+        killed.setattr(files, "remove_tree", lambda _: None)
         killed.setattr(writing.os, "getpid", lambda: 1)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, failing())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuition import files
 from tuition.batch.prepared import (
     Prepared,
     PreparedKey,
@@ -151,7 +151,7 @@ def prepare_corpus(
     folder = root or cache_folder()
     sources = sources.with_replay(data.replay, data.replay_share)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
         key = _key(folder, sources, renderer, data, render, seed)
         prepared = _find(folder, key, tell) if root is None else find_prepared(folder, key)
         if prepared is None:
@@ -229,7 +229,7 @@ def _find(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
         return find_prepared(folder, key)
     except UserError as fault:
         tell(f"{fault.where}: {fault.what}; it is made again")
-        shutil.rmtree(folder / key.name, ignore_errors=True)
+        files.remove_tree(folder / key.name)
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -68,18 +68,25 @@ class HeldOut:
 
 
 def held_out_loss(
-    loaded: LoadedModel, examples: Sequence[Rendered], *, text_bytes: int, packing: tuple[int | None, int]
+    loaded: LoadedModel,
+    examples: Sequence[Rendered],
+    *,
+    text_bytes: int,
+    packing: tuple[int | None, int],
+    go_on: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Score examples without learning from them.
 
     Args:
         text_bytes: UTF-8 bytes of the learned text, see `learned_bytes`.
         packing: most examples in a pack (None: no limit), most tokens in a pack.
+        go_on: called before each pack; what it raises ends the scoring.
     """
     total, weight, tokens = 0.0, 0.0, 0
     most_examples = packing[0] if loaded.packed else 1
     with evaluating(loaded.model):
         for pack in _packs(examples, most_examples, packing[1], share_prefixes=loaded.shares):
+            go_on()
             losses = token_losses(loaded, pack)
             weights = torch.from_numpy(pack.weights).to(losses.device)
             # summed in float64, so that the figure does not depend on how examples were packed

@@ -107,7 +107,7 @@ def export(
         raise UserError(f"unknown format '{format}'", next_step=f"Choose one of: {', '.join(EXPORTS)}")
     if to.exists():
         raise UserError("exists already", where=str(to), next_step="Name a folder that does not exist yet")
-    to.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(to.parent)
     temporary = files.fresh_folder(to.with_name(f".{to.name}.tmp"))
     try:
         options = Options(dtype, llama_cpp, name=to.resolve().name)

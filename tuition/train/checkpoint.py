@@ -1,24 +1,28 @@
 """Checkpoints: everything that fixes the next step, in safetensors and JSON, each folder with a manifest.
 
-No pickle is written or read. A checkpoint is complete only when its manifest says so and agrees.
+No pickle is written or read. A checkpoint is complete only when its manifest says so and agrees with every
+byte, and it is used only by the run that wrote it.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.train.journal import Position
+from tuition.train.randomness import RandomState, random_state, restore_random_state
+from tuition.train.tensorfile import tensor_pieces
 
+FORMAT = "tuition checkpoint 1"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -27,12 +31,15 @@ class Progress:
     """How far a run is: what a resume needs beside tensors.
 
     Attributes:
-        step: updates done.
+        step: updates done, those that were skipped among them.
         tokens: real tokens seen.
         learned_tokens: learned tokens seen.
         seconds: time spent training, over all sittings.
         best_step: the update with the lowest held-out loss; None before the first evaluation.
         best_eval_loss: that loss, nats a token.
+        skipped: updates left out because the loss or the gradient was not finite.
+        skipped_in_a_row: how many of them came last, one behind the other.
+        evaluation_is_due: the run was stopped while it scored the held-out examples of this step.
     """
 
     step: int = 0
@@ -41,93 +48,255 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = None
     best_eval_loss: float | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    evaluation_is_due: bool = False
 
 
-def save_checkpoint(
-    root: Path,
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a checkpoint must agree with before it is used.
+
+    Attributes:
+        fingerprint: one hash over data, template, tokenizer, model and recipe.
+        order: step → SHA-256 of the order in which the examples of its epoch come.
+    """
+
+    fingerprint: str
+    order: Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at one step, in memory of its own: training may go on while it is written."""
+
+    step: int
+    best_step: int | None
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    random: RandomState
+    state: dict[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """What its tensors take, in memory and on disk."""
+        return sum(t.numel() * t.element_size() for t in (*self.weights.values(), *self.optimizer.values()))
+
+
+def take_snapshot(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    *,
-    fingerprint: str,
-) -> Path:
-    """Write `root/step-N`, verify it, then remove those that are neither the best nor the newest.
-
-    Args:
-        parameters: the float32 masters that the optimizer moves, by name.
+    identity: Identity,
+    journal: Position,
+) -> Snapshot:
+    """Copy all that fixes the next step into memory of its own.
 
     Raises:
-        OSError: disk full or no permission; older checkpoints stand untouched.
+        UserError: a weight is NaN or infinite; such weights are never saved.
     """
-    final = root / f"step-{progress.step}"
-    if final.exists() and files.manifest_faults(final):  # a resume passed it over and came here again
-        files.remove_folder(final)
-    if not final.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = files.fresh_folder(root / f".step-{progress.step}.tmp")
-        save_file(
-            {name: p.detach().contiguous().cpu() for name, p in parameters.items()},
-            temporary / "weights.safetensors",
+    broken = next((name for name, p in parameters.items() if not torch.isfinite(p.detach()).all()), None)
+    if broken is not None:
+        raise UserError(
+            f"{broken} holds NaN or infinite numbers after step {progress.step}, and is not saved; "
+            "older checkpoints stand",
+            next_step="Lower learning_rate, or set dtype: float32, and start a new run",
         )
-        save_file(_optimizer_tensors(optimizer, parameters), temporary / "optimizer.safetensors")
-        save_file(_random_tensors(), temporary / "random.safetensors")
-        files.write_json(
-            temporary / "state.json", {**asdict(progress), **_random_values(), "fingerprint": fingerprint}
-        )
-        files.publish_folder(temporary, final)
+    state = {
+        "format": FORMAT,
+        **asdict(progress),
+        "fingerprint": identity.fingerprint,
+        "order": identity.order(progress.step + 1),
+        "journal": asdict(journal),
+    }
+    random = random_state()
+    return Snapshot(
+        progress.step,
+        progress.best_step,
+        {name: _copied(p) for name, p in parameters.items()},
+        _optimizer_tensors(optimizer, parameters),
+        random,
+        {**state, "random": random.values},
+    )
+
+
+def write_snapshot(root: Path, snapshot: Snapshot, *, go_on: Callable[[], None] = lambda: None) -> Path:
+    """Write `root/step-N`, publish it, and read it back.
+
+    Args:
+        go_on: called between pieces; what it raises ends the writing.
+
+    Raises:
+        OSError: disk full, no permission, or the disk gave back something else; older checkpoints stand.
+    """
+    files.make_folder(root)
+    final, temporary = root / f"step-{snapshot.step}", root / f".step-{snapshot.step}.tmp"
+    files.fresh_folder(temporary)
+    try:
+        sums = {}
+        for name, tensors in (
+            ("weights", snapshot.weights),
+            ("optimizer", snapshot.optimizer),
+            ("random", snapshot.random.tensors),
+        ):
+            file = f"{name}.safetensors"
+            sums[file] = files.write_new(temporary / file, _watched(tensor_pieces(tensors), go_on))
+        sums["state.json"] = files.write_new(temporary / "state.json", [files.json_bytes(snapshot.state)])
+        if final.is_dir():  # damaged, or of another run: a resume passed it over and came here again
+            _clear(final, str(snapshot.state["fingerprint"]))
+        files.publish_folder(temporary, final, sums)
+    except OSError:
+        _give_back_space(temporary)
+        raise
     faults = files.manifest_faults(final)
     if faults:
         raise OSError(f"{final} was written but does not read back: {'; '.join(faults)}")
-    _rotate(root, keep={progress.step, progress.best_step})
     return final
 
 
-def newest_checkpoint(root: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint by step, and a sentence for each damaged one that was passed over."""
-    passed: list[str] = []
+def _watched(pieces: Any, go_on: Callable[[], None]) -> Any:
+    for piece in pieces:
+        go_on()
+        yield piece
+
+
+def _clear(folder: Path, fingerprint: str) -> None:
+    """Make room under this name. What another run wrote is not ours to remove."""
+    owner = _read_state(folder).get("fingerprint")
+    if owner in (None, fingerprint):
+        files.remove_folder(folder)
+    else:
+        files.rename_folder(folder, folder.with_name(f"{folder.name}-of-{str(owner)[:12]}"))
+
+
+def _give_back_space(temporary: Path) -> None:
+    try:
+        files.remove_tree(temporary)
+    except OSError:
+        return  # the fault that is reported came first; the next save removes what is left
+
+
+def rotate(root: Path, snapshot: Snapshot, *, keep: int, damaged: frozenset[int]) -> None:
+    """Remove all but the `keep` newest checkpoints and the best one, counted by step and never by time.
+
+    Args:
+        snapshot: what was just written and verified.
+        damaged: steps whose checkpoint a resume passed over; they never count as kept. What belongs to
+            another run is left alone.
+    """
+    newest, owner = snapshot.step, snapshot.state["fingerprint"]
+    ours = [s for s in checkpoint_steps(root) if _read_state(root / f"step-{s}").get("fingerprint") == owner]
+    whole = sorted((step for step in ours if step < newest and step not in damaged), reverse=True)
+    kept = {newest, snapshot.best_step, *whole[: keep - 1]}
+    for step in {*ours, *damaged} - kept:
+        if (root / f"step-{step}").is_dir():
+            files.remove_folder(root / f"step-{step}")
+    sweep(root)
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed sittings left half-written or half-removed."""
+    if root.is_dir():
+        for left in sorted((*root.glob(".step-*.tmp"), *root.glob(".step-*.removed"))):
+            files.remove_tree(left)
+
+
+# --- finding and reading ---
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What `find_checkpoint` found.
+
+    Attributes:
+        folder: the newest checkpoint that is whole and this run's; None: there is none.
+        sentences: one for each newer one that was passed over, with the reason.
+        damaged: the steps of those that are damaged.
+    """
+
+    folder: Path | None
+    sentences: tuple[str, ...]
+    damaged: frozenset[int]
+
+
+def find_checkpoint(root: Path, fingerprint: str) -> Found:
+    """The newest whole checkpoint of this run, by step; damaged, partial and foreign ones are named."""
+    sentences: list[str] = []
+    damaged: set[int] = set()
     for step in sorted(checkpoint_steps(root), reverse=True):
         folder = root / f"step-{step}"
-        faults = files.manifest_faults(folder)
-        if not faults:
-            return folder, passed
-        passed.append(f"{folder} is damaged: {'; '.join(faults)}")
-    return None, passed
+        faults = files.manifest_faults(folder) or _state_faults(_read_state(folder), step)
+        if faults:
+            damaged.add(step)
+            sentences.append(f"{folder} is damaged and passed over: {'; '.join(faults)}")
+            continue
+        owner = str(_read_state(folder)["fingerprint"])
+        if owner == fingerprint:
+            return Found(folder, tuple(sentences), frozenset(damaged))
+        sentences.append(
+            f"{folder} belongs to another run and is passed over "
+            f"(fingerprint {owner[:12]}, here {fingerprint[:12]})"
+        )
+    return Found(None, tuple(sentences), frozenset(damaged))
 
 
 def checkpoint_steps(root: Path) -> list[int]:
     """The steps that have a checkpoint folder, in no order."""
-    if not root.exists():
+    if not root.is_dir():
         return []
-    return [int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name))]
+    return [
+        int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name)) and entry.is_dir()
+    ]
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _state_faults(state: Mapping[str, Any], step: int) -> list[str]:
+    if state.get("format") != FORMAT:
+        return [f"state.json is not of this format ({FORMAT})"]
+    wanted = {*Progress.__dataclass_fields__, "fingerprint", "order", "journal", "random"}
+    if wanted - state.keys():
+        return [f"state.json lacks {', '.join(sorted(wanted - state.keys()))}"]
+    return [] if state["step"] == step else [f"state.json is of step {state['step']}"]
 
 
 def load_checkpoint(
     folder: Path,
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    *,
-    fingerprint: str,
-) -> Progress:
-    """Put masters, optimizer and random numbers back as they were after that step.
+    identity: Identity,
+) -> tuple[Progress, Position]:
+    """Put weights, optimizer and random numbers back as they were after that step.
+
+    Args:
+        folder: as `find_checkpoint` found it.
 
     Raises:
-        UserError: it belongs to another run, or does not fit this model.
+        UserError: it does not fit this model, or the examples would come in another order.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if state["fingerprint"] != fingerprint:
+    state = _read_state(folder)
+    progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+    order = identity.order(progress.step + 1)
+    if state["order"] != order:
         raise UserError(
-            f"the checkpoint belongs to another run (fingerprint {state['fingerprint'][:12]}, here {fingerprint[:12]})",
+            f"the examples would come in another order (it was {state['order'][:12]} and is {order[:12]})",
             where=str(folder),
-            next_step="Resume in the folder it came from, or start a new run",
+            next_step="Resume with the version of NumPy that the run began with; run.json names it",
         )
     load_weights(folder, parameters)
-    _restore_optimizer(optimizer, parameters, load_file(folder / "optimizer.safetensors"))
-    _restore_random(state, load_file(folder / "random.safetensors"))
-    return Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+    _restore_optimizer(folder, optimizer, parameters)
+    restore_random_state(RandomState(load_file(folder / "random.safetensors"), state["random"]))
+    return progress, Position(**state["journal"])
 
 
 def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-    """Copy a checkpoint's weights into the masters of those that learn.
+    """Copy a checkpoint's weights into the parameters that learn.
 
     Raises:
         UserError: the checkpoint is damaged, or names or shapes differ.
@@ -142,27 +311,29 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
     weights = load_file(folder / "weights.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if shapes != {name: tuple(p.shape) for name, p in parameters.items()}:
-        raise UserError(
-            "the checkpoint does not fit this model",
-            where=str(folder),
-            next_step="Resume with the run's own recipe",
-        )
+        raise _misfit(folder)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
 
-def _rotate(root: Path, keep: set[int | None]) -> None:
-    for step in checkpoint_steps(root):
-        if step not in keep:
-            files.remove_folder(root / f"step-{step}")
+def _misfit(folder: Path) -> UserError:
+    return UserError(
+        "the checkpoint does not fit this model",
+        where=str(folder),
+        next_step="Resume with the run's own recipe",
+    )
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _optimizer_tensors(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> dict[str, torch.Tensor]:
     return {
-        f"{name}/{key}": value.detach().contiguous().cpu()
+        f"{name}/{key}": _copied(value)
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, torch.Tensor)
@@ -170,33 +341,11 @@ def _optimizer_tensors(
 
 
 def _restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, torch.nn.Parameter],
-    tensors: dict[str, torch.Tensor],
+    folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    for name, tensor in tensors.items():
-        owner, key = name.rsplit("/", 1)
-        parameter = parameters[owner]
-        device = parameter.device if tensor.ndim or key == "step" else tensor.device
-        optimizer.state[parameter][key] = tensor.to(device)
-
-
-def _random_tensors() -> dict[str, torch.Tensor]:
-    states = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda-{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
-    return states
-
-
-def _random_values() -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    return {"python_random": [version, list(words), gauss]}
-
-
-def _restore_random(state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(tensors["torch"])
-    for name, tensor in tensors.items():
-        if name.startswith("cuda-") and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensor, int(name.removeprefix("cuda-")))
-    version, words, gauss = state["python_random"]
-    random.setstate((version, tuple(words), gauss))
+    optimizer.state.clear()
+    for name, tensor in load_file(folder / "optimizer.safetensors").items():
+        owner, _, key = name.rpartition("/")
+        if owner not in parameters or (tensor.ndim and tensor.shape != parameters[owner].shape):
+            raise _misfit(folder)
+        optimizer.state[parameters[owner]][key] = tensor.to(parameters[owner].device)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tuition import files
+from tuition.batch import Plan
+from tuition.batch.plan import epoch_order
+from tuition.errors import UserError
 from tuition.recipe import Recipe
 
 # Settings that may change between sittings without changing the result.
 _FREE = {
     "output_dir", "device", "micro_batch_size", "micro_batch_tokens", "activation_checkpointing",
     "share_prefixes",
-    "save_every_steps", "eval_every_steps", "log_every_steps", "samples",
+    "save_every_steps", "eval_every_steps", "log_every_steps", "samples", "keep", "keep_checkpoints",
+    "not_finite", "allow_unproved",
 }  # fmt: skip
+# Names of what is hashed by its content: a file that was renamed is the same file.
+_NAMES = {"data", "val_data", "replay", "model", "revision", "chat_template"}
 
 
 def text_sha256(text: str) -> str:
@@ -24,7 +32,7 @@ def text_sha256(text: str) -> str:
 
 def recipe_sha256(recipe: Recipe) -> str:
     """SHA-256 of the settings that decide the result."""
-    settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in _FREE}
+    settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in _FREE | _NAMES}
     return text_sha256(json.dumps(settings, sort_keys=True))
 
 
@@ -43,3 +51,42 @@ def model_sha256(model: str, revision: str | None) -> str:
 def fingerprint_of(hashes: dict[str, str]) -> str:
     """One hash over all of them: the name of this run's result."""
     return text_sha256(json.dumps(hashes, sort_keys=True))
+
+
+def order_sha256(plan: Plan, step: int) -> str:
+    """SHA-256 of the order in which the examples of this step's epoch come."""
+    epoch = (min(step, plan.steps) - 1) // plan.steps_per_epoch
+    return hashlib.sha256(epoch_order(plan.examples, plan.seed, epoch).tobytes()).hexdigest()
+
+
+def refuse_changed(
+    before: Mapping[str, str], after: Mapping[str, str], settings: Mapping[str, list[Any]], folder: str
+) -> None:
+    """A resume goes on only with the very same data, template, tokenizer, model and recipe.
+
+    Args:
+        settings: changed settings with their value before and now, as `changed_settings` gives them.
+
+    Raises:
+        UserError: naming each that changed, with both hashes.
+    """
+    changed = [
+        f"{name} was {before.get(name, 'unknown')[:12]} and is {after[name][:12]}"
+        for name in after
+        if before.get(name) != after[name]
+    ]
+    if changed:
+        bound = {k: v for k, v in settings.items() if k not in _FREE | _NAMES}
+        named = "; ".join(f"{key} was {was!r} and is {now!r}" for key, (was, now) in bound.items())
+        raise UserError(
+            f"cannot be resumed, because it is not the same run any more: {'; '.join(changed)}"
+            + (f" ({named})" if named else ""),
+            where=folder,
+            next_step="Put it back as it was, or start a new run with another output_dir",
+        )
+
+
+def changed_settings(before: Mapping[str, Any], recipe: Recipe) -> dict[str, list[Any]]:
+    """Key → [value before, value now] of the settings that differ."""
+    now = recipe.model_dump(mode="json")
+    return {k: [before[k], now[k]] for k in now if k in before and before[k] != now[k]}

@@ -13,6 +13,7 @@ from typing import Any
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.recipe import read_settings
 
 _LOCK = ".lock"
 
@@ -108,6 +109,16 @@ class RunFolder:
         facts = self.read_facts() if self.facts.exists() else {}
         files.write_json(self.facts, {**facts, **changes})
 
+    def update_sitting(self, **changes: Any) -> None:
+        """Lay `changes` over the last sitting in run.json."""
+        facts = self.read_facts()
+        *before, last = facts["sittings"]
+        files.write_json(self.facts, {**facts, "sittings": [*before, {**last, **changes}]})
+
+    def read_recipe(self) -> dict[str, Any]:
+        """The settings that the last sitting had; none where the file is missing."""
+        return read_settings(self.recipe) if self.recipe.exists() else {}
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder for one process. The lock goes with the process, so a dead one never blocks.
@@ -117,35 +128,53 @@ class RunFolder:
         Raises:
             UserError: another process holds it, or the folder cannot be made.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(
-                f"the run folder cannot be written ({error.strerror})",
-                where=str(self.path),
-                next_step="Name another --output-dir",
-            ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise UserError(
-                "another process is training in this folder",
-                where=str(self.path),
-                next_step="Wait for it, stop it, or name another --output-dir",
-            ) from None
+        descriptor = self._lock()
         try:
             yield
         finally:
             self._leave(descriptor)
 
+    def _lock(self) -> int:
+        """The descriptor that holds the lock."""
+        lock = self.path / _LOCK
+        while True:
+            try:
+                files.make_folder(self.path)
+                descriptor = files.open_lock(lock)
+            except FileNotFoundError:  # its holder, whose run never began, removed the folder just now
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"the run folder cannot be written ({error.strerror})",
+                    where=str(self.path),
+                    next_step="Name another --output-dir",
+                ) from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                raise UserError(
+                    "another process is training in this folder",
+                    where=str(self.path),
+                    next_step="Wait for it, stop it, or name another --output-dir",
+                ) from None
+            if _still_named(lock, descriptor):
+                return descriptor
+            os.close(descriptor)  # locked a file that its last holder removed meanwhile
+
     def _leave(self, descriptor: int) -> None:
         if not self.holds_a_run():
             with suppress(OSError):  # a folder that holds anything of the user's stays as it was
-                (self.path / _LOCK).unlink()
-                self.path.rmdir()
+                files.remove_file(self.path / _LOCK)
+                files.remove_empty_folder(self.path)
         os.close(descriptor)
+
+
+def _still_named(lock: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(lock.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def first_free(stem: str) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +20,9 @@ from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
+from tuition.train.randomness import RandomState, random_state, restore_random_state
+
+_MOST_SKIPPED_IN_A_ROW = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,16 @@ class StepReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SkipReport:
+    """An update that was left out, and why. `rows` are the examples of the step."""
+
+    step: int
+    epoch: float
+    skipped: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EvalReport:
     """Held-out figures at one point of the run. Loss is in nats a learned token, weighted by token."""
 
@@ -59,6 +70,7 @@ class Learner(LoadedModel):
 
     masters: Masters = field(kw_only=True)
     optimizer: torch.optim.Optimizer = field(kw_only=True)
+    updating: bool = field(default=False, kw_only=True)
 
 
 def make_learner(
@@ -88,6 +100,18 @@ class Hooks:
     evaluate: Callable[[int], EvalReport] | None
     save: Callable[[Progress], None]
     should_stop: Callable[[], bool] = field(default=lambda: False)
+    hurry: Callable[[], bool] = field(default=lambda: False)
+    on_skip: Callable[[SkipReport], None] = field(default=lambda report: None)
+
+
+class NotFinite(UserError):
+    """A loss or a gradient was NaN or infinite; the weights are as before."""
+
+    rows: tuple[str, ...] = ()
+
+
+class LeftInTheMiddle(Exception):
+    """A stop could not wait for the end of the update; the weights are as before."""
 
 
 def train(
@@ -108,11 +132,13 @@ def train(
 
     Raises:
         Interrupted: after a checkpoint was saved.
-        UserError: the loss or a gradient is not finite; the weights are as before that update.
+        NotFinite: the loss or a gradient is not finite; the weights are as before that update.
     """
     learner.model.train()
     weigh = LOSSES[settings.loss]
     most_examples, token_budget = packing if learner.packed else (1, packing[1])
+    if progress.evaluation_is_due:
+        _look_up(plan, pacing, progress, hooks)
     while progress.step < plan.steps:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
@@ -123,17 +149,34 @@ def train(
             token_budget=token_budget,
             share_prefixes=learner.shares,
         )
+        before = random_state()
         try:
-            report = train_step(learner, packs, batch, plan, settings, step)
-        except (MemoryError, RuntimeError) as error:
-            largest = max(packs, key=lambda pack: len(pack.lengths))
-            if not is_out_of_memory(error) or len(largest.lengths) == 1:
+            report = train_step(learner, packs, batch, plan, settings, step, hooks.hurry)
+        except LeftInTheMiddle:
+            _back_to(before, learner)
+            hooks.save(progress)
+            raise Interrupted from None
+        except NotFinite as fault:
+            if settings.not_finite == "stop" or progress.skipped_in_a_row == _MOST_SKIPPED_IN_A_ROW:
+                _back_to(before, learner)
+                hooks.save(progress)
                 raise
-            token_budget = max(
-                1, len(largest.ids) // 2
-            )  # another program took memory: smaller passes, same result
+            _skip(fault, plan, step, progress, hooks)
+            _look_up(plan, pacing, progress, hooks)
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or learner.updating:
+                raise
+            _back_to(before, learner)
+            largest = max(packs, key=lambda pack: len(pack.lengths))
+            if len(largest.lengths) == 1:
+                hooks.save(progress)
+                raise _no_memory(step, len(largest.ids)) from error
+            # another program took memory: smaller passes, same result
+            token_budget = max(1, len(largest.ids) // 2)
             continue
         progress.step = step
+        progress.skipped_in_a_row = 0
         progress.tokens += report.tokens
         progress.learned_tokens += report.learned_tokens
         progress.seconds += report.seconds
@@ -150,6 +193,7 @@ def train_step(
     plan: Plan,
     settings: OptimizerSettings,
     step: int,
+    hurry: Callable[[], bool] = lambda: False,
 ) -> StepReport:
     """One update of the weights, over all packs of the step."""
     started = time.perf_counter()
@@ -157,6 +201,8 @@ def train_step(
     loss = torch.zeros((), device=learner.device)
     learner.masters.forget_gradients()
     for pack in packs:
+        if hurry():
+            raise LeftInTheMiddle
         pack_loss = step_loss(learner, pack, whole_step_weight)
         pack_loss.backward()
         loss += pack_loss.detach()
@@ -167,8 +213,10 @@ def train_step(
     rate = learning_rate_at(step, steps=plan.steps, settings=settings)
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
+    learner.updating = True  # from here on, a failed step cannot be taken again
     learner.optimizer.step()
     learner.masters.publish()
+    learner.updating = False
     tokens, seconds = sum(pack.tokens for pack in packs), time.perf_counter() - started
     return StepReport(
         step=step,
@@ -196,18 +244,43 @@ def refuse_not_finite(
     """Stop before the update when the loss or the gradient is NaN or infinite.
 
     Raises:
-        UserError: naming the step and the rows in it.
+        NotFinite: naming the step and the rows in it.
     """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     learner.masters.forget_gradients()
-    rows = ", ".join(str(example.origin) for example in batch[:8])
-    more = f" and {len(batch) - 8} more" if len(batch) > 8 else ""
-    raise UserError(
+    rows = tuple(str(example.origin) for example in batch)
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    fault = NotFinite(
         f"the loss is {loss} and the gradient's norm {grad_norm} at step {step}; the weights were not changed. "
-        f"The step's rows: {rows}{more}",
-        next_step="Lower learning_rate, set dtype: float32, or look at these rows with `tuition preview`",
+        f"The step's rows: {', '.join(rows[:8])}{more}",
+        next_step="Lower learning_rate, set dtype: float32, set not_finite: skip, or look at these rows with "
+        "`tuition preview`",
     )
+    fault.rows = rows
+    raise fault
+
+
+def _back_to(random: RandomState, learner: Learner) -> None:
+    """As before the update that was begun: it can be taken again and gives the same."""
+    learner.masters.forget_gradients()
+    restore_random_state(random)
+
+
+def _no_memory(step: int, tokens: int) -> UserError:
+    return UserError(
+        f"memory ran out at step {step}, and a pass of one example ({tokens:,} tokens) cannot be made smaller; "
+        "no example was left out",
+        next_step="Free memory, or set activation_checkpointing: on, and go on with --resume",
+    )
+
+
+def _skip(fault: NotFinite, plan: Plan, step: int, progress: Progress, hooks: Hooks) -> None:
+    """Leave an update out, and say so."""
+    progress.step = step
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    hooks.on_skip(SkipReport(step, plan.epoch_of(step), fault.what, fault.rows))
 
 
 def _look_up(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> None:
@@ -215,7 +288,13 @@ def _look_up(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> No
     last, stop = progress.step == plan.steps, hooks.should_stop()
     improved = False
     if hooks.evaluate is not None and (last or progress.step % pacing.eval_every_steps == 0):
-        report = hooks.evaluate(progress.step)
+        try:
+            report = hooks.evaluate(progress.step)
+        except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
+            progress.evaluation_is_due = True
+            hooks.save(progress)
+            raise
+        progress.evaluation_is_due = False
         hooks.on_eval(report)
         improved = progress.best_eval_loss is None or report.eval_loss < progress.best_eval_loss
         if improved:
@@ -224,26 +303,3 @@ def _look_up(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> No
         hooks.save(progress)
     if stop and not last:
         raise Interrupted
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask the loop to stop after the current update; a second one leaves at once."""
-    asked = False
-
-    def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller keeps its own signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

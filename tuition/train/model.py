@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings
 from tuition.render import check_local_folder
@@ -300,7 +300,7 @@ def _restore_dropout(config_file: Path, base: str) -> None:
     for name in config.keys() & before.keys():
         if name.endswith(("dropout", "pdrop", "dropout_rate")):
             config[name] = before[name]
-    config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_json(config_file, config)
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_changed: bool, plain: bool) -> None:
@@ -315,18 +315,18 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_change
     if source.is_dir() and not vocabulary_changed:
         for name in _TOKENIZER_FILES:
             if (source / name).is_file() and not (source / name).is_symlink():
-                shutil.copyfile(source / name, folder / name)
+                files.copy(source / name, folder / name)
     else:
         tokenizer.save_pretrained(folder)
     template = folder / "chat_template.jinja"
     if plain:
-        template.unlink(missing_ok=True)
+        files.remove_file(template)
         _drop_key(folder / "tokenizer_config.json", "chat_template")
     elif isinstance(tokenizer.chat_template, str):
-        template.write_text(tokenizer.chat_template, encoding="utf-8")
+        files.write_text(template, tokenizer.chat_template)
 
 
 def _drop_key(file: Path, key: str) -> None:
     if file.exists() and key in (content := json.loads(file.read_text(encoding="utf-8"))):
         del content[key]
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write_json(file, content)

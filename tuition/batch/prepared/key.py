@@ -88,7 +88,7 @@ def hash_sources(sources: Sequence[str], memo: Path) -> tuple[tuple[str, str], .
         if stamp is not None:
             fresh[place] = {"stamp": stamp, "sha256": hashes[-1][1]}
     if fresh:
-        memo.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(memo.parent)
         files.write_json(memo, known | fresh)
     return tuple(hashes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from array import array
 from collections import Counter
@@ -53,7 +52,7 @@ def write_prepared(
     Raises:
         OSError: disk full or no permission; nothing is left then.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    files.make_folder(root)
     _remove_abandoned(root)
     final = root / key.name
     temporary = files.fresh_folder(root / f".{key.name}.{os.getpid()}.tmp")
@@ -66,7 +65,8 @@ def write_prepared(
         )
         _publish(temporary, final)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            files.remove_tree(temporary)
     return open_prepared(final)
 
 
@@ -76,12 +76,12 @@ def _remove_abandoned(root: Path) -> None:
         with suppress(OSError):  # its writer may be finishing just now
             newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
             if time.time() - newest > 24 * 3600:
-                shutil.rmtree(folder)
+                files.remove_tree(folder)
 
 
 def remove_unused(root: Path, used: Prepared, *, days: int) -> None:
     """Remove prepared data that nothing opened for so many days, and note that `used` was opened now."""
-    os.utime(used.folder)
+    files.touch(used.folder)
     for folder in root.glob("[0-9a-f]" * 32):
         with suppress(OSError):  # another process may be removing it just now
             if time.time() - folder.stat().st_mtime > days * 24 * 3600:
@@ -136,17 +136,15 @@ def _write_dataset_state(folder: Path, side: Side, *, fingerprint: str) -> None:
 
 def _write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One JSON object a line, in ASCII: lone surrogates in a row's id then cannot fail the whole."""
-    with path.open("w", encoding="ascii") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, allow_nan=False) + "\n")
+    files.write_new(path, (json.dumps(row, allow_nan=False).encode("ascii") + b"\n" for row in rows))
 
 
 class _SideWriter:
     """One side on its way to disk: an Arrow IPC stream of blocks, and what is counted along the way."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._stream = (folder / ARROW).open("wb")
+        files.make_folder(folder)
+        self._stream = files.NewFile(folder / ARROW)
         self._stream.write(SCHEMA.serialize())
         self._pending: list[Rendered] = []
         self._pending_tokens = 0
@@ -170,8 +168,9 @@ class _SideWriter:
         if self._pending:
             self._write_block()
         self._stream.write(END_OF_STREAM)
+        self._stream.finish()
         lengths = np.asarray(self._lengths, dtype="<u4").tobytes()
-        (self._folder / LENGTHS).write_bytes(lengths)
+        files.write_new(self._folder / LENGTHS, [lengths])
         return {
             "examples": len(self._lengths),
             "tokens": sum(self._lengths),

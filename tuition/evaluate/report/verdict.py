@@ -88,12 +88,18 @@ def cautions(run: Run) -> list[str]:
 
 
 def status_cautions(run: Run) -> Iterator[str]:
-    """A run that did not come to its end."""
+    """A run that did not come to its end, or left updates out."""
     words = UNFINISHED.get(str(run.facts.get("status")))
     if words:
         planned = number(run.facts, "plan", "steps")
         of = f" of {short(planned)}" if planned else ""
         yield f"The run {words}: {counted(len(run.training), 'step')}{of} recorded."
+    skipped = number(run.facts, "result", "skipped")
+    if skipped:
+        yield (
+            f"{counted(int(skipped), 'update')} {'was' if skipped == 1 else 'were'} left out, "
+            "because the loss or a gradient was not finite: metrics.jsonl names the rows."
+        )
 
 
 def proof_cautions(run: Run) -> Iterator[str]:

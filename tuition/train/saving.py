@@ -1,0 +1,138 @@
+"""Checkpoints written while training goes on: the step waits for a copy in memory, and no longer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from tuition import files
+from tuition.errors import Interrupted, UserError
+from tuition.train.checkpoint import Identity, Progress, Snapshot, rotate, take_snapshot, write_snapshot
+from tuition.train.journal import Journal
+
+
+class Saver:
+    """Writes checkpoints of one run in a thread, at most one at a time.
+
+    Args:
+        root: the folder of the checkpoints.
+        identity: what a resume will compare.
+        journal: brought to the disk before a checkpoint that counts on its lines.
+        keep: how many of the newest stay, beside the best.
+        saved_step: the step of the checkpoint that a resume began with.
+        damaged: steps whose checkpoint it passed over.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        identity: Identity,
+        journal: Journal,
+        *,
+        keep: int,
+        saved_step: int | None = None,
+        damaged: frozenset[int] = frozenset(),
+    ) -> None:
+        self.root, self.identity, self.journal = root, identity, journal
+        self.keep, self.damaged = keep, damaged
+        self.saved_step = saved_step
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._abandoned = False
+
+    def save(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+    ) -> None:
+        """Take a copy, and write it while training goes on. Waits for the one before.
+
+        Raises:
+            UserError: the one before could not be written, or a weight is not finite.
+        """
+        self.wait()
+        if progress.step in (0, self.saved_step):  # nothing was learned since
+            return
+        snapshot = take_snapshot(parameters, optimizer, copy(progress), self.identity, self.journal.position)
+        # a daemon, so that a second signal leaves at once
+        self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def _write(self, snapshot: Snapshot) -> None:
+        try:
+            files.sync(self.journal.path)
+            write_snapshot(self.root, snapshot, go_on=self._go_on)
+            self.saved_step = snapshot.step
+            rotate(self.root, snapshot, keep=self.keep, damaged=self.damaged - {snapshot.step})
+            self.damaged = frozenset()
+        except BaseException as error:  # handed to the training thread, which stops at its next step
+            self._error = error
+
+    def _go_on(self) -> None:
+        if self._abandoned:
+            raise InterruptedError("the run was left at once")
+
+    def check(self) -> None:
+        """Say what went wrong in the thread, as soon as it did.
+
+        Raises:
+            UserError: a checkpoint could not be written.
+        """
+        if self._error is not None:
+            error, self._error = self._error, None
+            if isinstance(error, OSError):
+                raise trouble(error, self.root.parent) from error
+            raise error
+
+    def wait(self) -> None:
+        """Return when nothing is being written.
+
+        Raises:
+            UserError: a checkpoint could not be written.
+        """
+        if self._thread is not None:
+            try:
+                self._thread.join()
+            except KeyboardInterrupt:  # a second signal
+                self._abandoned = True
+                raise
+            self._thread = None
+        self.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):  # a second signal: leave; what is half-written is never used
+            self._abandoned = True
+        elif error is None or isinstance(error, Interrupted):
+            self.wait()
+        elif self._thread is not None:
+            self._thread.join()
+
+
+def trouble(error: OSError, run: Path) -> UserError:
+    """What a failed write means to the user: the cause, what still stands, and what to do."""
+    return UserError(
+        f"{error.filename or 'a file of the run'} could not be written ({error.strerror or error}); "
+        "the run stops, and older checkpoints stand",
+        where=str(run),
+        next_step=f"Make room or mend the disk, then go on: tuition train {run} --resume",
+    )
+
+
+def bytes_to_write(trainable: int, parameters: int, *, checkpoints: int, full: bool) -> int:
+    """The most that a run may hold on disk.
+
+    A checkpoint holds weights and AdamW's two moments in float32; the model, or the adapter, is float32 too.
+    """
+    return checkpoints * 12 * trainable + 4 * (parameters if full else trainable)
