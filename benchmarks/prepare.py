@@ -10,6 +10,7 @@ Run: python -m benchmarks.prepare [--data FILE] [--model FOLDER] [--note TEXT]
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -157,6 +158,8 @@ def compare(data: Path, tokenizer: Any, folder: Path) -> dict[str, dict[str, flo
     count = 0
     for _ in range(REPEATS):
         for name, prepare in sides.items():
+            gc.collect()
+            gc.freeze()  # what the other side left in memory is not looked through on this one's time
             started = time.process_time()
             count = len(prepare())
             seconds[name].append(time.process_time() - started)

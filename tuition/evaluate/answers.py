@@ -74,7 +74,7 @@ class AnswerBook:
         self.path = None if folder is None else folder / f"{fingerprint[:16]}.jsonl"
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path.parent)
         if not self.path.exists():
             files.append_line(self.path, json.dumps({"fingerprint": fingerprint, **settings}))
         self._recall(self.path)

@@ -180,7 +180,7 @@ class _Book:
         self.replies: dict[str, str] = {}
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path.parent)
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         if text and not text.endswith("\n"):
             files.append_line(self.path, "")

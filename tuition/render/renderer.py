@@ -6,7 +6,9 @@ after it is learned up to the token that ends the turn.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,10 +133,13 @@ class Renderer:
     def render(self, conversations: Iterable[Conversation]) -> Iterator[Outcome]:
         """Render in the order given, in chunks, so that the tokenizer works in batches."""
         for chunk in _chunks(conversations):
+            yield from self._rendered(chunk)
+
+    def _rendered(self, chunk: Sequence[Conversation]) -> list[Outcome]:
+        with no_collection():
             drafts = [self._drafting.draft(conversation) for conversation in chunk]
             joined = zip(chunk, drafts, self._assembly.assemble(drafts), strict=True)
-            for conversation, draft, parts in joined:
-                yield self._outcome(conversation, draft, parts)
+            return [self._outcome(conversation, draft, parts) for conversation, draft, parts in joined]
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> Ids:
         """The ids that are fed when the model is to answer: the context of a learned turn.
@@ -262,6 +267,18 @@ class Renderer:
         if conversation.plain or (as_read and self.train_on != "spans"):
             return conversation
         return replace(conversation, messages=tuple(conversation.messages[n] for n in part.messages))
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Python's search for cycles waits: over the many small objects of a chunk it takes a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _examples(conversation: Conversation, parts: Sequence[Part]) -> tuple[Rendered, ...]:

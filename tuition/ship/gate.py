@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from tuition import files
 from tuition.conversation import Message
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
@@ -181,7 +182,7 @@ def _read_afresh(
             "prompts": expected.prompts, "prompt_ids": expected.prompt_ids, "answers": expected.answers,
             "probe": expected.probe, "room": ANSWER_TOKENS,
         }  # fmt: skip
-        request.write_text(json.dumps(asked), encoding="utf-8")
+        files.write_text(request, json.dumps(asked))
         process = subprocess.run(
             [sys.executable, "-P", str(Path(reader.__file__)), str(request), str(answer)],
             capture_output=True, text=True, check=False, cwd=place,
