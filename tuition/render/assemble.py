@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tuition.render.draft import Draft, Turn
 from tuition.render.endings import Endings
 from tuition.render.pieces import Pieces
-from tuition.render.spans import chosen_tokens
+from tuition.render.spans import Range, chosen_tokens
 from tuition.render.tokens import Ids, Tokens
 
 
@@ -144,11 +144,16 @@ class Assembly:
         stop = None
         if turn.is_answer:
             completion, stop = self._up_to_stop(draft, completion, plain=plain)
-        chosen = self._chosen(draft, turn, completion)
         weight = turn.weight * draft.conversation.weight
         ids = np.concatenate([prompt, completion])
         supervised = np.zeros(len(ids), dtype=np.float32)
-        supervised[len(prompt) :] = weight * chosen
+        if turn.learned is None:
+            supervised[len(prompt) :] = weight
+            open_ends = int(len(completion) > 0 and not turn.is_answer)
+        else:
+            chosen = self._chosen(draft, turn, completion, turn.learned)
+            supervised[len(prompt) :] = weight * chosen
+            open_ends = _open_ends(chosen, ends=turn.is_answer)
         earlier: tuple[Placed, ...] = ()
         if parts and _continues(parts[-1].ids, prompt):
             before = parts.pop()
@@ -157,15 +162,15 @@ class Assembly:
                 supervised[len(before) : len(prompt)] = weight
             earlier = before.turns
         supervised[:1] = 0  # nothing precedes it
-        placed = Placed(turn.position, len(prompt), len(ids), stop, _open_ends(chosen, ends=turn.is_answer))
+        placed = Placed(turn.position, len(prompt), len(ids), stop, open_ends)
         parts.append(Part(ids, supervised, (*earlier, placed)))
 
-    def _chosen(self, draft: Draft, turn: Turn, completion: Ids) -> npt.NDArray[np.bool_]:
-        """Which tokens of a turn are learned."""
-        if turn.learned is None:
-            return np.ones(len(completion), dtype=np.bool_)
+    def _chosen(
+        self, draft: Draft, turn: Turn, completion: Ids, learned: Sequence[Range]
+    ) -> npt.NDArray[np.bool_]:
+        """Which tokens of a turn are learned, of which some characters are."""
         text = turn.completion.replace(draft.mark, "") if draft.mark else turn.completion
-        chosen = chosen_tokens(self._tokens, completion, text, turn.learned)
+        chosen = chosen_tokens(self._tokens, completion, text, learned)
         if chosen is None:
             draft.note(
                 "R027",
@@ -196,7 +201,5 @@ def _continues(before: Ids, prompt: Ids) -> bool:
 
 def _open_ends(chosen: npt.NDArray[np.bool_], *, ends: bool) -> int:
     """How many runs of learned tokens end elsewhere than with the turn, or, of what is no answer, at all."""
-    if chosen.all():
-        return int(len(chosen) > 0 and not ends)
     runs = np.count_nonzero(np.diff(chosen.astype(np.int8), append=0) == -1)
     return int(runs) - int(ends and bool(chosen[-1:].any()))
