@@ -40,6 +40,13 @@ class ModelSettings(Section):
         "auto: bfloat16 on CUDA that has it, float32 elsewhere.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the model; 0 switches it off.")
+    trust_remote_code: Annotated[
+        str | None, Field(pattern=r"^[^\x00\n]+@(sha256:[0-9a-f]{64}|[0-9a-f]{40})$")
+    ] = Field(
+        None,
+        description="Run the code of this very model: NAME@COMMIT of the hub, or FOLDER@sha256:SUM, "
+        "as the refusal prints it. null: no code is run.",
+    )
 
 
 class DataSettings(Section):

@@ -32,7 +32,14 @@ from tuition.recipe import (
     Recipe,
     RenderSettings,
 )
-from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+from tuition.render import (
+    Renderer,
+    adopt_template,
+    choose_template,
+    load_tokenizer,
+    on_day,
+    unread_pickles,
+)
 from tuition.render.preview import example_json, token_texts
 from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Opening, Watcher, by_severity, duration, size
@@ -109,8 +116,8 @@ class Training:
             sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
         self.sources = sources
         quiet_transformers()
-        self.config = load_config(recipe.model, recipe.revision)
-        self.tokenizer = load_tokenizer(recipe.model, recipe.revision)
+        self.config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+        self.tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
         self.template = on_day(choose_template(recipe.chat_template, self.tokenizer), recipe.template_date)
         if self.template is not None and self.template.date is not None:
             recipe = recipe.replace(template_date=self.template.date.isoformat())
@@ -281,6 +288,10 @@ class Training:
             warnings.append(
                 f"The chat template asks for today's date, and all rows are learned with {self.template.date} (R028). "
                 "Served on another day, the model is given another date."
+            )
+        if pickles := unread_pickles(Path(self.recipe.model)):
+            warnings.append(
+                f"Not read, because a pickle can run code: {', '.join(pickles)}. The safetensors beside them are used."
             )
         if self.sources.left_out:
             warnings.append(
@@ -488,7 +499,7 @@ class Training:
                 self.model,
                 self.tokenizer,
                 temporary,
-                base=self.recipe.model,
+                base=self.recipe.section(ModelSettings),
                 stop_ids=self.renderer.stop_ids,
                 plain=self.template is None,
             )

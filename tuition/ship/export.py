@@ -11,6 +11,8 @@ import torch
 from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
+from tuition.recipe import ModelSettings
+from tuition.render import load_tokenizer
 from tuition.train.adapters import save_adapter
 from tuition.train.model import LoadedModel, evaluating, save_model, save_tokenizer, set_stop_tokens
 
@@ -35,11 +37,13 @@ def export_hf(answerer: Answerer, folder: Path, dtype: torch.dtype) -> float:
         model.to(dtype),
         answerer.tokenizer,
         folder,
-        base=answerer.base,
+        base=ModelSettings(
+            model=answerer.base, revision=answerer.revision, trust_remote_code=answerer.trusted
+        ),
         stop_ids=answerer.renderer.stop_ids,
         plain=answerer.renderer.template is None,
     )
-    return _compare_with_reloaded(folder, probe, expected, dtype)
+    return _compare_with_reloaded(folder, probe, expected, dtype, code=answerer.trusted is not None)
 
 
 def export_adapter(answerer: Answerer, folder: Path, dtype: torch.dtype) -> float:
@@ -89,18 +93,19 @@ def export(answerer: Answerer, to: Path, *, format: str, dtype: torch.dtype) -> 
 
 
 def write_model_folder(
-    model: Any, tokenizer: Any, folder: Path, *, base: str, stop_ids: tuple[int, ...], plain: bool
+    model: Any, tokenizer: Any, folder: Path, *, base: ModelSettings, stop_ids: tuple[int, ...], plain: bool
 ) -> None:
     """Weights, configuration, tokenizer, chat template and the stop tokens that were learned.
 
     Args:
-        base: the folder or name the model came from.
+        base: the model that this one came from.
         plain: the model learned plain text, so it is shipped without a chat template.
     """
     set_stop_tokens(model, tokenizer, stop_ids)
-    save_model(model, folder, config_dropout_of=base)
-    changed = len(tokenizer) != _tokens_of(base)
-    save_tokenizer(tokenizer, folder, base=base, vocabulary_changed=changed, plain=plain)
+    save_model(model, folder, config_dropout_of=base.model)
+    original = load_tokenizer(base.model, base.revision, trusted=base.trust_remote_code)
+    changed = len(tokenizer) != len(original)
+    save_tokenizer(tokenizer, folder, base=base.model, vocabulary_changed=changed, plain=plain)
 
 
 def probe_logits(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
@@ -111,11 +116,14 @@ def probe_logits(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _compare_with_reloaded(
-    folder: Path, probe: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype
+    folder: Path, probe: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, *, code: bool
 ) -> float:
+    """The largest difference; `code` says that the user trusts the model's own code, which was saved with it."""
     from transformers import AutoModelForCausalLM
 
-    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    reloaded = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, trust_remote_code=code, local_files_only=True
+    )
     got = probe_logits(LoadedModel(reloaded, torch.device("cpu"), dtype), probe)
     difference = float((got - expected).abs().max())
     if not difference <= TOLERANCES[dtype] * max(1.0, float(expected.abs().max())):
@@ -132,9 +140,3 @@ def _probe_ids(answerer: Answerer) -> torch.Tensor:
     vocabulary = answerer.loaded.model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, vocabulary, (1, _PROBE_TOKENS), generator=generator)
-
-
-def _tokens_of(base: str) -> int:
-    from transformers import AutoTokenizer
-
-    return len(AutoTokenizer.from_pretrained(base))
