@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import UnionType
+from types import TracebackType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -50,6 +50,7 @@ RenderSet = Annotated[
 
 def main() -> None:
     """The `tuition` command: exit 0 done, 1 findings or a failed gate, 2 user error, 130 interrupted."""
+    sys.excepthook = _show_traceback
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -84,9 +85,20 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
+    from tuition.redact import redact
     from tuition.screen import printable
 
-    print(f"tuition: {printable(sentence)}", file=sys.stderr)
+    print(f"tuition: {printable(redact(sentence))}", file=sys.stderr)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What --debug shows: Python's own words, without secrets."""
+    import traceback
+
+    from tuition.redact import redact
+    from tuition.screen import printable
+
+    print(printable(redact("".join(traceback.format_exception(kind, error, trace)))), file=sys.stderr)
 
 
 def _me() -> str:
@@ -99,7 +111,10 @@ def _me() -> str:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text)
 
 
 # --- train ---

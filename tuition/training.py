@@ -32,6 +32,7 @@ from tuition.recipe import (
     Recipe,
     RenderSettings,
 )
+from tuition.redact import redact
 from tuition.render import (
     Renderer,
     adopt_template,
@@ -584,10 +585,10 @@ def now() -> str:
 
 
 def command_line() -> str:
-    """What was typed, as it can be pasted again."""
+    """What was typed, as it can be pasted again; `***` for secrets."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def _report(journal: Journal, tell: Any, report: Any) -> None:
