@@ -27,6 +27,7 @@ from tuition.errors import UserError
 Auto = Literal["auto"]
 _LARGEST_BYTES = 100 << 10
 _LONGEST_NAME = 4_000
+_DEEPEST = 16
 
 
 def _name_on_disk(name: str) -> str:
@@ -396,6 +397,8 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
         # a union gives a fault for each branch; the first, about the number, says more than "should be auto"
         faults = {_key_of(fault): fault for fault in reversed(error.errors())}
         problems += [_wrong_value(fault) for fault in reversed(faults.values())]
+    except UnicodeEncodeError as error:  # half of a character, which no file can hold
+        problems.append(f"{ascii(error.object)[:60]} is no text")
     if problems:
         raise UserError(
             "; ".join(problems), where=where, next_step="Mend these; `tuition schema` lists every setting"
@@ -447,13 +450,20 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without tags that build objects, without aliases, which can grow without bound, and without
-    a key said twice, of which one would be lost."""
+    """YAML of a settings file: a few levels deep, without tags that build objects, without aliases,
+    which can grow without bound, and without a key said twice, of which one would be lost."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.YAMLError("it is nested too deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
@@ -472,8 +482,6 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_PlainLoader)
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deep") from None
     # dates that do not exist, numbers of thousands of digits, tags on what they do not fit
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise yaml.YAMLError(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from None

@@ -324,7 +324,7 @@ class Training:
             files.write_json(self.folder.proof, [asdict(proof) for proof in self.proofs])
             files.write_json(self.folder.facts, self._facts())  # last: a folder with it holds a run
         else:
-            refuse_changed(self.folder.read_facts()["hashes"], self.hashes, str(self.folder.path))
+            refuse_changed(self.folder.read_facts().get("hashes"), self.hashes, str(self.folder.path))
             self.folder.update_facts(status="running")
 
     def _facts(self) -> dict[str, Any]:
@@ -514,7 +514,7 @@ class Training:
         questions = [q for q in map(question_of, pool) if q is not None][: self.recipe.samples]
         prompts = [(q.messages, q.conversation.tools) for q in questions]
         answers = generate(self.model, self.renderer, prompts, max_new_tokens=_SAMPLE_TOKENS, batch_size=16)
-        before = {(row["file"], row["line"]): row for row in read_jsonl(self.folder.samples)}
+        before = {(row.get("file"), row.get("line")): row for row in read_jsonl(self.folder.samples)}
         rows = []
         for question, answer in zip(questions, answers, strict=True):
             origin = question.conversation.origin
@@ -551,14 +551,15 @@ class Training:
             self.watcher.stage(f"the report could not be written ({type(error).__name__}: {error})")
 
 
-def refuse_changed(before: dict[str, str], after: dict[str, str], folder: str) -> None:
+def refuse_changed(written: Any, after: dict[str, str], folder: str) -> None:
     """A resume goes on only with the very same data, template, tokenizer, model and recipe.
 
     Raises:
         UserError: naming each that changed, with both hashes.
     """
+    before = written if isinstance(written, dict) else {}
     changed = [
-        f"{name} was {before.get(name, 'unknown')[:12]} and is {after[name][:12]}"
+        f"{name} was {str(before.get(name, 'unknown'))[:12]} and is {after[name][:12]}"
         for name in after
         if before.get(name) != after[name]
     ]
@@ -571,12 +572,22 @@ def refuse_changed(before: dict[str, str], after: dict[str, str], folder: str) -
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that tuition wrote; none when there is no file."""
+    """The objects of a JSONL file that tuition wrote; none when there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     import json
 
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"cannot be read ({error})", where=str(path), next_step="Remove the file, and resume"
+        ) from None
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def now() -> str:

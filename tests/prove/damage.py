@@ -149,7 +149,9 @@ FACTS = {
     "proof": [{"name": "stop", "ok": True, "detail": "all end"}],
     "result": {"step": 4, "tokens": 90, "seconds": 2.0, "best_step": 2, "best_eval_loss": 1.5, "tokens_per_second": 45.0},
 }  # fmt: skip
-METRICS = [{"step": n, "loss": 2.0 / n, "learning_rate": 1e-4, "grad_norm": 0.5, "tokens": 9} for n in (1, 2, 3, 4)]
+METRICS = [
+    {"step": n, "loss": 2.0 / n, "learning_rate": 1e-4, "grad_norm": 0.5, "tokens": 9} for n in (1, 2, 3, 4)
+]
 METRICS += [{"step": 2, "eval_loss": 1.5, "eval_bits_per_byte": 0.9, "eval_tokens": 12}]
 RUN = {
     "run.json": FACTS,
@@ -161,7 +163,7 @@ RUN = {
     "example.json": {"file": "d", "line": 1, "tokens": [{"text": "a", "supervised": 1.0, "special": False}]},
     "evaluation.json": {"comparisons": [{"metric": "exact_match", "base": {"score": 0.1, "low": 0, "high": 1, "count": 9},
                         "tuned": {"score": 0.5, "low": 0, "high": 1, "count": 9}, "pairs": []}]},
-    "recipe.yaml": {"model": "m", "seed": 7, "max_length": 12},
+    "recipe.yaml": {"model": "m", "data": ["d"], "seed": 7, "max_length": 12, "output_dir": "run"},
 }  # fmt: skip
 
 
@@ -271,7 +273,7 @@ def _of_runs(root: Path) -> dict[str, Parser]:
         from tuition.train.folder import RunFolder
         from tuition.training import refuse_changed
 
-        refuse_changed(RunFolder(folder).read_facts()["hashes"], {"data": "aa"}, str(folder))
+        refuse_changed(RunFolder(folder).read_facts().get("hashes"), {"data": "aa"}, str(folder))
         given, _ = gather(folder, None, {})
         choose_folder(folder, given, resume=True)
         return False
@@ -329,7 +331,9 @@ def _checkpoint(root: Path) -> Parser:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     save_checkpoint(root / "sound", model, optimizer, Progress(step=1), fingerprint="aa")
-    sound = {p.name: p.read_bytes() for p in (root / "sound" / "step-1").iterdir() if p.name != "manifest.json"}
+    sound = {
+        p.name: p.read_bytes() for p in (root / "sound" / "step-1").iterdir() if p.name != "manifest.json"
+    }
     target = root / "damaged" / "step-1"
     target.mkdir(parents=True)
 
@@ -338,7 +342,11 @@ def _checkpoint(root: Path) -> Parser:
         for name, content in sound.items():
             if name == spoilt:
                 is_object = name.endswith(".json") and n[1] % 2
-                content = as_text(damaged_value(json.loads(content), n[1])) if is_object else damaged_bytes(content, n[1])
+                content = (
+                    as_text(damaged_value(json.loads(content), n[1]))
+                    if is_object
+                    else damaged_bytes(content, n[1])
+                )
             (target / name).write_bytes(content)
         sealed(target)
         return root / "damaged"
@@ -381,7 +389,11 @@ def _of_prepared(root: Path) -> dict[str, Parser]:
         for name, content in sound.items():
             if name == spoilt:
                 by_value = name.endswith(".json") and n[1] % 3
-                content = as_text(damaged_value(json.loads(content), n[1])) if by_value else damaged_bytes(content, n[1])
+                content = (
+                    as_text(damaged_value(json.loads(content), n[1]))
+                    if by_value
+                    else damaged_bytes(content, n[1])
+                )
             (folder / name).write_bytes(content)
         if spoilt != "manifest.json":
             sealed(folder)
@@ -425,7 +437,10 @@ def _of_templates(root: Path) -> dict[str, Parser]:
             limit_seconds=2.5,  # the bound of one rendering is two seconds of its own
         ),
         "template file": Parser(
-            numbers, lay, lambda path: render(choose_template(str(path), tokenizer)), limit_seconds=2.5  # type: ignore[arg-type]
+            numbers,
+            lay,
+            lambda path: render(choose_template(str(path), tokenizer)),
+            limit_seconds=2.5,  # type: ignore[arg-type]
         ),
     }
 

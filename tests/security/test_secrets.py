@@ -29,7 +29,13 @@ TYPED = ["canary-url-word", "canary-set-value", "hf_CANARYtypedtypedtyped"]
 
 
 def tuition_command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **CANARIES, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        **CANARIES,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     command = [sys.executable, "-m", "tuition", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
 
@@ -42,7 +48,9 @@ def test_a_good_run_writes_no_secret_anywhere(llama: Path, tmp_path: Path) -> No
     # the only secrets that a command which succeeds can hold are in names: this folder's is one
     secret = tmp_path / "hf_CANARYtypedtypedtyped"
     secret.mkdir()
-    data = write_jsonl(secret / "d.jsonl", [{"prompt": f"What is {i}?", "completion": f"{i}"} for i in range(8)])
+    data = write_jsonl(
+        secret / "d.jsonl", [{"prompt": f"What is {i}?", "completion": f"{i}"} for i in range(8)]
+    )
     done = tuition_command(
         tmp_path, "train", "--model", str(llama), "--data", str(data.relative_to(tmp_path)),
         "--output-dir", "run", "--max-steps", "2", "--samples", "1", "--batch-size", "4",
@@ -81,7 +89,16 @@ def test_a_command_that_fails_says_no_secret(words: tuple[str, ...], tmp_path: P
 
 
 def test_the_command_in_run_json_hides_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["tuition", "train", "--hf-token", "canary-set-value", "--set", "password=canary-set-value", "--seed", "3"]
+    words = [
+        "tuition",
+        "train",
+        "--hf-token",
+        "canary-set-value",
+        "--set",
+        "password=canary-set-value",
+        "--seed",
+        "3",
+    ]
     monkeypatch.setattr(sys, "argv", [*words, "https://u:canary-url-word@h/x"])
     assert command_line() == "tuition train --hf-token *** --set password=*** --seed 3 https://***@h/x"
 
@@ -106,7 +123,9 @@ def test_an_error_raised_to_python_hides_secrets_too(monkeypatch: pytest.MonkeyP
     assert str(error) == "https://***@c/d: 401 for ***. Log in."
 
 
-def test_a_checkpoint_holds_nothing_of_the_environment(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_holds_nothing_of_the_environment(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tuition
 
     for name, value in CANARIES.items():

@@ -222,8 +222,17 @@ def _check_objects(folder: Path) -> None:
         content = read_object(path)
         if name in _OF_NUMBERS:
             check_numbers(path, content)
+            _refuse_wrong_ids(path, content)
         if name == "config.json":
             _refuse_kernels(path, content)
+
+
+def _refuse_wrong_ids(path: Path, content: dict[str, Any]) -> None:
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = content.get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(token) is int and -1 <= token < 2**31 for token in ids):
+            raise refuse(path, f"{key} is {str(value)[:60]}, which is no token", "Copy the model again")
 
 
 def _refuse_kernels(path: Path, config: dict[str, Any]) -> None:

@@ -37,7 +37,11 @@ def load_tokenizer(model: str, revision: str | None = None, *, trusted: str | No
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(opened.path, **opened.arguments)
+        tokenizer = AutoTokenizer.from_pretrained(opened.path, **opened.arguments)
+        tokenizer.decode(
+            tokenizer(["a"], add_special_tokens=False)["input_ids"][0]
+        )  # settings that fit no use
+        return tokenizer
     except BaseException as error:  # damage ends in exceptions of several libraries, and in Rust's panics
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise

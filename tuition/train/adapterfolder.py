@@ -97,7 +97,8 @@ def _check_ranks(path: Path, config: dict[str, Any], weights: Path) -> None:
 def _patterns(config: dict[str, Any]) -> Iterator[str]:
     for key in _PATTERNS:
         value = config.get(key)
-        yield from (v for v in ([value] if isinstance(value, str) else value or ()) if isinstance(v, str))
+        several = value if isinstance(value, list | dict) else [value]
+        yield from (pattern for pattern in several if isinstance(pattern, str))
 
 
 def _fault_of_pattern(pattern: str) -> str | None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.train.damage import refuses_damage
 from tuition.train.model import trainable_parameters
 
 _NAME = re.compile(r"step-(\d+)")
@@ -99,6 +100,7 @@ def checkpoint_steps(root: Path) -> list[int]:
     return [int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name))]
 
 
+@refuses_damage
 def load_checkpoint(
     folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str
 ) -> Progress:
@@ -120,6 +122,7 @@ def load_checkpoint(
     return Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
 
 
+@refuses_damage
 def load_weights(folder: Path, model: torch.nn.Module) -> None:
     """Copy a checkpoint's weights into the parameters that learn.
 

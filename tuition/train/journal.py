@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition import files
+from tuition.errors import UserError
 
 
 class Journal:
@@ -20,8 +21,8 @@ class Journal:
 
     def __init__(self, path: Path, *, last_step: int) -> None:
         self.path = path
-        kept = [line for line in read_journal(path) if line["step"] <= last_step] if path.exists() else []
-        files.write_jsonl(path, kept)
+        kept = [raw for raw, line in _lines(path) if line["step"] <= last_step] if path.exists() else []
+        files.write_bytes(path, (raw + b"\n" for raw in kept))
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line. NaN is written as null: JSON has none."""
@@ -30,9 +31,29 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; a last line that a crash tore is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The lines of a journal; a last line that a crash tore is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    for _, line in _lines(path):
+        yield line
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line as it is written, and what it says."""
+    written = path.read_bytes().split(b"\n")
+    for number, raw in enumerate(written, start=1):
         try:
-            yield json.loads(line)
-        except ValueError:
-            return
+            line = json.loads(raw)
+            told = isinstance(line, dict) and isinstance(line.get("step"), int)
+        except (ValueError, RecursionError):
+            told = False
+        if told:
+            yield raw, line
+        elif any(later.strip() for later in written[number:]):
+            raise UserError(
+                "is no line of a journal",
+                where=f"{path}:{number}",
+                next_step="Remove that line, and resume",
+            )
