@@ -24,8 +24,9 @@ bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/resu
 	@$(BIN)/python -m benchmarks.step
 	@$(BIN)/python -m benchmarks.prepare
 
-prove: $(READY)  ## the slow proofs: interruptions at random instants, resumed and compared bitwise
+prove: $(READY)  ## the slow proofs: interruptions at random instants, resumed and compared bitwise; and fuzzing
 	@$(BIN)/python -m tests.prove.interruptions
+	@$(BIN)/python -m tests.prove.fuzz
 
 docs: $(READY)  ## write the generated pages of docs/ anew
 	@$(BIN)/python docs/generate.py

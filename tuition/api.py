@@ -408,24 +408,34 @@ def _refuse_lone_surrogates(messages: Sequence[Message]) -> None:
             raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text") from None
 
 
-def load(name: str, *, device: str = "auto") -> Answerer:
-    """A model that answers: a run folder, an adapter, a model folder or a hub name."""
+def load(name: str, *, device: str = "auto", trust_remote_code: str | None = None) -> Answerer:
+    """A model that answers: a run folder, an adapter, a model folder or a hub name.
+
+    Args:
+        trust_remote_code: the model's own code that may run, as the recipe's setting of that name; a run's
+            recipe trusts nothing here, for the folder may be a stranger's.
+    """
     from tuition.evaluate.load import load_answerer
     from tuition.train.model import quiet_transformers
 
     quiet_transformers()
-    return load_answerer(starter.model_path(name), device=device)
+    return load_answerer(starter.model_path(name), device=device, trusted=trust_remote_code)
 
 
 def generate_file(
-    name: str, data: str, *, max_new_tokens: int = _ANSWER_TOKENS, device: str = "auto"
+    name: str,
+    data: str,
+    *,
+    max_new_tokens: int = _ANSWER_TOKENS,
+    device: str = "auto",
+    trust_remote_code: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Answer the prompt of every row of a file; a row that has none gives an object with its `error`."""
     from tuition.evaluate.generate import Question, generate
     from tuition.evaluate.prompts import read_prompts
 
     read = list(read_prompts(_all_of(data)))
-    answerer = load(name, device=device)
+    answerer = load(name, device=device, trust_remote_code=trust_remote_code)
     questions = [item for item in read if isinstance(item, Question)]
     answers = iter(
         generate(
@@ -461,6 +471,7 @@ def evaluate(
     max_new_tokens: int = _ANSWER_TOKENS,
     limit: int | None = None,
     device: str = "auto",
+    trust_remote_code: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
     """Score a model on held-out rows: loss over their answers, and a metric over its own answers.
@@ -471,6 +482,7 @@ def evaluate(
             is paired.
         metric: a key of `METRICS`; None scores the loss only.
         limit: answer only the first so many prompts.
+        trust_remote_code: see `load`; of the model, not of the baseline.
         on_progress: told the model's name, prompts answered and prompts in all.
 
     Raises:
@@ -488,7 +500,7 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "on_progress": on_progress,
     }
-    answerer = load(model, device=device)
+    answerer = load(model, device=device, trust_remote_code=trust_remote_code)
     tuned = examine(answerer, test_set, **settings)
     if baseline is None:
         return evaluation_of(model, tuned, None, test_set, metric=metric)
@@ -501,7 +513,14 @@ def evaluate(
     return evaluation
 
 
-def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "float32") -> Path:
+def export(
+    model: str,
+    to: str | Path,
+    *,
+    format: str = "hf",
+    dtype: str = "float32",
+    trust_remote_code: str | None = None,
+) -> Path:
     """Write a run or model in a format that others use, after reading it back and comparing logits.
 
     Raises:
@@ -514,7 +533,8 @@ def export(model: str, to: str | Path, *, format: str = "hf", dtype: str = "floa
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in types:
         raise UserError(f"unknown dtype '{dtype}'", next_step=f"Choose one of: {', '.join(types)}")
-    export_model(load(model, device="cpu"), Path(to), format=format, dtype=types[dtype])
+    answerer = load(model, device="cpu", trust_remote_code=trust_remote_code)
+    export_model(answerer, Path(to), format=format, dtype=types[dtype])
     return Path(to)
 
 

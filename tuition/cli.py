@@ -35,6 +35,15 @@ ModelName = Annotated[
 ]
 Tokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Trust = Annotated[
+    str | None,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the model's own code: NAME@COMMIT or FOLDER@sha256:SUM, as the refusal prints it.",
+        metavar="NAME@SUM",
+        show_default=False,
+    ),
+]
 Template = Annotated[str, typer.Option(help="auto, none, or a file that holds a Jinja template.")]
 TrainOn = Annotated[str, typer.Option(help="assistant, last, all or spans.")]
 RenderSet = Annotated[
@@ -533,6 +542,7 @@ def evaluate(
     max_new_tokens: Tokens = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many prompts.")] = None,
     device: Device = "auto",
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on held-out rows: loss, and a metric with its interval; --baseline compares."""
@@ -548,6 +558,7 @@ def evaluate(
             max_new_tokens=max_new_tokens,
             limit=limit,
             device=device,
+            trust_remote_code=trust,
             on_progress=counter.show,
         )
     if as_json:
@@ -568,6 +579,7 @@ def generate(
     data: Annotated[str | None, typer.Option(help="A file: answer the prompt of every row.")] = None,
     max_new_tokens: Tokens = 256,
     device: Device = "auto",
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Answer one prompt, or every row of a file as JSONL."""
@@ -577,14 +589,18 @@ def generate(
         raise UserError("give --prompt or --data, one of them", next_step='tuition generate RUN --prompt "…"')
     if data is not None:
         faulty = 0
-        for row in api.generate_file(model, data, max_new_tokens=max_new_tokens, device=device):
+        for row in api.generate_file(
+            model, data, max_new_tokens=max_new_tokens, device=device, trust_remote_code=trust
+        ):
             _print_json(row)
             faulty += "error" in row
         if faulty:
             _complain(f"{faulty:,} rows have no prompt; their lines say why")
             raise typer.Exit(1)
         return
-    given = api.answer(api.load(model, device=device), str(prompt), max_new_tokens=max_new_tokens)
+    given = api.answer(
+        api.load(model, device=device, trust_remote_code=trust), str(prompt), max_new_tokens=max_new_tokens
+    )
     if as_json:
         _print_json(
             {"prompt": prompt, "answer": given.text, "tokens": given.tokens, "stopped": given.stopped}
@@ -606,11 +622,12 @@ def chat(
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     max_new_tokens: Tokens = 256,
     device: Device = "auto",
+    trust: Trust = None,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends it."""
     from tuition import api
 
-    answerer = api.load(model, device=device)
+    answerer = api.load(model, device=device, trust_remote_code=trust)
     history: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     interactive = sys.stdin.isatty()
     if interactive:
@@ -640,12 +657,13 @@ def export(
         str, typer.Option(help="hf: a plain transformers folder, LoRA merged; adapter: peft's.")
     ] = "hf",
     dtype: Annotated[str, typer.Option(help="float32 (as trained) or bfloat16.")] = "float32",
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Write a model for others to use; it is read back and compared before it is called exported."""
     from tuition import api
 
-    path = api.export(model, to, format=format, dtype=dtype)
+    path = api.export(model, to, format=format, dtype=dtype, trust_remote_code=trust)
     if as_json:
         _print_json({"path": str(path), "format": format, "dtype": dtype})
     else:

@@ -105,10 +105,13 @@ def main() -> int:
     inputs = int(os.environ.get("INPUTS", "20000"))
     wanted = [name for name in os.environ.get("PARSERS", "").split(",") if name]
     faults = 0
-    print(f"{'parser':<22}{'inputs':>8}{'refused':>9}{'read':>8}{'worst ms':>10}{'grown MB':>10}  surprises")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TUITION_CACHE"] = f"{folder}/cache"
-        for name, parser in make_parsers(Path(folder)).items():
+        parsers = make_parsers(Path(folder))
+        print(
+            f"{'parser':<22}{'inputs':>8}{'refused':>9}{'read':>8}{'worst ms':>10}{'grown MB':>10}  surprises"
+        )
+        for name, parser in parsers.items():
             if wanted and name not in wanted:
                 continue
             outcome = fuzz(parser, max(1, inputs // parser.cost))

@@ -277,6 +277,9 @@ def test_code_is_run_only_where_the_refusal_was_pasted_into_the_recipe(
     assert trust is not None
     assert trust[1].startswith(f"{folder}@sha256:")
     assert api.dry_run(**settings, trust_remote_code=trust[1])
+    with pytest.raises(UserError, match="asks to run code"):
+        api.load(str(folder))
+    assert api.load(str(folder), trust_remote_code=trust[1]).trusted
     (folder / "modeling_own.py").write_text(MODELING + "# changed\n")
     with pytest.raises(UserError, match="which is not this code"):
         api.dry_run(**settings, trust_remote_code=trust[1])
