@@ -154,6 +154,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "900 layers": (lambda f: change(f / "config.json", num_hidden_layers=900), "the weights hold"),
     "wide layers": (lambda f: change(f / "config.json", intermediate_size=10**8), "asks for"),
     "a billion labels": (lambda f: change(f / "config.json", num_labels=10**9), "num_labels"),
+    "a million rotations": (
+        lambda f: change(f / "config.json", rope_scaling={"rope_type": "longrope", "short_factor": [1] * 10**6}),
+        "short_factor lists 1,000,000 values",
+    ),
+    "a token that is none": (
+        lambda f: change(f / "generation_config.json", eos_token_id="x"),
+        "eos_token_id is x, which is no token",
+    ),
     "a configuration nested deep": (
         lambda f: (f / "config.json").write_text('{"a":' * 10**5 + "1" + "}" * 10**5),
         "config.json: is nested too deep",

@@ -16,6 +16,7 @@ _DEEPEST = 48
 _LARGEST_NUMBER = 2**31
 _MOST_LAYERS = 1_000
 _MOST_GROWTH = 1_000
+_LONGEST_LIST = 10_000
 _MOST_COUNTED = 100_000
 _INDEX = "model.safetensors.index.json"
 
@@ -107,6 +108,12 @@ def check_numbers(path: Path, content: dict[str, Any]) -> None:
         UserError: naming the key.
     """
     for _, key, value in _values(content):
+        if isinstance(value, list) and len(value) > _LONGEST_LIST:
+            raise refuse(
+                path,
+                f"{key} lists {len(value):,} values, as no model does",
+                "Copy or download the model again",
+            )
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if reason := _absurd(key, value):
