@@ -41,13 +41,13 @@ def open_data(path: Path) -> BinaryIO:
     """The file's bytes, decompressed; a bomb ends with an error of zlib."""
     name = path.name.lower()
     if name.endswith(".gz"):
-        return io.BufferedReader(_Inflated(cast(BinaryIO, gzip.open(path, "rb")), path), _BUFFER_BYTES)
+        return io.BufferedReader(_Inflated(cast(BinaryIO, gzip.open(path, "rb")), path))
     if name.endswith(".zst"):
         import pyarrow
 
         # Arrow refuses windows above 128 MiB, so that a file cannot ask for all of the memory
         stream = pyarrow.input_stream(str(path), compression="zstd")
-        return io.BufferedReader(_Inflated(stream, path), _BUFFER_BYTES)
+        return io.BufferedReader(_Inflated(stream, path))
     return path.open("rb", buffering=_BUFFER_BYTES)
 
 
@@ -56,13 +56,15 @@ class _Inflated(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self._stream = stream
+        # what was decompressed before the damage is given out, so gzip is asked for no more than it has
+        self._some = getattr(stream, "read1", stream.read)
         self._left = max(_INFLATED_FREELY, path.stat().st_size * _MOST_INFLATED)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        content = self._stream.read(len(buffer))
+        content = self._some(len(buffer))
         self._left -= len(content)
         if self._left < 0:
             raise zlib.error(
