@@ -7,6 +7,7 @@ values or a section, never the whole recipe. Nothing here reads data or imports 
 from __future__ import annotations
 
 import difflib
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,6 +29,7 @@ Auto = Literal["auto"]
 _LARGEST_BYTES = 100 << 10
 _LONGEST_NAME = 4_000
 _DEEPEST = 16
+_MANY_BRACKETS = re.compile(r"(?:[\[{]\s*){64}")
 
 
 def _name_on_disk(name: str) -> str:
@@ -480,6 +482,8 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is none, or has tags, aliases, or a key twice.
     """
+    if _MANY_BRACKETS.search(text):  # the scanner's time grows with their square before a level is counted
+        raise yaml.YAMLError("it is nested too deep")
     try:
         return yaml.load(text, Loader=_PlainLoader)
     # dates that do not exist, numbers of thousands of digits, tags on what they do not fit
