@@ -416,24 +416,34 @@ def _refuse_lone_surrogates(messages: Sequence[Message]) -> None:
             raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text") from None
 
 
-def load(name: str, *, device: str = "auto") -> Answerer:
-    """A model that answers: a run folder, an adapter, a model folder or a hub name."""
+def load(name: str, *, device: str = "auto", trust_remote_code: str | None = None) -> Answerer:
+    """A model that answers: a run folder, an adapter, a model folder or a hub name.
+
+    Args:
+        trust_remote_code: the model's own code that may run, as the recipe's setting of that name; a run's
+            recipe trusts nothing here, for the folder may be a stranger's.
+    """
     from tuition.evaluate.load import load_answerer
     from tuition.train.model import quiet_transformers
 
     quiet_transformers()
-    return load_answerer(starter.model_path(name), device=device)
+    return load_answerer(starter.model_path(name), device=device, trusted=trust_remote_code)
 
 
 def generate_file(
-    name: str, data: str, *, max_new_tokens: int = _ANSWER_TOKENS, device: str = "auto"
+    name: str,
+    data: str,
+    *,
+    max_new_tokens: int = _ANSWER_TOKENS,
+    device: str = "auto",
+    trust_remote_code: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Answer the prompt of every row of a file; a row that has none gives an object with its `error`."""
     from tuition.evaluate.generate import Question, generate
     from tuition.evaluate.prompts import read_prompts
 
     read = list(read_prompts(_all_of(data)))
-    answerer = load(name, device=device)
+    answerer = load(name, device=device, trust_remote_code=trust_remote_code)
     questions = [item for item in read if isinstance(item, Question)]
     answers = iter(
         generate(
@@ -475,6 +485,7 @@ def evaluate(
     max_new_tokens: int = _ANSWER_TOKENS,
     limit: int | None = None,
     device: str = "auto",
+    trust_remote_code: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
     """Score a model on held-out rows: loss over their answers, and metrics over its own answers.
@@ -492,6 +503,7 @@ def evaluate(
         most_forgotten: bits a byte that may be lost on general text.
         judge: a model that compares the answers of both.
         limit: answer only the first so many prompts.
+        trust_remote_code: see `load`; of the model, not of the baseline.
         on_progress: told the model's name, prompts answered and prompts in all.
 
     Raises:
@@ -519,6 +531,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         limit=limit,
         device=device,
+        trusted=trust_remote_code,
     )
     return evaluate_all(starter.model_path(model), wishes, on_progress)
 
@@ -556,6 +569,7 @@ def export(
     format: str = "hf",
     dtype: str = "float32",
     llama_cpp: str | Path | None = None,
+    trust_remote_code: str | None = None,
     on_checked: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Write a run or model in a format that others use, after a fresh process has read it and answered alike.
@@ -563,6 +577,7 @@ def export(
     Args:
         format: a key of `EXPORTS`: hf, adapter, gguf or ollama.
         llama_cpp: for gguf and ollama: the folder of llama.cpp; None: $LLAMA_CPP or PATH.
+        trust_remote_code: see `load`.
         on_checked: told what the fresh process confirmed.
 
     Raises:
@@ -576,9 +591,8 @@ def export(
     if dtype not in types:
         raise UserError(f"unknown dtype '{dtype}'", next_step=f"Choose one of: {', '.join(types)}")
     folder = None if llama_cpp is None else Path(llama_cpp)
-    trip = export_model(
-        load(model, device="cpu"), Path(to), format=format, dtype=types[dtype], llama_cpp=folder
-    )
+    answerer = load(model, device="cpu", trust_remote_code=trust_remote_code)
+    trip = export_model(answerer, Path(to), format=format, dtype=types[dtype], llama_cpp=folder)
     on_checked(trip.sentence)
     return Path(to)
 

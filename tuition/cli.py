@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from types import UnionType
+from types import TracebackType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -36,6 +36,15 @@ ModelName = Annotated[
 ]
 Tokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Trust = Annotated[
+    str | None,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the model's own code: NAME@COMMIT or FOLDER@sha256:SUM, as the refusal prints it.",
+        metavar="NAME@SUM",
+        show_default=False,
+    ),
+]
 Template = Annotated[str, typer.Option(help="auto, none, or a file that holds a Jinja template.")]
 TrainOn = Annotated[str, typer.Option(help="assistant, last, all or spans.")]
 RenderSet = Annotated[
@@ -51,6 +60,7 @@ RenderSet = Annotated[
 
 def main() -> None:
     """The `tuition` command: exit 0 done, 1 findings or a failed gate, 2 user error, 130 interrupted."""
+    sys.excepthook = _show_traceback
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -85,9 +95,20 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
+    from tuition.redact import redact
     from tuition.screen import printable
 
-    print(f"tuition: {printable(sentence)}", file=sys.stderr)
+    print(f"tuition: {printable(redact(sentence))}", file=sys.stderr)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What --debug shows: Python's own words, without secrets."""
+    import traceback
+
+    from tuition.redact import redact
+    from tuition.screen import printable
+
+    print(printable(redact("".join(traceback.format_exception(kind, error, trace)))), file=sys.stderr)
 
 
 def _me() -> str:
@@ -100,7 +121,10 @@ def _me() -> str:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text)
 
 
 # --- train ---
@@ -562,6 +586,7 @@ def evaluate(
     max_new_tokens: Tokens = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many prompts.")] = None,
     device: Device = "auto",
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on held-out rows: loss, and metrics with intervals; --baseline compares."""
@@ -587,6 +612,7 @@ def evaluate(
                 max_new_tokens=max_new_tokens,
                 limit=limit,
                 device=device,
+                trust_remote_code=trust,
                 on_progress=counter.show,
             )
     except KeyboardInterrupt:
@@ -623,6 +649,7 @@ def generate(
     data: Annotated[str | None, typer.Option(help="A file: answer the prompt of every row.")] = None,
     max_new_tokens: Tokens = 256,
     device: Device = "auto",
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Answer one prompt, or every row of a file as JSONL."""
@@ -632,14 +659,18 @@ def generate(
         raise UserError("give --prompt or --data, one of them", next_step='tuition generate RUN --prompt "…"')
     if data is not None:
         faulty = 0
-        for row in api.generate_file(model, data, max_new_tokens=max_new_tokens, device=device):
+        for row in api.generate_file(
+            model, data, max_new_tokens=max_new_tokens, device=device, trust_remote_code=trust
+        ):
             _print_json(row)
             faulty += "error" in row
         if faulty:
             _complain(f"{faulty:,} rows have no prompt; their lines say why")
             raise typer.Exit(1)
         return
-    given = api.answer(api.load(model, device=device), str(prompt), max_new_tokens=max_new_tokens)
+    given = api.answer(
+        api.load(model, device=device, trust_remote_code=trust), str(prompt), max_new_tokens=max_new_tokens
+    )
     if as_json:
         _print_json(
             {"prompt": prompt, "answer": given.text, "tokens": given.tokens, "stopped": given.stopped}
@@ -661,11 +692,12 @@ def chat(
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     max_new_tokens: Tokens = 256,
     device: Device = "auto",
+    trust: Trust = None,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends it."""
     from tuition import api
 
-    answerer = api.load(model, device=device)
+    answerer = api.load(model, device=device, trust_remote_code=trust)
     history: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     interactive = sys.stdin.isatty()
     if interactive:
@@ -702,13 +734,17 @@ def export(
         str | None,
         typer.Option(help="For gguf and ollama: the folder of llama.cpp; else $LLAMA_CPP or PATH."),
     ] = None,
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Write a model for others to use; a fresh process reads it and answers alike before it is called exported."""
     from tuition import api
 
     checked: list[str] = []
-    path = api.export(model, to, format=format, dtype=dtype, llama_cpp=llama_cpp, on_checked=checked.append)
+    path = api.export(
+        model, to, format=format, dtype=dtype, llama_cpp=llama_cpp,
+        trust_remote_code=trust, on_checked=checked.append,
+    )  # fmt: skip
     if as_json:
         _print_json({"path": str(path), "format": format, "dtype": dtype, "checked": checked[0]})
     else:

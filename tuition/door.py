@@ -56,9 +56,9 @@ def choose_folder(
 
 def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """Relative names in a recipe mean what they meant where the run was started."""
-    started_in = Path(folder.read_facts().get("working_folder", "."))
+    started_in = Path(str(folder.read_facts().get("working_folder", ".")))
     names = [*as_names(given["data"]), str(given["model"])]
-    lost = [name for name in names if not Path(name).exists() and (started_in / name).exists()]
+    lost = [name for name in names if not _exists(Path(name)) and _exists(started_in / name)]
     if lost:
         raise UserError(
             f"the run was started in {started_in}, and {lost[0]} is named from there",
@@ -98,13 +98,21 @@ def _beside(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
     def found(name: Any) -> Any:
         beside = recipe.parent / str(name)
-        return str(beside) if not Path(str(name)).exists() and beside.exists() else name
+        return str(beside) if not _exists(Path(str(name))) and _exists(beside) else name
 
     for key in ("data", "val_data", "replay", "model", "chat_template"):
         value = settings.get(key)
         if value is not None:
             settings[key] = [found(name) for name in value] if isinstance(value, list) else found(value)
     return settings
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; False for what no disk can hold, which is refused where it is read."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:

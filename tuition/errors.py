@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tuition.redact import redact
+
 Severity = Literal["error", "warning", "info"]
 
 
 class UserError(Exception):
-    """Something the user can mend. Shown without a traceback; exit code 2.
+    """Something the user can mend. Shown without a traceback and without secrets; exit code 2.
 
     Args:
         what: what is wrong, one sentence without a final full stop.
@@ -22,9 +24,9 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", next_step: str) -> None:
-        self.what = what
-        self.where = where
-        self.next_step = next_step
+        self.what = redact(what)
+        self.where = redact(where)
+        self.next_step = redact(next_step)
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -287,7 +287,15 @@ def manifest_faults(folder: Path) -> list[str]:
         expected = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in files.items()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         return [f"{MANIFEST} cannot be read ({error})"]
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     faults = [f"{name} is missing" for name in sorted(expected.keys() - present)]

@@ -7,16 +7,41 @@ values or a section, never the whole recipe. Nothing here reads data or imports 
 from __future__ import annotations
 
 import difflib
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tuition.errors import UserError
 
 Auto = Literal["auto"]
+_LARGEST_BYTES = 100 << 10
+_LONGEST_NAME = 4_000
+_DEEPEST = 16
+_MANY_BRACKETS = re.compile(r"(?:[\[{]\s*){64}")
+
+
+def _name_on_disk(name: str) -> str:
+    """A name that a disk may hold, and that moves no cursor where it is shown."""
+    if not name or len(name) > _LONGEST_NAME:
+        raise ValueError(f"must have 1 to {_LONGEST_NAME:,} characters")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
+        raise ValueError("must not hold control characters")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_name_on_disk)]
 
 
 class Section(BaseModel):
@@ -28,7 +53,7 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """Which model learns, and where its numbers live."""
 
-    model: str = Field(description="Local folder or hub name of the causal language model to start from.")
+    model: Name = Field(description="Local folder or hub name of the causal language model to start from.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
     method: Literal["full", "lora"] = Field("full", description="Learn all weights, or a LoRA adapter.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
@@ -40,6 +65,13 @@ class ModelSettings(Section):
         "auto: measured at the model's shapes, bfloat16 where it is clearly faster.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the model; 0 switches it off.")
+    trust_remote_code: Annotated[
+        str | None, Field(pattern=r"^[^\x00\n]+@(sha256:[0-9a-f]{64}|[0-9a-f]{40})$")
+    ] = Field(
+        None,
+        description="Run the code of this very model: NAME@COMMIT of the hub, or FOLDER@sha256:SUM, "
+        "as the refusal prints it. null: no code is run.",
+    )
 
 
 class DataSettings(Section):
@@ -68,6 +100,11 @@ class DataSettings(Section):
         "messages, text, system, tools, group, id, weight → column.",
     )
 
+    @field_validator("data", "val_data", "replay")
+    @classmethod
+    def _names_can_be(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_name_on_disk, value))
+
     @field_validator("mapping", mode="before")
     @classmethod
     def _mapping_may_be_words(cls, value: Any) -> Any:
@@ -95,7 +132,7 @@ class DataSettings(Section):
 class RenderSettings(Section):
     """How conversations become tokens, and which tokens are learned."""
 
-    chat_template: str = Field(
+    chat_template: Name = Field(
         "auto",
         description="auto: the tokenizer's own, or ChatML where it has none; none: plain text, "
         "prompt and completion joined as they are; or a file that holds a Jinja template.",
@@ -260,7 +297,7 @@ class AdapterSettings(Section):
 class RunSettings(Section):
     """Where a run lives and how often it looks up."""
 
-    output_dir: str = Field(
+    output_dir: Name = Field(
         "auto", description="The run folder; auto: the first free outputs/NAME, named after the data."
     )
     save_every_steps: int | Auto = Field("auto", description="Updates between checkpoints; auto: ten a run.")
@@ -395,6 +432,8 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
         # a union gives a fault for each branch; the first, about the number, says more than "should be auto"
         faults = {_key_of(fault): fault for fault in reversed(error.errors())}
         problems += [_wrong_value(fault) for fault in reversed(faults.values())]
+    except UnicodeEncodeError as error:  # half of a character, which no file can hold
+        problems.append(f"{ascii(error.object)[:60]} is no text")
     if problems:
         raise UserError(
             "; ".join(problems), where=where, next_step="Mend these; `tuition schema` lists every setting"
@@ -414,6 +453,14 @@ def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 def read_settings(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise UserError(
+                f"is larger than {_LARGEST_BYTES >> 10} KiB, which no recipe is",
+                where=str(path),
+                next_step="Name the .yaml file with the settings",
+            )
+        if not path.is_dir() and not path.is_file():
+            raise UserError("is not a regular file", where=str(path), next_step="Name the .yaml file")
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
@@ -423,7 +470,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UserError(
             "is a folder, not a recipe", where=str(path), next_step="Name the .yaml file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot be read as YAML ({reason})", where=str(path), next_step="Mend that line"
@@ -438,17 +485,43 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without tags that build objects, and without aliases, which can grow without bound."""
+    """YAML of a settings file: a few levels deep, without tags that build objects, without aliases,
+    which can grow without bound, and without a key said twice, of which one would be lost."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.YAMLError("it is nested too deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"'{key.value}' is set twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str) -> Any:
-    """A YAML value. Raises yaml.YAMLError for tags and aliases."""
-    return yaml.load(text, Loader=_PlainLoader)
+    """A YAML value.
+
+    Raises:
+        yaml.YAMLError: it is none, or has tags, aliases, or a key twice.
+    """
+    if _MANY_BRACKETS.search(text):  # the scanner's time grows with their square before a level is counted
+        raise yaml.YAMLError("it is nested too deep")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    # dates that do not exist, numbers of thousands of digits, tags on what they do not fit
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise yaml.YAMLError(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
 
 
 def _unknown_key(key: str) -> str:

@@ -89,7 +89,7 @@ class Terminal(Watcher):
         self._held_out = ""
 
     def stage(self, text: str) -> None:
-        self.console.print(f"[dim]{escape(text)}[/dim]")
+        self.console.print(f"[dim]{_plain(text)}[/dim]")
 
     def opening(self, opening: Opening) -> None:
         show_opening(self.console, opening)
@@ -140,7 +140,7 @@ class Terminal(Watcher):
 
 def show_opening(console: Console, opening: Opening) -> None:
     """The opening screen: what will be learned, what was set aside and why, how long and how much memory."""
-    console.print(f"\n[bold]{escape(opening.title)}[/bold]\n")
+    console.print(f"\n[bold]{_plain(opening.title)}[/bold]\n")
     table = Table.grid(padding=(0, 2))
     for label, text in opening.facts:
         table.add_row(Text(label, style="dim"), Text(text))
@@ -152,7 +152,7 @@ def show_opening(console: Console, opening: Opening) -> None:
         console.print("\n[dim]one example; what is learned is green, the rest is context[/dim]")
         console.print(highlighted(opening.example))
     for warning in opening.warnings:
-        console.print(f"[yellow]{escape(warning)}[/yellow]")
+        console.print(f"[yellow]{_plain(warning)}[/yellow]")
     console.print()
 
 
@@ -201,6 +201,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def _plain(text: str) -> str:
+    """Text as it is, for rich: neither its markup nor a terminal's."""
+    return escape(printable(text))
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 90:
@@ -227,7 +232,7 @@ def show_check(checked: Any) -> None:
     console = Console()
     ledger = checked.ledger
     for source, shape in checked.shapes.items():
-        console.print(f"{escape(source)}: [bold]{escape(shape)}[/bold]")
+        console.print(f"{_plain(source)}: [bold]{_plain(shape)}[/bold]")
     show_findings(console, first_of_each(ledger.findings, ledger.counts_by_code()))
     summary = ledger.summary()
     tokens = (
@@ -296,7 +301,7 @@ def show_doctor(examined: dict[str, Any]) -> None:
         mark = "[green]ok[/green]  " if entry["ok"] else "[red]mend[/red]"
         fix = f"  {entry['fix']}" if entry["fix"] else ""
         console.print(
-            f"{mark} {entry['name']:16} {escape(entry['found'])}{escape(fix)}",
+            f"{mark} {entry['name']:16} {_plain(entry['found'])}{_plain(fix)}",
             highlight=False,
             soft_wrap=True,
         )

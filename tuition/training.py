@@ -33,7 +33,15 @@ from tuition.recipe import (
     Recipe,
     RenderSettings,
 )
-from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+from tuition.redact import redact
+from tuition.render import (
+    Renderer,
+    adopt_template,
+    choose_template,
+    load_tokenizer,
+    on_day,
+    unread_pickles,
+)
 from tuition.render.preview import example_json, token_texts
 from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Opening, Watcher, by_severity, duration, size
@@ -136,8 +144,8 @@ class Training:
             sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
         self.sources = sources
         quiet_transformers()
-        self.config = load_config(recipe.model, recipe.revision)
-        self.tokenizer = load_tokenizer(recipe.model, recipe.revision)
+        self.config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+        self.tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
         self.template = on_day(choose_template(recipe.chat_template, self.tokenizer), recipe.template_date)
         if self.template is not None and self.template.date is not None:
             recipe = recipe.replace(template_date=self.template.date.isoformat())
@@ -324,6 +332,10 @@ class Training:
                 f"The chat template asks for today's date, and all rows are learned with {self.template.date} (R028). "
                 "Served on another day, the model is given another date."
             )
+        if pickles := unread_pickles(Path(self.recipe.model)):
+            warnings.append(
+                f"Not read, because a pickle can run code: {', '.join(pickles)}. The safetensors beside them are used."
+            )
         if self.sources.left_out:
             warnings.append(
                 f"Not read, because they name no split beside files that do: {', '.join(self.sources.left_out)}"
@@ -363,7 +375,7 @@ class Training:
 
         before = self.folder.read_facts()
         settings = changed_settings(self.folder.read_recipe(), self.recipe)
-        refuse_changed(before["hashes"], self.hashes, settings, str(self.folder.path))
+        refuse_changed(before.get("hashes"), self.hashes, settings, str(self.folder.path))
         self.changed = {**settings, **changed_surroundings(before, self._sitting())}
         for name, (was, now_) in self.changed.items():
             self.watcher.stage(f"{name} was {was} in the sitting before, and is {now_}")
@@ -624,7 +636,7 @@ class Training:
                 self.model,
                 self.tokenizer,
                 temporary,
-                base=self.recipe.model,
+                base=self.recipe.section(ModelSettings),
                 stop_ids=self.renderer.stop_ids,
                 plain=self.template is None,
             )
@@ -638,7 +650,7 @@ class Training:
         questions = [q for q in map(question_of, pool) if q is not None][: self.recipe.samples]
         prompts = [(q.messages, q.conversation.tools) for q in questions]
         answers = generate(self.model, self.renderer, prompts, max_new_tokens=_SAMPLE_TOKENS, batch_size=16)
-        before = {(row["file"], row["line"]): row for row in read_jsonl(self.folder.samples)}
+        before = {(row.get("file"), row.get("line")): row for row in read_jsonl(self.folder.samples)}
         rows = []
         for question, answer in zip(questions, answers, strict=True):
             origin = question.conversation.origin
@@ -686,7 +698,7 @@ class Training:
 
 def begin_sitting(facts: dict[str, Any], sitting: dict[str, Any]) -> dict[str, Any]:
     """run.json with another sitting in it. One that still says it is running was killed."""
-    before = [{**s, "status": "killed"} if s["status"] == "running" else s for s in facts.get("sittings", [])]
+    before = [{**s, "status": "killed"} if s.get("status") == "running" else s for s in _sittings(facts)]
     return {**facts, "sittings": [*before, sitting]}
 
 
@@ -703,8 +715,8 @@ def _disk_trouble_in(folder: RunFolder) -> Iterator[None]:
 
 def changed_surroundings(facts: dict[str, Any], sitting: dict[str, Any]) -> dict[str, list[Any]]:
     """Versions and devices that are not what the sitting before had: the result may differ in its last bits."""
-    last = facts.get("sittings", [facts])[-1]
-    before = {**last.get("versions", {}), **last.get("hardware", {})}
+    last = (_sittings(facts) or [facts])[-1]
+    before = {**_object(last.get("versions", {})), **_object(last.get("hardware", {}))}
     after = {**sitting["versions"], **sitting["hardware"]}
     watched = after.keys() - {"memory_bytes", "system"}
     return {
@@ -712,13 +724,44 @@ def changed_surroundings(facts: dict[str, Any], sitting: dict[str, Any]) -> dict
     }
 
 
+def _sittings(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    written = facts.get("sittings", [])
+    if not isinstance(written, list):
+        raise _damaged_facts()
+    return [_object(sitting) for sitting in written]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _damaged_facts()
+    return value
+
+
+def _damaged_facts() -> UserError:
+    return UserError(
+        "does not say what earlier sittings were",
+        where="run.json",
+        next_step="Put the file back, or start a new run",
+    )
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that tuition wrote; none when there is no file."""
+    """The objects of a JSONL file that tuition wrote; none when there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     import json
 
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"cannot be read ({error})", where=str(path), next_step="Remove the file, and resume"
+        ) from None
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def now() -> str:
@@ -727,10 +770,10 @@ def now() -> str:
 
 
 def command_line() -> str:
-    """What was typed, as it can be pasted again."""
+    """What was typed, as it can be pasted again; `***` for secrets."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def _report(journal: Journal, tell: Any, report: Any) -> None:

@@ -40,7 +40,7 @@ def _rewritten(turn: Any) -> Iterator[Any]:
 
 def _can_be_rewritten(role: str, blocks: list[Any]) -> bool:
     """Whether the blocks are of Claude's kinds, in the order in which reading them again would give them."""
-    kinds = [block.get("type") if isinstance(block, Mapping) else None for block in blocks]
+    kinds = [str(block.get("type")) if isinstance(block, Mapping) else None for block in blocks]
     order = _ORDER.get(role, ())
     if not _OF_CLAUDE.intersection(kinds) or not set(kinds) <= set(order) or kinds.count("thinking") > 1:
         return False

@@ -92,9 +92,8 @@ def order_of_roles(conversation: Conversation) -> Iterator[Finding]:
 
 def tool_calls(conversation: Conversation) -> Iterator[Finding]:
     """D025, D026, D027, D029."""
-    declared = {
-        tool.get("function", tool).get("name") for tool in conversation.tools if _names_function(tool)
-    }
+    names = [tool.get("function", tool).get("name") for tool in conversation.tools if _names_function(tool)]
+    declared: set[object] = {name for name in names if isinstance(name, str)}
     if place := _null_in(conversation.tools):
         yield finding("D027", conversation.origin, f"the tools have {place}: null")
     open_calls: list[object] = []

@@ -7,7 +7,7 @@ import io
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from tuition.data.jsonfiles import read_json
 from tuition.data.jsontext import Row, about_file
@@ -18,6 +18,8 @@ TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", *TABLE_SUFFIXES)
 COMPRESSIONS = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
+_MOST_INFLATED = 200
+_INFLATED_FREELY = 256 << 20
 _BUFFER_BYTES = 1 << 18  # Python's own 4 to 8 KiB ask the system once for every few rows
 
 
@@ -36,16 +38,44 @@ def is_data_name(path: Path) -> bool:
 
 
 def open_data(path: Path) -> BinaryIO:
-    """The file's bytes, decompressed."""
+    """The file's bytes, decompressed; a bomb ends with an error of zlib."""
     name = path.name.lower()
     if name.endswith(".gz"):
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return io.BufferedReader(_Inflated(cast(BinaryIO, gzip.open(path, "rb")), path))
     if name.endswith(".zst"):
         import pyarrow
 
         # Arrow refuses windows above 128 MiB, so that a file cannot ask for all of the memory
-        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+        stream = pyarrow.input_stream(str(path), compression="zstd")
+        return io.BufferedReader(_Inflated(stream, path))
     return path.open("rb", buffering=_BUFFER_BYTES)
+
+
+class _Inflated(io.RawIOBase):
+    """A decompressed stream that ends with an error where it grows as no text does."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream = stream
+        # what was decompressed before the damage is given out, so gzip is asked for no more than it has
+        self._some = getattr(stream, "read1", stream.read)
+        self._left = max(_INFLATED_FREELY, path.stat().st_size * _MOST_INFLATED)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._some(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise zlib.error(
+                f"it grows to more than {_MOST_INFLATED} times its size, as no text does; decompress it yourself"
+            )
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def file_rows(path: Path, source: str, columns: Collection[str] = ()) -> Iterator[Row]:

@@ -83,8 +83,16 @@ def find_sources(specs: Sequence[str]) -> Sources:
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": [], "left_out": []}
     shares: dict[str, str] = {}  # name → as it is listed, with its share
     for spec in specs:
-        name, share = split_share(spec)
-        for split, sources in _resolve(name).items():
+        try:
+            name, share = split_share(spec)
+            resolved = _resolve(name)
+        except (OSError, ValueError) as error:  # a name too long for the disk, or with NUL in it
+            raise UserError(
+                f"no file can be found by that name ({error.__class__.__name__}: {str(error)[:80]})",
+                where=repr(spec)[:80],
+                next_step="Check the spelling, and the permissions of its folder.",
+            ) from None
+        for split, sources in resolved.items():
             listed = [_with_share(source, share if split == "train" else 1.0) for source in sources]
             for source, with_share in zip(sources, listed, strict=True):
                 if split == "train" and shares.setdefault(source, with_share) != with_share:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings, Recipe, RenderSettings, load_recipe
 from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer, on_day
+from tuition.train.adapterfolder import check_adapter, read_adapter
 from tuition.train.adapters import load_adapter
 from tuition.train.folder import RunFolder
 from tuition.train.model import (
@@ -20,7 +22,6 @@ from tuition.train.model import (
     fit_embeddings,
     load_config,
     load_model,
-    one_line,
     set_stop_tokens,
     stop_tokens_in,
     stop_tokens_of,
@@ -38,6 +39,7 @@ class Answerer:
         base: the folder or name that its weights, or those under its adapter, came from.
         revision: of a hub name.
         adapted: True where a LoRA adapter lies over the base.
+        trusted: the model's own code that may run; see `trust_remote_code`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Answerer:
     tokenizer: Any
     renderer: Renderer
     adapted: bool
+    trusted: str | None
 
 
 def load_answerer(
@@ -55,6 +58,7 @@ def load_answerer(
     device: str = "auto",
     template: ChatTemplate | Literal["own"] | None = "own",
     revision: str | None = None,
+    trusted: str | None = None,
 ) -> Answerer:
     """Load what `name` means: a run folder, an adapter folder, a model folder or a hub name.
 
@@ -62,6 +66,7 @@ def load_answerer(
         template: how prompts are written; `own`: as the run was trained, or as the tokenizer's own
             template says, or plain text where there is none.
         revision: of a hub name.
+        trusted: as `trust_remote_code`, given anew: the recipe in a folder trusts nothing by itself.
 
     Raises:
         UserError: there is nothing of the kind, or the run has no model yet.
@@ -70,16 +75,16 @@ def load_answerer(
     if folder.holds_a_run():
         recipe = load_recipe(folder.recipe)
         source = _model_of(folder, recipe)
-        base = (
-            ModelSettings(model=recipe.model, revision=recipe.revision) if recipe.method == "lora" else None
-        )
+        base = None
+        if recipe.method == "lora":
+            base = _base(recipe.model, recipe.revision, trusted)
         plain = recipe.chat_template == "none"
         chosen = None if plain and template == "own" else template
-        return _load(name, source, base, device, chosen, day=recipe.template_date)
-    adapter = Path(name) / "adapter_config.json"
-    if adapter.exists():
-        return _load(name, name, _base_of_adapter(adapter), device, template)
-    return _load(name, name, None, device, template, revision=revision)
+        return _load(name, source, base, device, chosen, trusted, day=recipe.template_date)
+    if (Path(name) / "adapter_config.json").exists():
+        check_adapter(Path(name))
+        return _load(name, name, _base_of_adapter(Path(name), trusted), device, template, trusted)
+    return _load(name, name, None, device, template, trusted, revision=revision)
 
 
 def base_named_by(name: str) -> tuple[str, str | None] | None:
@@ -88,22 +93,32 @@ def base_named_by(name: str) -> tuple[str, str | None] | None:
     if folder.holds_a_run():
         recipe = load_recipe(folder.recipe)
         return recipe.model, recipe.revision
-    adapter = Path(name) / "adapter_config.json"
-    if adapter.exists():
-        settings = _base_of_adapter(adapter)
+    if (Path(name) / "adapter_config.json").exists():
+        settings = _base_of_adapter(Path(name), None)
         return settings.model, settings.revision
     return None
 
 
-def _base_of_adapter(config: Path) -> ModelSettings:
-    try:
-        said = json.loads(config.read_text(encoding="utf-8"))
-        return ModelSettings(model=said["base_model_name_or_path"], revision=said.get("revision"))
-    except (ValueError, KeyError, TypeError) as error:
+def _base_of_adapter(folder: Path, trusted: str | None) -> ModelSettings:
+    said = read_adapter(folder)
+    base, revision = said.get("base_model_name_or_path"), said.get("revision")
+    if not isinstance(base, str) or not base or not isinstance(revision, str | None):
         raise UserError(
-            f"names no base model ({one_line(error)})",
-            where=str(config),
+            "names no base model",
+            where=str(folder / "adapter_config.json"),
             next_step="Write base_model_name_or_path into it",
+        )
+    return _base(base, revision, trusted)
+
+
+def _base(model: str, revision: str | None, trusted: str | None) -> ModelSettings:
+    try:
+        return ModelSettings(model=model, revision=revision, trust_remote_code=trusted)
+    except ValidationError:
+        raise UserError(
+            f"'{trusted}' names no code",
+            where="trust_remote_code",
+            next_step="Give NAME@COMMIT or FOLDER@sha256:SUM, as the refusal prints it",
         ) from None
 
 
@@ -124,12 +139,13 @@ def _load(
     adapter_base: ModelSettings | None,
     device: str,
     template: ChatTemplate | Literal["own"] | None,
+    trusted: str | None,
     day: str = "auto",
     revision: str | None = None,
 ) -> Answerer:
-    base = adapter_base or ModelSettings(model=source, revision=revision)
-    config = load_config(base.model, base.revision)
-    tokenizer = load_tokenizer(source, revision)
+    base = adapter_base or _base(source, revision, trusted)
+    config = load_config(base.model, base.revision, trusted=trusted)
+    tokenizer = load_tokenizer(source, revision, trusted=trusted)
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
     model = load_model(base, config, device=place, dtype=dtype)
@@ -150,6 +166,7 @@ def _load(
         tokenizer=tokenizer,
         renderer=renderer,
         adapted=adapter_base is not None,
+        trusted=trusted,
     )
 
 

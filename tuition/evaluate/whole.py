@@ -67,6 +67,7 @@ class Wishes:
     max_new_tokens: int = 256
     limit: int | None = None
     device: str = "auto"
+    trusted: str | None = None
 
     @property
     def compares(self) -> bool:
@@ -114,7 +115,7 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
         read_test_set(wishes.rows, limit=None) if wishes.rows else None,
     )
     folder = _answers_folder(model)
-    answerer = load_answerer(model, device=wishes.device)
+    answerer = load_answerer(model, device=wishes.device, trusted=wishes.trusted)
     tuned = _see(answerer, material, wishes, on_progress, folder, compare=True)
     base, template = None, answerer.renderer.template
     del answerer  # two models need not fit at the same time

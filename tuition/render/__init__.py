@@ -3,6 +3,7 @@
 Works on a tokenizer alone; importing it imports no torch, and nothing here ever runs a model.
 """
 
+from tuition.render.modelfolder import open_model, unread_pickles
 from tuition.render.renderer import Outcome, Renderer
 from tuition.render.template import (
     CHATML_TOKENS,
@@ -12,7 +13,7 @@ from tuition.render.template import (
     date_notice,
     on_day,
 )
-from tuition.render.tokens import check_local_folder, load_tokenizer
+from tuition.render.tokens import load_tokenizer
 
 __all__ = [
     "CHATML_TOKENS",
@@ -20,9 +21,10 @@ __all__ = [
     "Outcome",
     "Renderer",
     "adopt_template",
-    "check_local_folder",
     "choose_template",
     "date_notice",
     "load_tokenizer",
     "on_day",
+    "open_model",
+    "unread_pickles",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from tuition.errors import UserError
 from tuition.render.content import strings_in as strings_in
+from tuition.render.modelfolder import check_tokenizer, open_model
 from tuition.render.words import Words, words_of
 
 Ids = npt.NDArray[np.int32]
@@ -23,41 +23,33 @@ Ids = npt.NDArray[np.int32]
 _ANCHORS = ("\n", "a", ".")
 
 
-def load_tokenizer(model: str, revision: str | None = None) -> Any:
-    """The tokenizer of a local folder or a hub name. Remote code is never run.
+def load_tokenizer(model: str, revision: str | None = None, *, trusted: str | None = None) -> Any:
+    """The tokenizer of a local folder or a hub name.
+
+    Args:
+        trusted: the setting `trust_remote_code`; None: no code is run.
 
     Raises:
-        UserError: the folder has no tokenizer, or the name is unknown.
+        UserError: the folder has no tokenizer, something in it is refused, or the name is unknown.
     """
-    check_local_folder(model)
+    opened = open_model(model, revision, trusted=trusted)
+    check_tokenizer(opened.path)
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(opened.path, **opened.arguments)
+        tokenizer.decode(
+            tokenizer(["a"], add_special_tokens=False)["input_ids"][0]
+        )  # settings that fit no use
+        return tokenizer
+    except BaseException as error:  # damage ends in exceptions of several libraries, and in Rust's panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise UserError(
             f"no tokenizer can be loaded ({_first_sentence(error)})",
             where=model,
             next_step="The model's folder needs tokenizer.json and tokenizer_config.json beside config.json",
         ) from error
-
-
-def check_local_folder(model: str) -> None:
-    """Refuse a path that is not a folder, before a hub is asked for it by mistake.
-
-    Raises:
-        UserError: the name looks like a path and is missing, or is a file.
-    """
-    path = Path(model)
-    if path.exists() and not path.is_dir():
-        raise UserError("the model is a file, not a folder", where=model, next_step="Name its folder")
-    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
-    if looks_local and not path.exists():
-        raise UserError(
-            "no such model folder",
-            where=model,
-            next_step="Give a local folder or a hub name such as owner/name",
-        )
 
 
 class Tokens:
@@ -239,5 +231,5 @@ def _is_at_rest(backend: Any) -> bool:
     return backend.truncation is None and backend.padding is None and not backend.encode_special_tokens
 
 
-def _first_sentence(error: Exception) -> str:
+def _first_sentence(error: BaseException) -> str:
     return " ".join(str(error).split()).split(". ")[0][:200]

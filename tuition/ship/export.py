@@ -13,6 +13,8 @@ import torch
 from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
+from tuition.recipe import ModelSettings
+from tuition.render import load_tokenizer
 from tuition.ship import gate, llama_cpp
 from tuition.ship.card import write_card
 from tuition.ship.gate import RoundTrip
@@ -45,7 +47,7 @@ def export_hf(answerer: Answerer, folder: Path, options: Options) -> RoundTrip:
         model.to(options.dtype),
         answerer.tokenizer,
         folder,
-        base=answerer.base,
+        base=_base_of(answerer),
         stop_ids=answerer.renderer.stop_ids,
         plain=answerer.renderer.template is None,
     )
@@ -131,24 +133,24 @@ def write_adapter_folder(answerer: Answerer, folder: Path) -> None:
         revision=answerer.revision,
     )
     plain = answerer.renderer.template is None
-    changed = len(answerer.tokenizer) != _tokens_of(answerer.base)
+    changed = len(answerer.tokenizer) != _tokens_of(_base_of(answerer))
     save_tokenizer(answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=changed, plain=plain)
     _keep_one_template(folder)
 
 
 def write_model_folder(
-    model: Any, tokenizer: Any, folder: Path, *, base: str, stop_ids: tuple[int, ...], plain: bool
+    model: Any, tokenizer: Any, folder: Path, *, base: ModelSettings, stop_ids: tuple[int, ...], plain: bool
 ) -> None:
     """Weights, configuration, tokenizer, chat template and the stop tokens that were learned.
 
     Args:
-        base: the folder or name the model came from.
+        base: the model that this one came from.
         plain: the model learned plain text, so it is shipped without a chat template.
     """
     set_stop_tokens(model, tokenizer, stop_ids)
-    save_model(model, folder, config_dropout_of=base)
+    save_model(model, folder, config_dropout_of=base.model)
     changed = len(tokenizer) != _tokens_of(base)
-    save_tokenizer(tokenizer, folder, base=base, vocabulary_changed=changed, plain=plain)
+    save_tokenizer(tokenizer, folder, base=base.model, vocabulary_changed=changed, plain=plain)
     _keep_one_template(folder)
 
 
@@ -165,7 +167,9 @@ def _keep_one_template(folder: Path) -> None:
         files.write_json(config, said)
 
 
-def _tokens_of(base: str) -> int:
-    from transformers import AutoTokenizer
+def _base_of(answerer: Answerer) -> ModelSettings:
+    return ModelSettings(model=answerer.base, revision=answerer.revision, trust_remote_code=answerer.trusted)
 
-    return len(AutoTokenizer.from_pretrained(base))
+
+def _tokens_of(base: ModelSettings) -> int:
+    return len(load_tokenizer(base.model, base.revision, trusted=base.trust_remote_code))

@@ -153,7 +153,7 @@ def check(folder: Path, expected: Expected, answerer: Answerer, dtype: torch.dty
     Raises:
         UserError: it cannot be read, or it differs; the layer or the file is named.
     """
-    said, layers = _read_afresh(folder, expected, dtype)
+    said, layers = _read_afresh(folder, expected, dtype, code=answerer.trusted is not None)
     _check_template(folder, said, expected)
     _check_stops(folder, said, expected)
     _check_tokens(folder, said, expected)
@@ -170,7 +170,7 @@ def check(folder: Path, expected: Expected, answerer: Answerer, dtype: torch.dty
 
 
 def _read_afresh(
-    folder: Path, expected: Expected, dtype: torch.dtype
+    folder: Path, expected: Expected, dtype: torch.dtype, *, code: bool
 ) -> tuple[Any, Mapping[str, torch.Tensor]]:
     from safetensors.torch import load_file
 
@@ -180,7 +180,7 @@ def _read_afresh(
             "folder": str(folder.resolve()), "dtype": str(dtype).removeprefix("torch."),
             "plain": expected.template is None, "day": expected.day, "texts": list(_TEXTS),
             "prompts": expected.prompts, "prompt_ids": expected.prompt_ids, "answers": expected.answers,
-            "probe": expected.probe, "room": ANSWER_TOKENS,
+            "probe": expected.probe, "room": ANSWER_TOKENS, "code": code,
         }  # fmt: skip
         files.write_text(request, json.dumps(asked))
         process = subprocess.run(

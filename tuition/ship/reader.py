@@ -21,9 +21,11 @@ def main(request_file: str, answer_file: str) -> None:
     from transformers import AutoTokenizer
 
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(request["folder"])
+    tokenizer = AutoTokenizer.from_pretrained(
+        request["folder"], trust_remote_code=request["code"], local_files_only=True
+    )
     _set_day(tokenizer.chat_template, request["day"])
-    model = _load(request["folder"], request["dtype"], tokenizer)
+    model = _load(request["folder"], request["dtype"], tokenizer, code=request["code"])
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     stops = stops_in(Path(request["folder"]))
     texts = [list(map(int, tokenizer(text)["input_ids"])) for text in request["texts"]]
@@ -43,21 +45,33 @@ def main(request_file: str, answer_file: str) -> None:
     Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _load(folder: str, dtype: str, tokenizer: Any) -> Any:
+def _load(folder: str, dtype: str, tokenizer: Any, *, code: bool) -> Any:
+    """`code`: the user trusts the model's own code, which was looked at before the export."""
     from transformers import AutoModelForCausalLM
 
     adapter = Path(folder) / "adapter_config.json"
     if not adapter.exists():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=code,
+            local_files_only=True,
+        ).eval()
     from peft import PeftModel
 
     said = json.loads(adapter.read_text(encoding="utf-8"))
     base = AutoModelForCausalLM.from_pretrained(
-        said["base_model_name_or_path"], revision=said.get("revision"), dtype=getattr(torch, dtype)
+        said["base_model_name_or_path"],
+        revision=said.get("revision"),
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        trust_remote_code=code,
+        local_files_only=True,
     )
     if len(tokenizer) > base.get_input_embeddings().num_embeddings:
         base.resize_token_embeddings(len(tokenizer))
-    return PeftModel.from_pretrained(base, folder).eval()
+    return PeftModel.from_pretrained(base, folder, use_safetensors=True, local_files_only=True).eval()
 
 
 def _set_day(template: Any, day: str | None) -> None:

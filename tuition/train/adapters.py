@@ -9,6 +9,7 @@ from typing import Any
 from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import AdapterSettings
+from tuition.train.adapterfolder import check_adapter
 from tuition.train.model import one_line, set_stop_tokens
 
 
@@ -58,15 +59,9 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    file = folder / "adapter_model.safetensors"
-    if not file.exists():
-        raise UserError(
-            "the adapter has no adapter_model.safetensors",
-            where=str(folder),
-            next_step="Pickled adapters are not read",
-        )
+    file = check_adapter(folder)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True, local_files_only=True)
         with safe_open(file, framework="pt") as stored:
             missing = sorted(set(get_peft_model_state_dict(adapted)) - set(stored.keys()))
     except Exception as error:  # damage ends in exceptions of several libraries

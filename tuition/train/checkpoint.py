@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.train.damage import refuses_damage
 from tuition.train.journal import Position
 from tuition.train.randomness import RandomState, random_state, restore_random_state
 from tuition.train.tensorfile import tensor_pieces
@@ -252,7 +253,7 @@ def checkpoint_steps(root: Path) -> list[int]:
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 
@@ -266,6 +267,7 @@ def _state_faults(state: Mapping[str, Any], step: int) -> list[str]:
     return [] if state["step"] == step else [f"state.json is of step {state['step']}"]
 
 
+@refuses_damage
 def load_checkpoint(
     folder: Path,
     parameters: Mapping[str, torch.nn.Parameter],
@@ -295,6 +297,7 @@ def load_checkpoint(
     return progress, Position(**state["journal"])
 
 
+@refuses_damage
 def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
     """Copy a checkpoint's weights into the parameters that learn.
 

@@ -60,18 +60,20 @@ def order_sha256(plan: Plan, step: int) -> str:
 
 
 def refuse_changed(
-    before: Mapping[str, str], after: Mapping[str, str], settings: Mapping[str, list[Any]], folder: str
+    written: Any, after: Mapping[str, str], settings: Mapping[str, list[Any]], folder: str
 ) -> None:
     """A resume goes on only with the very same data, template, tokenizer, model and recipe.
 
     Args:
+        written: the hashes that the run's folder names, whatever it holds.
         settings: changed settings with their value before and now, as `changed_settings` gives them.
 
     Raises:
         UserError: naming each that changed, with both hashes.
     """
+    before = written if isinstance(written, dict) else {}
     changed = [
-        f"{name} was {before.get(name, 'unknown')[:12]} and is {after[name][:12]}"
+        f"{name} was {str(before.get(name, 'unknown'))[:12]} and is {after[name][:12]}"
         for name in after
         if before.get(name) != after[name]
     ]

@@ -98,11 +98,13 @@ class RunFolder:
                 where=str(self.path),
                 next_step="Name the folder that `tuition train` wrote",
             ) from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"cannot be read ({error})", where=str(self.facts), next_step="Start a new run"
             ) from None
-        return dict(facts)
+        if not isinstance(facts, dict):
+            raise UserError("holds no JSON object", where=str(self.facts), next_step="Start a new run")
+        return facts
 
     def update_facts(self, **changes: Any) -> None:
         """Lay `changes` over run.json."""

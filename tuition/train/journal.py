@@ -81,9 +81,29 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; a last line that a crash tore is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The lines of a journal; a last line that a crash tore is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    for _, line in _lines(path):
+        yield line
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line as it is written, and what it says."""
+    written = path.read_bytes().split(b"\n")
+    for number, raw in enumerate(written, start=1):
         try:
-            yield json.loads(line)
-        except ValueError:
-            return
+            line = json.loads(raw)
+            told = isinstance(line, dict) and isinstance(line.get("step"), int)
+        except (ValueError, RecursionError):
+            told = False
+        if told:
+            yield raw, line
+        elif any(later.strip() for later in written[number:]):
+            raise UserError(
+                "is no line of a journal",
+                where=f"{path}:{number}",
+                next_step="Remove that line, and resume",
+            )

@@ -14,10 +14,11 @@ import torch
 from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings
-from tuition.render import check_local_folder
+from tuition.render import open_model
 from tuition.train import attention
 from tuition.train.head import Head
 from tuition.train.precision import faster_dtype
+from tuition.train.skeleton import refuse_larger_than_its_weights
 
 # What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
 # saving again rewrites them in a form that tools of the previous major version cannot read.
@@ -40,14 +41,17 @@ def quiet_transformers() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="peft")
 
 
-def load_config(model: str, revision: str | None = None) -> Any:
-    """The model's configuration. Remote code is never run.
+def load_config(model: str, revision: str | None = None, *, trusted: str | None = None) -> Any:
+    """The model's configuration.
+
+    Args:
+        trusted: the setting `trust_remote_code`; None: no code is run.
 
     Raises:
-        UserError: no such model, no config.json, or one that transformers does not know.
+        UserError: no such model, no config.json, one that transformers does not know, or one that is refused.
     """
-    check_local_folder(model)
-    if Path(model).is_dir() and not (Path(model) / "config.json").exists():
+    opened = open_model(model, revision, trusted=trusted)
+    if not (opened.path / "config.json").exists():
         raise UserError(
             "the model folder has no config.json",
             where=model,
@@ -56,7 +60,7 @@ def load_config(model: str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(opened.path, **opened.arguments)
     except Exception as error:  # transformers validates configurations with exceptions of several libraries
         raise UserError(
             f"the model's configuration cannot be loaded ({one_line(error)})",
@@ -85,17 +89,19 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
     """
     from transformers import AutoModelForCausalLM
 
+    opened = open_model(settings.model, settings.revision, weights=True, trusted=settings.trust_remote_code)
     attention.register()
     set_dropout(config, settings.dropout)
+    if not opened.code:
+        refuse_larger_than_its_weights(config, opened.path, _ordinary_attention_of(config))
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            settings.model,
-            revision=settings.revision,
+            opened.path,
             config=config,
             dtype=dtype,
             attn_implementation=_ordinary_attention_of(config),
             use_safetensors=True,
-            trust_remote_code=False,
+            **opened.arguments,
             output_loading_info=True,
         )
     except (

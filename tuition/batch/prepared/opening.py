@@ -38,7 +38,10 @@ class Prepared:
     def records(self, name: str) -> Iterator[dict[str, Any]]:
         """The JSON objects of `<name>.jsonl`, one by one. Raises as `record_file`."""
         with self.record_file(name).open(encoding="ascii") as lines:
-            yield from map(json.loads, lines)
+            try:
+                yield from map(json.loads, lines)
+            except (ValueError, RecursionError) as error:
+                raise damaged(self.folder, f"{name}.jsonl cannot be read ({error})") from None
 
     def record_file(self, name: str) -> Path:
         """The file of these records, after its SHA-256 was seen to be right.
@@ -94,7 +97,15 @@ def open_prepared(folder: Path, *, verify: Literal["quick", "full"] = "quick") -
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if facts["format"] == FORMAT:
             return Prepared(folder, facts, manifest)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OSError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise damaged(folder, f"{FACTS} cannot be read ({error})") from None
     raise UserError(
         f"was prepared by another version of tuition (format {facts['format']}, here it is {FORMAT})",
@@ -114,8 +125,11 @@ def _read_manifest(folder: Path) -> dict[str, Entry]:
                 "there is no prepared data", where=str(folder), next_step="`tuition prepare` writes it"
             ) from None
         raise damaged(folder, f"{files.MANIFEST} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise damaged(folder, f"{files.MANIFEST} cannot be read ({error})") from None
+    outside = next((name for name in manifest if Path(name).is_absolute() or ".." in Path(name).parts), None)
+    if outside is not None:
+        raise damaged(folder, f"{files.MANIFEST} names a file outside of it, {outside[:80]!r}")
     if FACTS not in manifest:
         raise UserError(
             f"is not prepared data: {files.MANIFEST} lists no {FACTS}",

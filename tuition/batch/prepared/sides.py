@@ -42,8 +42,10 @@ class PreparedSide(Sequence[Rendered]):
         self.sha256 = str(facts["sha256"])
         self._lengths_sha256 = str(facts["lengths_sha256"])
         self._shortest_at = int(facts["shortest_at"])
-        self._blocks = [Block(**block) for block in facts["blocks"]]
+        self._blocks = [_block(block) for block in facts["blocks"]]
         self._starts = list(accumulate((block.examples for block in self._blocks), initial=0))
+        if not (0 <= self._shortest_at < len(self) or not self._blocks):
+            raise ValueError("the shortest example is none of them")
         self._folder = folder
         self._map = _map_file(folder / ARROW) if self._blocks else None
         self._columns: dict[int, _Columns] = {}
@@ -94,7 +96,10 @@ class PreparedSide(Sequence[Rendered]):
         self._until_release -= 1
         if not self._until_release:
             self._release()
-        return self._columns[number].example(place - self._starts[number])
+        try:
+            return self._columns[number].example(place - self._starts[number])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._damaged_block(number, f"holds what is no example ({error})") from None
 
     def _open_block(self, number: int) -> _Columns:
         """The columns of a block, once it is seen to be what was written."""
@@ -104,6 +109,8 @@ class PreparedSide(Sequence[Rendered]):
             raise self._damaged_block(number, "was changed")
         try:
             batch = pa.ipc.read_record_batch(message, SCHEMA)
+            if batch.num_rows != block.examples:
+                raise self._damaged_block(number, f"holds {batch.num_rows:,} examples")
             batch.validate(full=True)  # a hostile folder has hashes that fit and offsets that do not
         except (pa.ArrowException, OSError) as error:
             raise self._damaged_block(number, f"cannot be read ({error})") from None
@@ -127,6 +134,13 @@ def lengths_of(examples: Sequence[Rendered]) -> npt.NDArray[np.int64]:
     if isinstance(examples, PreparedSide):
         return examples.example_lengths()
     return np.fromiter((len(example) for example in examples), dtype=np.int64, count=len(examples))
+
+
+def _block(facts: Mapping[str, Any]) -> Block:
+    block = Block(**facts)
+    if not all(type(number) is int and number >= 0 for number in (block.start, block.bytes, block.examples)):
+        raise ValueError("a block's place is no number")
+    return block
 
 
 def _map_file(path: Path) -> mmap.mmap:

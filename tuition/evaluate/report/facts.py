@@ -16,6 +16,7 @@ import yaml
 
 from tuition.errors import UserError
 from tuition.evaluate.report.words import counted
+from tuition.recipe import parse_yaml
 
 SHOWN_REJECTED = 20
 
@@ -100,7 +101,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         facts=read_object(folder / "run.json", json.loads, unreadable),
-        recipe=read_object(folder / "recipe.yaml", yaml.safe_load, unreadable),
+        recipe=read_object(folder / "recipe.yaml", parse_yaml, unreadable),
         training=training,
         held_out=held_out,
         ledger=ledger,
