@@ -132,11 +132,14 @@ class Renderer:
 
     def render(self, conversations: Iterable[Conversation]) -> Iterator[Outcome]:
         """Render in the order given, in chunks, so that the tokenizer works in batches."""
-        for chunk in _chunks(conversations):
-            yield from self._rendered(chunk)
+        chunks = _chunks(conversations)
+        while outcomes := self._next(chunks):
+            yield from outcomes
 
-    def _rendered(self, chunk: Sequence[Conversation]) -> list[Outcome]:
+    def _next(self, chunks: Iterator[Sequence[Conversation]]) -> list[Outcome]:
+        """What becomes of the next chunk, which is read here too; nothing when there is none."""
         with no_collection():
+            chunk = next(chunks, ())
             drafts = [self._drafting.draft(conversation) for conversation in chunk]
             joined = zip(chunk, drafts, self._assembly.assemble(drafts), strict=True)
             return [self._outcome(conversation, draft, parts) for conversation, draft, parts in joined]

@@ -206,8 +206,10 @@ class Writer:
         def write(given: Sequence[Mapping[str, Any]]) -> str:
             return self.template.text(given, tools, add_generation_prompt=add_generation_prompt)
 
-        if self.arguments_as_text or not any(message.get("tool_calls") for message in messages):
-            return write(self.given(messages))
+        if not any(message.get("tool_calls") for message in messages):
+            return write(messages)
+        if self.arguments_as_text:
+            return write(_with_arguments_as_text(messages))
         try:
             return write(messages)
         except TemplateRefusal as refusal:
