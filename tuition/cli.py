@@ -827,7 +827,8 @@ def studio(
         from tuition.studio.server import serve as serve_studio
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the studio needs {error.name}, which is not installed", next_step='pip install "tuition[studio]"'
+            f"the studio needs {error.name}, which is not installed",
+            next_step='pip install "tuition[studio]"',
         ) from None
 
     def ready(address: str, link: str) -> None:

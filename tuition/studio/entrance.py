@@ -5,7 +5,7 @@ Sessions and passwords lie in the store, so that they can be taken back and outl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Form, Request
@@ -15,10 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.pages import PAGES
-from tuition.studio.web import THEMES, Here, Studio, here, redirect, refusal, render, status_of
-
-if TYPE_CHECKING:
-    from tuition.collect.people import Person
+from tuition.studio.web import THEMES, Here, Person, Studio, here, redirect, refusal, render, status_of
 
 # What strangers may ask for. Everything else asks for a session first, whether it exists or not.
 _OPEN = ("/static/", "/enter/", "/login", "/invite/", "/theme", "/health")
@@ -54,7 +51,9 @@ def refuse_entry(request: Request, person: Person | None) -> Response | None:
         return refusal(request, 401, "You are signed out. Sign in in another tab, and send this again.")
     page = next((p for p in PAGES if path == p.path or path.startswith(p.path + "/")), None)
     if page is not None and person.role not in page.roles:
-        return refusal(request, 403, f"This page is not for the role {person.role}. Ask an admin of this studio.")
+        return refusal(
+            request, 403, f"This page is not for the role {person.role}. Ask an admin of this studio."
+        )
     return None
 
 
@@ -133,9 +132,7 @@ def show_invitation(request: Request, studio: Here, token: str) -> Response:
 
 
 @router.post("/invite/{token}")
-def accept_invitation(
-    request: Request, studio: Here, token: str, name: Word, password: Password
-) -> Response:
+def accept_invitation(request: Request, studio: Here, token: str, name: Word, password: Password) -> Response:
     """The invited person becomes one of the studio; the invitation is used up."""
     try:
         person = api.people.accept_invite(studio.store, token, name, password)

@@ -6,7 +6,7 @@ Nothing here knows people; who may see a page, `entrance.py` says.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -76,7 +76,10 @@ class Guard:
         """A name that leads here by a trick (DNS rebinding) is not one of ours."""
         if headers.getlist("host") and headers.getlist("host")[-1].lower() in self.hosts:
             return None if len(headers.getlist("host")) == 1 else (400, "Two Host headers.")
-        return 403, "The Host header names no address of this studio. See --allow-host in `tuition studio --help`."
+        return (
+            403,
+            "The Host header names no address of this studio. See --allow-host in `tuition studio --help`.",
+        )
 
     def _length(self, path: str, headers: Headers) -> tuple[int, str] | None:
         length = headers.get("content-length", "")
@@ -131,14 +134,17 @@ def _target(scope: Scope) -> tuple[int, str] | None:
     path: str = scope["path"]
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _LONGEST_TARGET:
         return 414, "The address is too long."
-    if any(ord(character) < 32 or ord(character) == 127 or "\ud800" <= character <= "\udfff" for character in path):
+    if any(
+        ord(character) < 32 or ord(character) == 127 or "\ud800" <= character <= "\udfff"
+        for character in path
+    ):
         return 400, "The address holds control characters."
     if ".." in path.split("/") or "\\" in path:
         return 400, "The address names a folder above."
     return None
 
 
-def _dressed(send: Send) -> Callable[[Message], object]:
+def _dressed(send: Send) -> Send:
     """Send, with the headers of every answer; one that a page set itself stays."""
 
     async def dress(message: Message) -> None:

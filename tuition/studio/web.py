@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 from fastapi import Depends, FastAPI, Request
@@ -20,9 +20,7 @@ from tuition import api
 from tuition.errors import UserError
 from tuition.studio.pages import PAGES, Page
 
-if TYPE_CHECKING:
-    from tuition.collect import Store
-    from tuition.collect.people import Person
+Person = api.people.Person
 
 HERE = Path(__file__).parent
 THEMES = ("auto", "light", "dark")
@@ -43,7 +41,7 @@ class Studio:
         open_to_others: other machines reach it.
     """
 
-    store: Store
+    store: api.Store
     runs: Path
     host: str = "127.0.0.1"
     port: int = 8080
@@ -65,7 +63,7 @@ def me(request: Request) -> Person:
 
 
 Here = Annotated[Studio, Depends(here)]
-Me = Annotated["Person", Depends(me)]
+Me = Annotated[Person, Depends(me)]
 
 
 # --- answers
@@ -78,13 +76,17 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     """
     person = getattr(request.state, "person", None)
     notice = request.cookies.get(_NOTICE)
-    text = environment().get_template(template).render(
-        me=person,
-        groups=groupby(pages_for(person), key=lambda page: page.group),
-        path=request.url.path,
-        theme=theme_of(request),
-        notice=unquote(notice)[:500] if notice else "",
-        **values,
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            me=person,
+            groups=groupby(pages_for(person), key=lambda page: page.group),
+            path=request.url.path,
+            theme=theme_of(request),
+            notice=unquote(notice)[:500] if notice else "",
+            **values,
+        )
     )
     # half a character, which a prompt may hold, cannot be sent as UTF-8: the browser shows that it is none
     response = HTMLResponse(text.encode("utf-8", "xmlcharrefreplace"), status)

@@ -25,7 +25,9 @@ def show(request: Request, studio: Here) -> Response:
 def invite(request: Request, studio: Here, me: Me, role: Word) -> Response:
     """A link for one person. It is shown now and never again: the store keeps only its sum."""
     token = api.people.invite(studio.store, role, by=me.id)
-    return people_page(request, studio, link=f"{address_of(request)}/invite/{token}", link_is=f"Invitation as {role}")
+    return people_page(
+        request, studio, link=f"{address_of(request)}/invite/{token}", link_is=f"Invitation as {role}"
+    )
 
 
 @router.post("/revoke")
@@ -64,7 +66,9 @@ def link(request: Request, studio: Here, person: Id) -> Response:
     """A way in for somebody who forgot the password; it works once, within ten minutes."""
     found = api.people.person(studio.store, person)
     token = api.people.make_link(studio.store, person)
-    return people_page(request, studio, link=f"{address_of(request)}/enter/{token}", link_is=f"Lets {found.name} in")
+    return people_page(
+        request, studio, link=f"{address_of(request)}/enter/{token}", link_is=f"Lets {found.name} in"
+    )
 
 
 def people_page(request: Request, studio: Studio, *, link: str = "", link_is: str = "") -> Response:
