@@ -24,9 +24,9 @@ from tuition.evaluate.heldout import (
     totals,
     with_intervals,
 )
-from tuition.evaluate.interval import Score, interval, ratio
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.measures import Metric
+from tuition.interval import Score, interval, ratio
 from tuition.render.corpus import settle
 from tuition.train.folder import RunFolder
 from tuition.train.selfcheck import choose_path
