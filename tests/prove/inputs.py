@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def damaged_value(sound: Any, way: int) -> Any:
     for _ in range(chance.randint(0, 4)):
         places = list(_places(value))
         if not places or chance.random() < 0.01:
-            return chance.choice(VALUES)
+            return deepcopy(chance.choice(VALUES))
         holder, key = chance.choice(places)
         kind = chance.randrange(5)
         if kind == 0:
@@ -86,7 +87,7 @@ def damaged_value(sound: Any, way: int) -> Any:
             other, place = chance.choice(places)
             holder[key] = json.loads(json.dumps(other[place]))
         else:
-            holder[key] = chance.choice(VALUES)
+            holder[key] = deepcopy(chance.choice(VALUES))  # else the next input would find it damaged
     return value
 
 
