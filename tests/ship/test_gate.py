@@ -89,6 +89,7 @@ def test_the_tokenizer_of_an_unchanged_vocabulary_is_the_base_s_and_read_by_vers
     said = json.loads((out / "tokenizer_config.json").read_text())
     assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert not {"backend", "extra_special_tokens"} & said.keys()
+    assert said["model_input_names"] == ["input_ids", "attention_mask"]
 
 
 def test_a_configuration_that_version_5_did_not_write_stays_as_it_is() -> None:

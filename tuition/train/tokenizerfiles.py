@@ -1,7 +1,8 @@
 """tokenizer_config.json as both major versions of transformers read it.
 
-Version 5 writes a class (`TokenizersBackend`) and a list of special tokens that version 4 refuses; said in
-version 4's words, both read the same tokenizer.
+Version 5 writes a class (`TokenizersBackend`) and a list of special tokens that version 4 refuses, and leaves out
+what a tokenizer returns, which version 4 then takes for more than `generate` allows. Said in version 4's words,
+both read the same tokenizer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from tuition import files
 
 _CLASS_OF_5, _CLASS_OF_BOTH = "TokenizersBackend", "PreTrainedTokenizerFast"
+_INPUTS_OF_5 = ["input_ids", "attention_mask"]  # version 4's own default has token_type_ids too
 
 
 def readable_by_version_4(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def readable_by_version_4(said: Mapping[str, Any]) -> dict[str, Any]:
         return dict(said)
     both = {key: value for key, value in said.items() if key != "backend"}
     both["tokenizer_class"] = _CLASS_OF_BOTH
+    both.setdefault("model_input_names", _INPUTS_OF_5)
     if isinstance(both.get("extra_special_tokens"), list):  # version 4 wants names there, and this list here
         both["additional_special_tokens"] = both.pop("extra_special_tokens")
     return both
