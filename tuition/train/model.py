@@ -18,6 +18,7 @@ from tuition.render import open_model
 from tuition.train import attention
 from tuition.train.head import Head
 from tuition.train.precision import faster_dtype
+from tuition.train.quantised import parameters_of
 from tuition.train.skeleton import refuse_larger_than_its_weights
 
 # What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
@@ -259,7 +260,7 @@ def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter
 
 def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
     """Parameters in all, and those that learn."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(parameters_of(p), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 
