@@ -1,6 +1,6 @@
 """One function per verb: what the command line and the page call, and what Python users import.
 
-The rooms meet here, in `door.py` (what a run needs to begin) and in `training.py` (the run in the making). Nothing here prints or parses.
+The rooms meet here, in `door.py` (what a run needs to begin) and in `training/` (the run in the making). Nothing here prints or parses.
 """
 
 from __future__ import annotations
