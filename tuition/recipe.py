@@ -259,7 +259,9 @@ class OptimizerSettings(Section):
         0.0, ge=0, lt=1, description="Share of each target that is spread evenly over the vocabulary."
     )
     neftune_alpha: float = Field(
-        0.0, ge=0, description="Noise on the embeddings while learning (NEFTune), 5 is usual; 0 switches it off."
+        0.0,
+        ge=0,
+        description="Noise on the embeddings while learning (NEFTune), 5 is usual; 0 switches it off.",
     )
     optimizer: Literal["adamw", "adamw_8bit", "muon"] = Field(
         "adamw",
@@ -305,10 +307,12 @@ class LearnedSettings(Section):
     """Which of the weights learn."""
 
     train_only: tuple[str, ...] = Field(
-        (), description="Regular expressions: of the weights that the method lets learn, only those named so do."
+        (),
+        description="Regular expressions: of the weights that the method lets learn, only those named so do.",
     )
     freeze: tuple[str, ...] = Field(
-        (), description="Regular expressions: weights named so stay as they are. One that fits none is an error."
+        (),
+        description="Regular expressions: weights named so stay as they are. One that fits none is an error.",
     )
 
     @field_validator("train_only", "freeze", mode="before")
@@ -337,7 +341,8 @@ class AdapterSettings(Section):
         "all-linear", description="Modules that get an adapter: all-linear, or names (q_proj,v_proj)."
     )
     use_rslora: bool = Field(
-        False, description="The adapter counts alpha / √r instead of alpha / r, so that high ranks learn as fast."
+        False,
+        description="The adapter counts alpha / √r instead of alpha / r, so that high ranks learn as fast.",
     )
     use_dora: bool = Field(
         False, description="Learn the length of each weight's rows apart from their direction (DoRA); slower."
@@ -425,7 +430,9 @@ class Recipe(
         if self.method == "full" and changed:
             raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
         if self.method == "qlora" and self.init_lora_weights == "pissa":
-            raise ValueError("pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora")
+            raise ValueError(
+                "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"
+            )
         return self
 
     @property
@@ -474,7 +481,7 @@ ALIASES: dict[str, str] = {
     "warmup_ratio": "warmup_steps", "warmup": "warmup_steps",
     "optim": "optimizer", "max_norm": "max_grad_norm", "gradient_clipping": "max_grad_norm",
     "adam_eps": "adam_epsilon", "beta1": "adam_beta1", "beta2": "adam_beta2",
-    "rslora": "use_rslora", "dora": "use_dora", 
+    "rslora": "use_rslora", "dora": "use_dora",
     "load_in_4bit": "method", "quantization_bit": "method",
     "label_smoothing_factor": "label_smoothing", "neftune_noise_alpha": "neftune_alpha", "use_dft_loss": "token_loss",
     "unfrozen_parameters": "train_only", "trainable_parameters": "train_only", "freeze_parameters": "freeze",

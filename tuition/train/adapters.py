@@ -209,7 +209,7 @@ def _save_pissa(model: Any, folder: Path) -> None:
     try:
         model.save_pretrained(str(folder))  # the configuration, and weights that the next line replaces
         numbers = {name: tensor.detach().cpu().contiguous() for name, tensor in now.items()}
-        files.write_bytes(folder / WEIGHTS, tensor_pieces(numbers))
+        files.write_new(folder / WEIGHTS, tensor_pieces(numbers))
     finally:
         config.r, config.lora_alpha, config.init_lora_weights = before
 

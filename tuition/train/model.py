@@ -17,6 +17,7 @@ from tuition.recipe import ModelSettings
 from tuition.render import open_model
 from tuition.train import attention
 from tuition.train.head import Head
+from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
 from tuition.train.quantised import parameters_of
 from tuition.train.skeleton import refuse_larger_than_its_weights
@@ -209,6 +210,7 @@ class LoadedModel:
         packed: it runs our segment attention, so several segments of a pack stand apart.
         shares: what examples of a pack have in common at the start is computed once.
         head: its linear head, for the chunked loss; None: the model's own head is called.
+        noise: on its embeddings while it learns; None: there is none.
     """
 
     model: Any
@@ -217,6 +219,7 @@ class LoadedModel:
     packed: bool = False
     shares: bool = False
     head: Head | None = None
+    noise: EmbeddingNoise | None = None
 
 
 def base_of(model: Any) -> Any:

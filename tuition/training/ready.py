@@ -20,6 +20,7 @@ from tuition.recipe import (
     AdapterSettings,
     BatchSettings,
     DataSettings,
+    LearnedSettings,
     ModelSettings,
     OptimizerSettings,
     Recipe,
@@ -208,7 +209,7 @@ def _load(material: Material) -> Learner:
     """The model with what learns in it. New weights come from the seed."""
     import torch
 
-    from tuition.train.adapters import ADAPTERS
+    from tuition.train.adapters import ADAPTERS, choose_learned
     from tuition.train.loop import make_learner
     from tuition.train.memory import keep_freed_memory
     from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
@@ -217,12 +218,14 @@ def _load(material: Material) -> Learner:
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.dtype, device, material.config)
     torch.manual_seed(recipe.seed)
-    stored = dtype if recipe.method == "lora" else torch.float32
-    model = load_model(recipe.section(ModelSettings), material.config, device=device, dtype=stored)
+    stored = dtype if recipe.adapted else torch.float32
+    first = torch.device("cpu") if recipe.method == "qlora" else device  # what is rounded moves in 4 bits
+    model = load_model(recipe.section(ModelSettings), material.config, device=first, dtype=stored)
     fit_embeddings(model, material.tokenizer)
     model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens)
+    choose_learned(model, recipe.section(LearnedSettings))
     keep_freed_memory()
-    return make_learner(model, device, dtype, recipe.section(OptimizerSettings))
+    return make_learner(model.to(device), device, dtype, recipe.section(OptimizerSettings))
 
 
 def _count(model: Any) -> tuple[int, int]:
@@ -321,7 +324,7 @@ def _room_on_disk(recipe: Recipe, folder: RunFolder, parameters: int, trainable:
         trainable,
         parameters,
         checkpoints=recipe.keep_checkpoints + 2,  # the best, and the one being written
-        full=recipe.method == "full",
+        full=not recipe.adapted,
     )
     there = files.folder_bytes(folder.checkpoints)
     free = files.free_bytes(folder.path)
