@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files, starter
+from tuition.collect import ConflictError as ConflictError
+from tuition.collect import NotAllowedError as NotAllowedError
+from tuition.collect import NotFoundError as NotFoundError
+from tuition.collect import Store as Store
+from tuition.collect import TooManyError as TooManyError
+from tuition.collect import people as people
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (
     Ledger,

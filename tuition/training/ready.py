@@ -125,15 +125,16 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
     """
     material = _read(recipe, watcher)
     watcher.stage("loading the model")
-    learner = _load(material)
-    parameters, trainable = _count(learner.model)
+    model, device, dtype = _load(material)
+    parameters, trainable = _count(model)
     plan = _plan(material)
-    resolved = _resolve(material, folder, learner, plan, parameters)
+    resolved = _resolve(material, folder, plan, parameters, device, dtype)
     watcher.stage("checking that packed examples stand apart, and trying the largest step")
+    learner = _make_learner(model, device, dtype, resolved)
     path, trial = _check_and_try(learner, material.corpus, plan, resolved)
     watcher.stage("verifying every example")
     proofs = [
-        *_prove(material, learner.model),
+        *_prove(material, model),
         Proof("packed", True, path.detail),
         _room_on_disk(resolved, folder, parameters, trainable),
     ]
@@ -205,13 +206,11 @@ def _with_length(recipe: Recipe, config: Any) -> Recipe:
     return recipe
 
 
-def _load(material: Material) -> Learner:
-    """The model with what learns in it. New weights come from the seed."""
+def _load(material: Material) -> tuple[Any, Any, Any]:
+    """The model with what learns in it, its device and its dtype. New weights come from the seed."""
     import torch
 
     from tuition.train.adapters import ADAPTERS, choose_learned
-    from tuition.train.loop import make_learner
-    from tuition.train.memory import keep_freed_memory
     from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
 
     recipe = material.recipe
@@ -224,8 +223,7 @@ def _load(material: Material) -> Learner:
     fit_embeddings(model, material.tokenizer)
     model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens)
     choose_learned(model, recipe.section(LearnedSettings))
-    keep_freed_memory()
-    return make_learner(model.to(device), device, dtype, recipe.section(OptimizerSettings))
+    return model.to(device), device, dtype
 
 
 def _count(model: Any) -> tuple[int, int]:
@@ -248,15 +246,17 @@ def _plan(material: Material) -> Plan:
     )
 
 
-def _resolve(material: Material, folder: RunFolder, learner: Learner, plan: Plan, parameters: int) -> Recipe:
+def _resolve(
+    material: Material, folder: RunFolder, plan: Plan, parameters: int, device: Any, dtype: Any
+) -> Recipe:
     """Every `auto` becomes a value, written to the run folder and never changed again."""
     from tuition.train.optimizer import default_learning_rate
 
     recipe = material.recipe
     autos = {
         "learning_rate": default_learning_rate(recipe.method, parameters),
-        "device": learner.device.type,
-        "dtype": str(learner.dtype).removeprefix("torch."),
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
         "output_dir": str(folder.path),
         "save_every_steps": max(1, plan.steps // 10),
         "eval_every_steps": max(1, plan.steps // _affordable_evaluations(material, plan)),
@@ -271,6 +271,14 @@ def _affordable_evaluations(material: Material, plan: Plan) -> int:
     learning = mean_tokens * material.recipe.batch_size * plan.steps
     scoring = corpus.validation.tokens / 3
     return min(10, max(1, int(0.2 * learning / max(1.0, scoring))))
+
+
+def _make_learner(model: Any, device: Any, dtype: Any, recipe: Recipe) -> Learner:
+    from tuition.train.loop import make_learner
+    from tuition.train.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return make_learner(model, device, dtype, recipe.section(OptimizerSettings))
 
 
 def _check_and_try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> tuple[PathCheck, Trial]:
