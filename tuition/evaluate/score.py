@@ -24,9 +24,9 @@ from tuition.evaluate.heldout import (
     totals,
     with_intervals,
 )
-from tuition.evaluate.interval import Score, interval, ratio
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.measures import Metric
+from tuition.interval import Score, interval, ratio
 from tuition.render.codes import finding
 from tuition.render.corpus import settle
 from tuition.render.spans import BadMarkers, unmark
