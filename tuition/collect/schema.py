@@ -1,0 +1,163 @@
+"""The tables, as numbered migrations: each takes a store from the version that is its place to the next.
+
+A migration that was released is never edited; a change is a new one at the end. `PRAGMA user_version` is the
+number of migrations that a file has been through.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x74756974  # "tuit": tells our files from other programs' SQLite files
+
+_PEOPLE = (
+    """CREATE TABLE person(
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE UNIQUE, password_hash TEXT,
+        role TEXT NOT NULL CHECK (role IN ('admin', 'writer', 'reviewer', 'evaluator')),
+        created_at REAL NOT NULL, disabled_at REAL)""",
+    """CREATE TABLE invite(
+        token_sha TEXT PRIMARY KEY, role TEXT NOT NULL, created_by INTEGER REFERENCES person(id),
+        created_at REAL NOT NULL, expires_at REAL NOT NULL, used_by INTEGER REFERENCES person(id), used_at REAL)""",
+    """CREATE TABLE session(
+        token_sha TEXT PRIMARY KEY, person_id INTEGER NOT NULL REFERENCES person(id),
+        created_at REAL NOT NULL, expires_at REAL NOT NULL)""",
+    "CREATE INDEX session_of ON session(person_id)",
+    """CREATE TABLE link(
+        token_sha TEXT PRIMARY KEY, person_id INTEGER NOT NULL REFERENCES person(id), expires_at REAL NOT NULL)""",
+    """CREATE TABLE failed_login(
+        key TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at REAL NOT NULL)""",
+)
+
+_EVENTS = (
+    """CREATE TABLE event(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, person_id INTEGER REFERENCES person(id),
+        verb TEXT NOT NULL, target TEXT NOT NULL, body TEXT NOT NULL)""",
+    """CREATE TRIGGER event_is_never_changed BEFORE UPDATE ON event
+        BEGIN SELECT RAISE(ABORT, 'events are never changed'); END""",
+    """CREATE TRIGGER event_is_never_removed BEFORE DELETE ON event
+        BEGIN SELECT RAISE(ABORT, 'events are never removed'); END""",
+    "CREATE TABLE setting(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+)
+
+_PROMPTS = (
+    """CREATE TABLE guideline(
+        version INTEGER PRIMARY KEY, text TEXT NOT NULL, person_id INTEGER REFERENCES person(id),
+        created_at REAL NOT NULL)""",
+    """CREATE TABLE source(
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, licence TEXT NOT NULL DEFAULT '',
+        consent TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE prompt(
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, messages TEXT NOT NULL, tools TEXT NOT NULL DEFAULT '[]',
+        opening TEXT NOT NULL, source_id INTEGER NOT NULL REFERENCES source(id), source_user TEXT, origin TEXT NOT NULL,
+        group_id TEXT, expected TEXT NOT NULL DEFAULT '', priority REAL NOT NULL DEFAULT 0,
+        overlap INTEGER NOT NULL DEFAULT 1 CHECK (overlap BETWEEN 1 AND 100), taken INTEGER NOT NULL DEFAULT 0,
+        gold INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0, created_at REAL NOT NULL)""",
+    """CREATE INDEX prompt_open ON prompt(gold, priority DESC, id) WHERE taken < overlap AND paused = 0""",
+    "CREATE INDEX prompt_source ON prompt(source_id)",
+    "CREATE TABLE prompt_tag(tag TEXT NOT NULL, prompt_id INTEGER NOT NULL REFERENCES prompt(id), PRIMARY KEY(tag, prompt_id)) WITHOUT ROWID",
+    "CREATE INDEX tag_of ON prompt_tag(prompt_id)",
+    """CREATE TABLE flag(
+        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id),
+        person_id INTEGER NOT NULL REFERENCES person(id), reason TEXT NOT NULL, created_at REAL NOT NULL,
+        resolved_at REAL, resolved_by INTEGER REFERENCES person(id))""",
+    "CREATE INDEX flag_open ON flag(prompt_id) WHERE resolved_at IS NULL",
+)
+
+# A slot is one of a prompt's `overlap` places. Live are the places that somebody holds or has filled; a unique
+# index over them makes overlap exact whatever races. An extra, a late answer, has no place.
+_ASSIGNMENTS = (
+    """CREATE TABLE assignment(
+        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id),
+        person_id INTEGER NOT NULL REFERENCES person(id), slot INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('claimed', 'submitted', 'skipped', 'expired')),
+        extra INTEGER NOT NULL DEFAULT 0, lease_until REAL NOT NULL, created_at REAL NOT NULL,
+        skip_reason TEXT, UNIQUE(prompt_id, person_id))""",
+    """CREATE UNIQUE INDEX one_in_each_slot ON assignment(prompt_id, slot)
+        WHERE state IN ('claimed', 'submitted') AND extra = 0""",
+    "CREATE INDEX assignment_lease ON assignment(lease_until) WHERE state = 'claimed'",
+    "CREATE INDEX assignment_of ON assignment(person_id, state, id)",
+    """CREATE TRIGGER taken_after_claim AFTER INSERT ON assignment BEGIN
+        UPDATE prompt SET taken = (SELECT count(*) FROM assignment WHERE prompt_id = NEW.prompt_id
+            AND state IN ('claimed', 'submitted') AND extra = 0) WHERE id = NEW.prompt_id; END""",
+    """CREATE TRIGGER taken_after_change AFTER UPDATE OF state, extra ON assignment BEGIN
+        UPDATE prompt SET taken = (SELECT count(*) FROM assignment WHERE prompt_id = NEW.prompt_id
+            AND state IN ('claimed', 'submitted') AND extra = 0) WHERE id = NEW.prompt_id; END""",
+    """CREATE TABLE draft(
+        assignment_id INTEGER PRIMARY KEY REFERENCES assignment(id), turns TEXT NOT NULL, rev INTEGER NOT NULL,
+        saved_at REAL NOT NULL)""",
+)
+
+_DEMONSTRATIONS = (
+    """CREATE TABLE suggestion(
+        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id), made_by TEXT NOT NULL,
+        text TEXT NOT NULL, created_at REAL NOT NULL)""",
+    "CREATE INDEX suggestion_of ON suggestion(prompt_id)",
+    """CREATE TABLE demonstration(
+        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id),
+        person_id INTEGER NOT NULL REFERENCES person(id),
+        assignment_id INTEGER NOT NULL UNIQUE REFERENCES assignment(id),
+        status TEXT NOT NULL CHECK (status IN ('submitted', 'accepted', 'returned')),
+        rev INTEGER NOT NULL, extra INTEGER NOT NULL DEFAULT 0, created_at REAL NOT NULL,
+        changed_at REAL NOT NULL)""",
+    "CREATE INDEX demonstration_status ON demonstration(status, id)",
+    "CREATE INDEX demonstration_person ON demonstration(person_id, status)",
+    "CREATE INDEX demonstration_prompt ON demonstration(prompt_id)",
+    """CREATE TABLE revision(
+        demonstration_id INTEGER NOT NULL REFERENCES demonstration(id), rev INTEGER NOT NULL,
+        person_id INTEGER NOT NULL REFERENCES person(id), turns TEXT NOT NULL, guideline_version INTEGER NOT NULL,
+        seconds REAL NOT NULL, suggestion_id INTEGER REFERENCES suggestion(id), edit_ratio REAL,
+        post_key TEXT NOT NULL, created_at REAL NOT NULL, event_id INTEGER NOT NULL REFERENCES event(id),
+        PRIMARY KEY(demonstration_id, rev)) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX each_post_once ON revision(person_id, post_key)",
+    """CREATE TABLE review(
+        id INTEGER PRIMARY KEY, demonstration_id INTEGER NOT NULL REFERENCES demonstration(id), rev INTEGER NOT NULL,
+        person_id INTEGER NOT NULL REFERENCES person(id),
+        decision TEXT NOT NULL CHECK (decision IN ('accepted', 'edited', 'returned')),
+        comment TEXT NOT NULL, created_at REAL NOT NULL)""",
+    "CREATE INDEX review_of ON review(demonstration_id)",
+    """CREATE TABLE loss(
+        demonstration_id INTEGER NOT NULL REFERENCES demonstration(id), rev INTEGER NOT NULL, run TEXT NOT NULL,
+        before REAL, after REAL, tokens INTEGER NOT NULL, created_at REAL NOT NULL,
+        PRIMARY KEY(demonstration_id, rev, run)) WITHOUT ROWID""",
+)
+
+_JUDGEMENTS = (
+    """CREATE TABLE batch(
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL, model_a TEXT NOT NULL, model_b TEXT NOT NULL,
+        sampling TEXT NOT NULL, overlap INTEGER NOT NULL, created_at REAL NOT NULL, closed_at REAL)""",
+    """CREATE TABLE pair(
+        id INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL REFERENCES batch(id),
+        prompt_id INTEGER NOT NULL REFERENCES prompt(id), answer_a TEXT NOT NULL, answer_b TEXT NOT NULL,
+        expected TEXT, taken INTEGER NOT NULL DEFAULT 0, UNIQUE(batch_id, prompt_id))""",
+    "CREATE INDEX pair_prompt ON pair(prompt_id)",
+    """CREATE TABLE judgement(
+        id INTEGER PRIMARY KEY, pair_id INTEGER NOT NULL REFERENCES pair(id),
+        person_id INTEGER NOT NULL REFERENCES person(id), slot INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('claimed', 'judged', 'skipped', 'expired')),
+        extra INTEGER NOT NULL DEFAULT 0, left TEXT NOT NULL CHECK (left IN ('a', 'b')),
+        lease_until REAL NOT NULL, created_at REAL NOT NULL,
+        verdict TEXT CHECK (verdict IN ('a_much', 'a', 'tie', 'b', 'b_much', 'both_bad')),
+        rating_a INTEGER CHECK (rating_a BETWEEN 1 AND 7), rating_b INTEGER CHECK (rating_b BETWEEN 1 AND 7),
+        flags_a TEXT NOT NULL DEFAULT '[]', flags_b TEXT NOT NULL DEFAULT '[]', comment TEXT NOT NULL DEFAULT '',
+        seconds REAL, judged_at REAL, UNIQUE(pair_id, person_id))""",
+    """CREATE UNIQUE INDEX one_judgement_in_each_slot ON judgement(pair_id, slot)
+        WHERE state IN ('claimed', 'judged') AND extra = 0""",
+    "CREATE INDEX judgement_lease ON judgement(lease_until) WHERE state = 'claimed'",
+    "CREATE INDEX judgement_of ON judgement(person_id, state)",
+    """CREATE TRIGGER pair_taken_after_claim AFTER INSERT ON judgement BEGIN
+        UPDATE pair SET taken = (SELECT count(*) FROM judgement WHERE pair_id = NEW.pair_id
+            AND state IN ('claimed', 'judged') AND extra = 0) WHERE id = NEW.pair_id; END""",
+    """CREATE TRIGGER pair_taken_after_change AFTER UPDATE OF state, extra ON judgement BEGIN
+        UPDATE pair SET taken = (SELECT count(*) FROM judgement WHERE pair_id = NEW.pair_id
+            AND state IN ('claimed', 'judged') AND extra = 0) WHERE id = NEW.pair_id; END""",
+)
+
+_EXPORTS = (
+    """CREATE TABLE export(
+        id TEXT PRIMARY KEY, kind TEXT NOT NULL, filter TEXT NOT NULL, made_by TEXT NOT NULL, created_at REAL NOT NULL)""",
+    """CREATE TABLE export_line(
+        export_id TEXT NOT NULL REFERENCES export(id), file TEXT NOT NULL, line INTEGER NOT NULL, text TEXT NOT NULL,
+        PRIMARY KEY(export_id, file, line)) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (*_PEOPLE, *_EVENTS, *_PROMPTS, *_ASSIGNMENTS, *_DEMONSTRATIONS, *_JUDGEMENTS, *_EXPORTS),
+)

@@ -1,0 +1,129 @@
+"""The opening screen of a run: what will be learned, from what, for how long, and what to look at first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuition.render import unread_pickles
+from tuition.render.preview import token_texts
+from tuition.render.proof import Proof
+from tuition.screen import Opening, by_severity, duration, size
+from tuition.starter import display_name
+from tuition.train.folder import RunFolder
+from tuition.training.ready import Ready
+
+Fact = tuple[str, str]
+
+
+def opening_of(ready: Ready, folder: RunFolder) -> Opening:
+    """All that is known before step 1, for a person."""
+    recipe, corpus = ready.recipe, ready.corpus
+    return Opening(
+        title=f"tuition: {recipe.method} fine-tuning of {display_name(recipe.model)}",
+        facts=[
+            *_model(ready),
+            *_data(ready),
+            _plan(ready),
+            *(("proof" if n == 0 else "", _proof_line(proof)) for n, proof in enumerate(ready.proofs)),
+            *_machine(ready),
+            ("run folder", str(folder.path)),
+        ],
+        example=token_texts(corpus.train.shortest, ready.renderer.tokens),
+        findings=by_severity(corpus.totals.findings),
+        warnings=_warnings(ready),
+    )
+
+
+def _model(ready: Ready) -> list[Fact]:
+    name, method = display_name(ready.recipe.model), ready.recipe.method
+    return [
+        ("model", f"{name}  {ready.parameters:,} parameters, {ready.trainable:,} learn ({method})"),
+        ("template", ready.template.provenance if ready.template else "none: plain text"),
+    ]
+
+
+def _data(ready: Ready) -> list[Fact]:
+    corpus, facts = ready.corpus, ready.corpus.facts()
+    share = facts["learned_tokens"] / facts["tokens"]
+    return [
+        *(("data", f"{source}  {shape}") for source, shape in corpus.shapes.items()),
+        (
+            "rows",
+            f"{facts['rows_in']:,} in, {facts['kept']:,} kept, {facts['rejected']:,} rejected"
+            f"{_counted(facts['left_out'], 'left out')}{_counted(facts['truncated'], 'cut')}",
+        ),
+        (
+            "examples",
+            f"{len(corpus.train):,} to learn from, {len(corpus.validation):,} held out; "
+            f"longest {facts['longest_tokens']:,} of {int(ready.recipe.max_length):,} tokens",
+        ),
+        (
+            "tokens",
+            f"{facts['tokens']:,}, of which {facts['learned_tokens']:,} are learned ({share:.0%})",
+        ),
+    ]
+
+
+def _plan(ready: Ready) -> Fact:
+    recipe, plan = ready.recipe, ready.plan
+    return (
+        "plan",
+        f"{plan.steps:,} updates of {recipe.batch_size} examples ({plan.epochs:.3g} epochs), "
+        f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
+    )
+
+
+def _machine(ready: Ready) -> list[Fact]:
+    recipe, trial, facts = ready.recipe, ready.trial, ready.corpus.facts()
+    tokens_to_learn = facts["tokens"] / facts["examples"] * ready.plan.steps * recipe.batch_size
+    return [
+        ("machine", f"{ready.device} in {recipe.dtype}; {ready.path.how}"),
+        (
+            "estimate",
+            f"{duration(tokens_to_learn / trial.tokens_per_second)} and {size(_memory_bytes(ready))} of memory "
+            f"({trial.tokens_per_second:,.0f} tokens/s measured on the largest pass, {trial.tokens:,} tokens"
+            f"{', activations computed twice' if trial.checkpointing else ''})",
+        ),
+    ]
+
+
+def _memory_bytes(ready: Ready) -> int:
+    """Measured on the tried step, plus AdamW's two float32 moments, which the first update adds."""
+    return ready.trial.peak_bytes + 8 * ready.trainable
+
+
+def _warnings(ready: Ready) -> list[str]:
+    recipe, corpus, template = ready.recipe, ready.corpus, ready.template
+    warnings = []
+    if template is not None and template.date is not None:
+        warnings.append(
+            f"The chat template asks for today's date, and all rows are learned with {template.date} (R028). "
+            "Served on another day, the model is given another date."
+        )
+    if pickles := unread_pickles(Path(recipe.model)):
+        warnings.append(
+            f"Not read, because a pickle can run code: {', '.join(pickles)}. The safetensors beside them are used."
+        )
+    if ready.sources.left_out:
+        warnings.append(
+            f"Not read, because they name no split beside files that do: {', '.join(ready.sources.left_out)}"
+        )
+    if not corpus.validation and recipe.val_split:
+        warnings.append(
+            "No row fell to validation, so the last checkpoint becomes the model. "
+            "Raise val_split, or give --val-data, to choose by held-out loss."
+        )
+    if recipe.batch_size > len(corpus.train):
+        warnings.append(
+            f"batch_size {recipe.batch_size} is more than the {len(corpus.train)} examples: "
+            "every update sees them all."
+        )
+    return warnings
+
+
+def _proof_line(proof: Proof) -> str:
+    return f"{'✓' if proof.ok else '✗ allowed by the recipe:'} {proof.detail}"
+
+
+def _counted(count: int, word: str) -> str:
+    return f", {count:,} {word}" if count else ""

@@ -1,0 +1,349 @@
+"""Everything before step 1: read, render, load, resolve, try, prove. Nothing is written.
+
+`get_ready` reads top to bottom; each stage takes what the ones before found, and nothing is changed after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tuition import files
+from tuition.batch import Plan, make_plan
+from tuition.batch.corpus import Corpus, prepare_corpus
+from tuition.batch.prepared import tokenizer_sha256
+from tuition.data import find_sources
+from tuition.data.sources import Sources
+from tuition.errors import UserError
+from tuition.recipe import (
+    AdapterSettings,
+    BatchSettings,
+    DataSettings,
+    LearnedSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    RenderSettings,
+)
+from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+from tuition.render.proof import Proof, prove, refuse_unproved
+from tuition.render.template import ChatTemplate
+from tuition.screen import Watcher, size
+from tuition.train.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tuition.train.loop import Learner
+    from tuition.train.selfcheck import PathCheck
+    from tuition.train.trial import Trial
+
+_LONGEST_BY_DEFAULT = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What is learned from, known before a weight is loaded.
+
+    Attributes:
+        recipe: with the settings resolved that reading needs.
+        config: the model's, as transformers reads it.
+        new_tokens: ids of control tokens that the template brings and the tokenizer did not have.
+    """
+
+    recipe: Recipe
+    sources: Sources
+    config: Any
+    tokenizer: Any
+    template: ChatTemplate | None
+    new_tokens: list[int]
+    renderer: Renderer
+    corpus: Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready(Material):
+    """A run that may begin.
+
+    Attributes:
+        recipe: every `auto` in it is a value now.
+        parameters, trainable: how many numbers the model has, and how many of them learn.
+        path: how examples are laid in a forward pass, as the self-check chose it.
+        trial: what the largest pass took.
+    """
+
+    learner: Learner
+    parameters: int
+    trainable: int
+    plan: Plan
+    path: PathCheck
+    trial: Trial
+    proofs: list[Proof]
+
+    @property
+    def model(self) -> Any:
+        return self.learner.model
+
+    @property
+    def device(self) -> Any:
+        return self.learner.device
+
+    @property
+    def learned(self) -> Any:
+        """The float32 masters that the optimizer moves, by name."""
+        return self.learner.masters.parameters
+
+    @property
+    def packing(self) -> tuple[int | None, int]:
+        """Most examples and most tokens in one forward pass."""
+        return _packing(self.recipe)
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What fixes the result, by name."""
+        from tuition.train import fingerprint as fp
+
+        corpus = self.corpus
+        return {
+            "data": fp.text_sha256("".join(sha256 for _, sha256 in corpus.sources)),
+            "examples": fp.text_sha256(corpus.train.sha256 + corpus.validation.sha256),
+            "template": fp.text_sha256(self.template.source if self.template else ""),
+            "tokenizer": tokenizer_sha256(self.tokenizer),
+            "model": fp.model_sha256(self.recipe.model, self.recipe.revision),
+            "recipe": fp.recipe_sha256(self.recipe),
+        }
+
+
+def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
+    """A run that may begin, or the reason why it may not.
+
+    Args:
+        recipe: settings as the user gave them; `auto` is resolved here, once.
+        folder: where the run will live.
+
+    Raises:
+        UserError: anything the user can mend; a proof failed.
+    """
+    material = _read(recipe, watcher)
+    watcher.stage("loading the model")
+    model, device, dtype = _load(material)
+    parameters, trainable = _count(model)
+    plan = _plan(material)
+    resolved = _resolve(material, folder, plan, parameters, device, dtype)
+    watcher.stage("checking that packed examples stand apart, and trying the largest step")
+    learner = _make_learner(model, device, dtype, resolved)
+    path, trial = _check_and_try(learner, material.corpus, plan, resolved)
+    watcher.stage("verifying every example")
+    proofs = [
+        *_prove(material, model),
+        Proof("packed", True, path.detail),
+        _room_on_disk(resolved, folder, parameters, trainable),
+    ]
+    refuse_unproved(proofs, resolved.allow_unproved)
+    return Ready(
+        **{**vars(material), "recipe": _with_measured(resolved, trial)},
+        learner=learner,
+        parameters=parameters,
+        trainable=trainable,
+        plan=plan,
+        path=path,
+        trial=trial,
+        proofs=proofs,
+    )
+
+
+def _read(recipe: Recipe, watcher: Watcher) -> Material:
+    """Tokenizer, template and every row of data: what is learned is known before a weight is loaded."""
+    from tuition.train.model import load_config, quiet_transformers
+
+    sources = find_sources(recipe.data)
+    if recipe.val_data:
+        held_out = find_sources(recipe.val_data)
+        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    quiet_transformers()
+    config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+    tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+    template = on_day(
+        choose_template(recipe.chat_template, tokenizer, recipe.chat_template_kwargs), recipe.template_date
+    )
+    if template is not None and template.date is not None:
+        recipe = recipe.replace(template_date=template.date.isoformat())
+    new_tokens = adopt_template(tokenizer, template)
+    recipe = _with_length(recipe, config)
+    watcher.stage("reading and rendering the data")
+    settings = recipe.section(RenderSettings)
+    renderer = Renderer.from_settings(tokenizer, template, settings, max_length=int(settings.max_length))
+    corpus = prepare_corpus(
+        sources,
+        renderer,
+        data=recipe.section(DataSettings),
+        render=settings,
+        seed=recipe.seed,
+        tell=watcher.stage,
+    )
+    return Material(
+        recipe=recipe,
+        sources=sources,
+        config=config,
+        tokenizer=tokenizer,
+        template=template,
+        new_tokens=new_tokens,
+        renderer=renderer,
+        corpus=corpus,
+    )
+
+
+def _with_length(recipe: Recipe, config: Any) -> Recipe:
+    """The longest example: what was asked for, where the model holds it."""
+    from tuition.train.model import context_length
+
+    longest = context_length(config)
+    if recipe.max_length == "auto":
+        return recipe.replace(max_length=min(longest or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT))
+    if longest is not None and int(recipe.max_length) > longest:
+        raise UserError(
+            f"max_length {recipe.max_length:,} is more than the {longest:,} positions the model holds",
+            where="max_length",
+            next_step=f"Set max_length: {longest} or auto",
+        )
+    return recipe
+
+
+def _load(material: Material) -> tuple[Any, Any, Any]:
+    """The model with what learns in it, its device and its dtype. New weights come from the seed."""
+    import torch
+
+    from tuition.train.adapters import ADAPTERS, choose_learned
+    from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
+
+    recipe = material.recipe
+    device = choose_device(recipe.device)
+    dtype = choose_dtype(recipe.dtype, device, material.config)
+    torch.manual_seed(recipe.seed)
+    stored = dtype if recipe.adapted else torch.float32
+    first = torch.device("cpu") if recipe.method == "qlora" else device  # what is rounded moves in 4 bits
+    model = load_model(recipe.section(ModelSettings), material.config, device=first, dtype=stored)
+    fit_embeddings(model, material.tokenizer)
+    model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens)
+    choose_learned(model, recipe.section(LearnedSettings))
+    return model.to(device), device, dtype
+
+
+def _count(model: Any) -> tuple[int, int]:
+    from tuition.train.model import parameter_counts
+
+    return parameter_counts(model)
+
+
+def _plan(material: Material) -> Plan:
+    """Which examples make which update."""
+    examples = material.corpus.train
+    batch = material.recipe.section(BatchSettings)
+    return make_plan(
+        examples=len(examples),
+        batch_size=batch.batch_size,
+        epochs=batch.epochs,
+        max_steps=batch.max_steps,
+        seed=batch.seed,
+        keys=[example.prompt_key for example in examples] if batch.group_by_prefix else None,
+    )
+
+
+def _resolve(
+    material: Material, folder: RunFolder, plan: Plan, parameters: int, device: Any, dtype: Any
+) -> Recipe:
+    """Every `auto` becomes a value, written to the run folder and never changed again."""
+    from tuition.train.optimizer import default_learning_rate
+
+    recipe = material.recipe
+    autos = {
+        "learning_rate": default_learning_rate(recipe.method, parameters),
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "output_dir": str(folder.path),
+        "save_every_steps": max(1, plan.steps // 10),
+        "eval_every_steps": max(1, plan.steps // _affordable_evaluations(material, plan)),
+    }
+    return recipe.replace(**{k: v for k, v in autos.items() if getattr(recipe, k) == "auto"})
+
+
+def _affordable_evaluations(material: Material, plan: Plan) -> int:
+    """Ten a run, or as many as take at most a fifth of its time; scoring a token costs a third of learning it."""
+    corpus = material.corpus
+    mean_tokens = corpus.train.tokens / len(corpus.train)
+    learning = mean_tokens * material.recipe.batch_size * plan.steps
+    scoring = corpus.validation.tokens / 3
+    return min(10, max(1, int(0.2 * learning / max(1.0, scoring))))
+
+
+def _make_learner(model: Any, device: Any, dtype: Any, recipe: Recipe) -> Learner:
+    from tuition.train.loop import make_learner
+    from tuition.train.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return make_learner(model, device, dtype, recipe.section(OptimizerSettings))
+
+
+def _check_and_try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> tuple[PathCheck, Trial]:
+    """Packed must equal alone; then the run's largest pass is tried, which also gives time and memory."""
+    from tuition.train.loss import LOSSES
+    from tuition.train.selfcheck import choose_path
+    from tuition.train.trial import try_largest_step
+
+    path = choose_path(learner, corpus.train, share_prefixes=recipe.share_prefixes != "off")
+    trial = try_largest_step(
+        learner,
+        corpus.train,
+        corpus.validation,
+        plan,
+        LOSSES[recipe.loss],
+        _packing(recipe),
+        checkpointing=recipe.activation_checkpointing,
+    )
+    return path, trial
+
+
+def _packing(recipe: Recipe) -> tuple[int | None, int]:
+    return recipe.micro_batch_size, recipe.micro_batch_tokens
+
+
+def _with_measured(recipe: Recipe, trial: Trial) -> Recipe:
+    """The recipe with what the trial found to fit."""
+    return recipe.replace(
+        micro_batch_tokens=trial.token_budget,
+        activation_checkpointing="on" if trial.checkpointing else recipe.activation_checkpointing,
+    )
+
+
+def _prove(material: Material, model: Any) -> list[Proof]:
+    """Verify over all examples what the run promises."""
+    corpus = material.corpus
+    return prove(
+        corpus.evidence,
+        corpus.totals,
+        stop_ids=material.renderer.stop_ids,
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        tokens=corpus.tokens,
+    )
+
+
+def _room_on_disk(recipe: Recipe, folder: RunFolder, parameters: int, trainable: int) -> Proof:
+    """What the run may write at most fits beside what lies there."""
+    from tuition.train.saving import bytes_to_write
+
+    need = bytes_to_write(
+        trainable,
+        parameters,
+        checkpoints=recipe.keep_checkpoints + 2,  # the best, and the one being written
+        full=not recipe.adapted,
+    )
+    there = files.folder_bytes(folder.checkpoints)
+    free = files.free_bytes(folder.path)
+    detail = f"checkpoints and model take {size(need)} at most, and {size(free + there)} is free for them"
+    if need > free + there and "disk" not in recipe.allow_unproved:
+        raise UserError(
+            f"the disk is too full: {detail}",
+            where=str(folder.path),
+            next_step="Make room, name an output_dir on another disk, set method: lora, or set "
+            "allow_unproved: disk",
+        )
+    return Proof("disk", need <= free + there, detail)

@@ -1,0 +1,328 @@
+"""The run itself: begin or go on, train, keep the model, finish. The methods stand in the order of the stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from tuition import files
+from tuition.errors import Interrupted, UserError
+from tuition.recipe import OptimizerSettings, Recipe
+from tuition.render.preview import example_json
+from tuition.screen import Opening, Watcher
+from tuition.signals import Signals
+from tuition.train.folder import RunFolder
+from tuition.train.journal import Journal, Position
+from tuition.training.facts import begin_sitting, changed_surroundings, facts_of, now, sitting_of
+from tuition.training.keeping import write_model, write_samples
+from tuition.training.opening import opening_of
+from tuition.training.ready import Ready, get_ready
+
+
+class Training:
+    """A run in the making.
+
+    Args:
+        recipe: settings as the user gave them.
+        folder: where the run lives.
+        resume: go on from the newest checkpoint in it.
+        watcher: told what happens.
+        command: what was typed, for run.json.
+        signals: asked whether to stop.
+    """
+
+    ready: Ready
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        *,
+        resume: bool,
+        watcher: Watcher,
+        command: str,
+        signals: Signals,
+    ) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.resume = resume
+        self.watcher = watcher
+        self.command = command
+        self.signals = signals
+        self.started = time.monotonic()
+        self.notes: list[str] = []
+
+    def prepare(self) -> Opening:
+        """Everything before step 1. Writes nothing."""
+        self.ready = get_ready(self.recipe, self.folder, self.watcher)
+        return opening_of(self.ready, self.folder)
+
+    def run(self) -> None:
+        """Train, keep the model, answer the samples, write the report.
+
+        Raises:
+            Interrupted: a complete checkpoint was written.
+        """
+        with _disk_trouble_in(self.folder):
+            self._begin()
+        status = "failed"
+        try:
+            with _disk_trouble_in(self.folder):
+                self._train()
+                self._keep_model()
+            status = "finished"
+        except Interrupted as stop:
+            status, stop.folder = "interrupted", str(self.folder.path)
+            raise
+        except KeyboardInterrupt as stop:  # outside of the loop, where all that was learned is saved
+            status = "interrupted"
+            raise self._left(stop) from None
+        finally:
+            self.watcher.end()
+            self._finish(status)
+
+    def _left(self, stop: KeyboardInterrupt) -> BaseException:
+        """What leaving outside of the loop, or at once, means to the user."""
+        if not self.folder.holds_a_run():
+            return stop
+        if self.signals.count < 2:
+            interrupted = Interrupted()
+            interrupted.folder = str(self.folder.path)
+            return interrupted
+        return KeyboardInterrupt(
+            f"left at once. Go on from the last checkpoint with: tuition train {self.folder.path} --resume"
+        )
+
+    # --- begin, or go on ---
+
+    def _begin(self) -> None:
+        """Write what is known, or prove that a resume continues the same run."""
+        ready, changed = self.ready, {}
+        if self.resume:
+            changed = self._prove_the_same()
+        else:
+            files.make_folder(self.folder.path)
+            files.copy(ready.corpus.prepared.record_file("ledger"), self.folder.ledger)
+            files.copy(ready.corpus.prepared.record_file("findings"), self.folder.findings)
+            shortest = ready.corpus.train.shortest
+            files.write_json(self.folder.example, example_json(shortest, ready.renderer.tokens))
+            files.write_json(self.folder.proof, [asdict(proof) for proof in ready.proofs])
+        files.write_text(self.folder.recipe, ready.recipe.to_yaml())
+        facts = (
+            {**self.folder.read_facts(), "status": "running"}
+            if self.resume
+            else facts_of(ready, self.folder, self.command)
+        )
+        sitting = sitting_of(ready, self.command, changed)
+        files.write_json(self.folder.facts, begin_sitting(facts, sitting))  # last: now it holds a run
+
+    def _prove_the_same(self) -> dict[str, list[Any]]:
+        """Refuse to resume another run; say what else is not as it was."""
+        from tuition.train.fingerprint import changed_settings, refuse_changed
+
+        before = self.folder.read_facts()
+        settings = changed_settings(self.folder.read_recipe(), self.ready.recipe)
+        refuse_changed(before.get("hashes"), self.ready.hashes, settings, str(self.folder.path))
+        changed = {**settings, **changed_surroundings(before, sitting_of(self.ready, self.command, {}))}
+        for name, (was, now_) in changed.items():
+            self.watcher.stage(f"{name} was {was} in the sitting before, and is {now_}")
+        return changed
+
+    def _find(self) -> Any:
+        """The checkpoint to go on from. A new run has none, whatever lies in the folder."""
+        from tuition.train.checkpoint import Found, find_checkpoint, sweep
+
+        if not self.resume:
+            return Found(None, (), frozenset())
+        sweep(self.folder.checkpoints)
+        found = find_checkpoint(self.folder.checkpoints, self.identity.fingerprint)
+        for sentence in found.sentences:
+            self._note(sentence)
+        return found
+
+    def _restore(self, checkpoint: Path | None) -> tuple[Any, Position]:
+        from tuition.train.checkpoint import Progress, load_checkpoint
+
+        if checkpoint is None:
+            if self.resume:
+                self._note("no checkpoint to go on from: starting at step 1")
+            return Progress(), Position()
+        self.watcher.stage(f"going on from {checkpoint}")
+        learner = self.ready.learner
+        progress, position = load_checkpoint(checkpoint, self.ready.learned, learner.optimizer, self.identity)
+        learner.masters.publish()
+        if not self.folder.metrics.exists():
+            self._note(f"metrics.jsonl is gone: the figures up to step {progress.step} are not in it")
+            position = Position()
+        self.folder.update_sitting(from_step=progress.step)
+        return progress, position
+
+    @cached_property
+    def identity(self) -> Any:
+        """What a checkpoint must agree with."""
+        from tuition.train.checkpoint import Identity
+        from tuition.train.fingerprint import fingerprint_of, order_sha256
+
+        return Identity(fingerprint_of(self.ready.hashes), partial(order_sha256, self.ready.plan))
+
+    def _note(self, sentence: str) -> None:
+        """Say something now, and in run.json."""
+        self.notes.append(sentence)
+        self.watcher.stage(sentence)
+        self.folder.update_sitting(notes=self.notes)
+
+    # --- train ---
+
+    def _train(self) -> None:
+        import torch
+
+        from tuition.train import loop
+        from tuition.train.saving import Saver
+
+        ready, recipe = self.ready, self.ready.recipe
+        torch.manual_seed(recipe.seed)
+        found = self._find()
+        self.progress, position = self._restore(found.folder)
+        journal = Journal(self.folder.metrics, position)
+        self.saver = Saver(
+            self.folder.checkpoints,
+            self.identity,
+            journal,
+            keep=recipe.keep_checkpoints,
+            saved_step=self.progress.step or None,
+            damaged=found.damaged,
+        )
+        if self.progress.step == 0:
+            write_samples(ready, self.folder, "base")
+            if ready.corpus.validation:
+                journal.write(asdict(self._evaluate(0)))
+        hooks = loop.Hooks(
+            on_step=partial(_report, journal, self.watcher.step),
+            on_eval=partial(_report, journal, self.watcher.evaluation),
+            evaluate=self._evaluate if ready.corpus.validation else None,
+            save=self._save,
+            should_stop=self._should_stop,
+            hurry=self.signals.hurry,
+            on_skip=partial(self._skipped, journal),
+        )
+        pacing = loop.Pacing(
+            int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps
+        )
+        with self.signals.gently(), self.saver:
+            self.watcher.begin(ready.plan.steps, self.progress.step)
+            loop.train(
+                ready.learner,
+                ready.corpus.train,
+                ready.plan,
+                recipe.section(OptimizerSettings),
+                ready.packing,
+                pacing,
+                self.progress,
+                hooks,
+            )
+        if self.signals.asked():  # during the last update: what is left to do, a resume does
+            raise Interrupted
+
+    def _should_stop(self) -> bool:
+        self.saver.check()
+        return self.signals.asked()
+
+    def _skipped(self, journal: Journal, report: Any) -> None:
+        journal.write(asdict(report))
+        self.watcher.stage(f"step {report.step} is left out: {report.skipped}")
+
+    def _evaluate(self, step: int) -> Any:
+        from tuition.evaluate.heldout import held_out_loss
+        from tuition.train.loop import EvalReport
+
+        held_out = held_out_loss(
+            self.ready.learner,
+            self.ready.corpus.validation,
+            text_bytes=self._held_out_bytes,
+            packing=self.ready.packing,
+            go_on=self._refuse_to_linger,
+        )
+        return EvalReport(step, held_out.loss, held_out.bits_per_byte, held_out.tokens)
+
+    @cached_property
+    def _held_out_bytes(self) -> int:
+        from tuition.evaluate.heldout import learned_bytes
+
+        return learned_bytes(self.ready.corpus.validation, self.ready.renderer.tokens)
+
+    def _refuse_to_linger(self) -> None:
+        if self.signals.hurry():
+            raise Interrupted
+
+    def _save(self, progress: Any) -> None:
+        self.saver.save(self.ready.learned, self.ready.learner.optimizer, progress)
+
+    # --- keep, and finish ---
+
+    def _keep_model(self) -> None:
+        """The kept checkpoint answers the samples and becomes the model."""
+        from tuition.train.checkpoint import load_weights
+
+        best = self.progress.best_step
+        if self.ready.recipe.keep == "best" and best is not None and best != self.progress.step:
+            load_weights(self.folder.checkpoints / f"step-{best}", self.ready.learned)
+            self.ready.learner.masters.publish()
+        write_samples(self.ready, self.folder, "tuned")
+        write_model(self.ready, self.folder)
+
+    def _finish(self, status: str) -> None:
+        from tuition.evaluate.report import write_report
+
+        result = self._result()
+        try:
+            self.folder.update_sitting(status=status, finished=now(), to_step=result.get("step"))
+            self.folder.update_facts(
+                status=status,
+                finished=now(),
+                seconds=round(time.monotonic() - self.started, 3),
+                result=result,
+            )
+        except (OSError, UserError) as error:  # the fault that ended the run is what is reported
+            self.watcher.stage(f"run.json could not be written ({error})")
+        if self.signals.count > 1:
+            return  # left at once
+        try:
+            write_report(self.folder.path)
+        except (
+            Exception
+        ) as error:  # the run is done and its model written: a faulty report must not hide that
+            self.watcher.stage(f"the report could not be written ({type(error).__name__}: {error})")
+
+    def _result(self) -> dict[str, Any]:
+        """What came of the run, for run.json; nothing before training began."""
+        from tuition.train.memory import peak_memory
+
+        progress = getattr(self, "progress", None)
+        if progress is None:
+            return {}
+        return {
+            **asdict(progress),
+            "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+            "peak_memory_bytes": peak_memory(self.ready.device),
+        }
+
+
+@contextmanager
+def _disk_trouble_in(folder: RunFolder) -> Iterator[None]:
+    """A failed write inside becomes an error that names the cause and the way on."""
+    from tuition.train.saving import trouble
+
+    try:
+        yield
+    except OSError as error:
+        raise trouble(error, folder.path) from error
+
+
+def _report(journal: Journal, tell: Any, report: Any) -> None:
+    journal.write(asdict(report))
+    tell(report)
