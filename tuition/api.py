@@ -12,7 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuition import board as board
 from tuition import files, starter
+from tuition import jobs as jobs
 from tuition.collect import ConflictError as ConflictError
 from tuition.collect import NotAllowedError as NotAllowedError
 from tuition.collect import NotFoundError as NotFoundError

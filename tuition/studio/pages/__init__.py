@@ -30,6 +30,7 @@ class Page:
 
 
 PAGES: tuple[Page, ...] = (
+    Page("/runs", "Runs", "runs", "Train"),
     Page("/people", "People", "people", "Team"),
     Page("/account", "You", "account", "Team", EVERYBODY),
 )
