@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from tuition import board as board
 from tuition import files, starter
 from tuition import jobs as jobs
+from tuition import talk as talk
 from tuition.collect import ConflictError as ConflictError
 from tuition.collect import NotAllowedError as NotAllowedError
 from tuition.collect import NotFoundError as NotFoundError
 from tuition.collect import Store as Store
 from tuition.collect import TooManyError as TooManyError
+from tuition.collect import demonstrations as demonstrations
 from tuition.collect import people as people
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (

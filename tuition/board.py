@@ -211,9 +211,14 @@ def _end_of_journal(journal: Path) -> tuple[Row, Row]:
     return (updates or [{}])[-1], (evaluations or [{}])[-1]
 
 
+def recipe_of(folder: Path) -> Row:
+    """The settings of a run, as far as its recipe can be read."""
+    return read_object(folder / "recipe.yaml", parse_yaml, [])
+
+
 def data_of(folder: Path) -> list[str]:
     """What a run learned from, as its recipe names it."""
-    given = read_object(folder / "recipe.yaml", parse_yaml, []).get("data")
+    given = recipe_of(folder).get("data")
     return [given] if isinstance(given, str) else [str(name) for name in given or ()]
 
 
@@ -227,7 +232,9 @@ def view_run(folder: Path, starting: Callable[[Path], bool] = lambda folder: Fal
         return RunView(line, "", [], [], None, [], {}, [], [], "")
     run = _read_whole(folder, _stamp(folder))
     demonstrations = sorted(
-        read_rows(folder / "demonstrations.jsonl", []), key=lambda row: number(row, "after") or 0.0, reverse=True
+        read_rows(folder / "demonstrations.jsonl", []),
+        key=lambda row: number(row, "after") or 0.0,
+        reverse=True,
     )
     return RunView(
         line=line,
@@ -252,7 +259,15 @@ def live_chart(folder: Path) -> Chart | None:
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Sizes and times of the files that a view is made of: a view is made anew when one changed."""
-    names = ("run.json", "recipe.yaml", "metrics.jsonl", "ledger.jsonl", "findings.jsonl", "samples.jsonl", "evaluation.json")
+    names = (
+        "run.json",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "ledger.jsonl",
+        "findings.jsonl",
+        "samples.jsonl",
+        "evaluation.json",
+    )
     found = []
     for name in names:
         try:
@@ -328,11 +343,15 @@ def _lines_chart(
     return Chart(
         key=key,
         title=title + (" (logarithmic scale)" if upright.log else ""),
-        description=" ".join(f"{name}: from {line[0][1]:.4g} to {line[-1][1]:.4g}." for _, name, line in drawn),
+        description=" ".join(
+            f"{name}: from {line[0][1]:.4g} to {line[-1][1]:.4g}." for _, name, line in drawn
+        ),
         x_ticks=labelled_ticks(across),
         y_ticks=labelled_ticks(upright),
         lines=[(f"line-{n}", path(line, across, upright)) for n, _, line in drawn],
-        dots=[dot(point, across, upright) for _, _, line in drawn for point in line] if dots and len(points) < 80 else [],
+        dots=[dot(point, across, upright) for _, _, line in drawn for point in line]
+        if dots and len(points) < 80
+        else [],
         legend=[(f"line-{n}", name) for n, name, _ in drawn],
     )
 

@@ -54,7 +54,9 @@ def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
     found = find(folder, kind)
     if found is not None and found.runs:
         raise UserError(
-            f"a command is at work there: {found.command}", where=str(folder), next_step="Wait for it, or stop it"
+            f"a command is at work there: {found.command}",
+            where=str(folder),
+            next_step="Wait for it, or stop it",
         )
     files.make_folder(folder / "jobs")
     files.append_line(_log(folder, kind), f"$ {shown(arguments)}")
@@ -155,7 +157,9 @@ def _born(pid: int) -> str | None:
         except OSError:
             return None
         return None if after_name[0] in "ZX" else after_name[19]
-    asked = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     state, _, born = asked.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else born.strip()
 

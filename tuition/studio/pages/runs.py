@@ -10,18 +10,21 @@ from fastapi.responses import FileResponse, Response
 
 from tuition import api
 from tuition.errors import UserError
-from tuition.studio.web import Here, Studio, redirect, render
+from tuition.studio.confine import refuse_paths_elsewhere
+from tuition.studio.web import Here, redirect, render
 
 router = APIRouter(prefix="/runs")
 Name = str
-SHOWN_DEMONSTRATIONS = 200
+FIRST_DEMONSTRATIONS, SHOWN_DEMONSTRATIONS = 8, 200
 EXPORTS = {
     "hf": "plain transformers folder, a LoRA merged",
     "adapter": "the LoRA adapter, for peft",
     "gguf": "one file for llama.cpp",
     "ollama": "GGUF and Modelfile",
 }
-_REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+_REPORT_POLICY = (
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+)
 
 
 @router.get("")
@@ -35,7 +38,7 @@ def show_list(request: Request, studio: Here) -> Response:
 
 
 @router.get("/beside")
-def show_beside(request: Request, studio: Here, run: Annotated[list[str], Query(max_length=50)] = []) -> Response:  # noqa: B006
+def show_beside(request: Request, studio: Here, run: Annotated[list[str], Query(max_length=50)]) -> Response:
     """Several runs beside each other."""
     names = list(dict.fromkeys(run))
     if not 2 <= len(names) <= api.board.MOST_BESIDE_EACH_OTHER:
@@ -53,7 +56,8 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
     folder = api.board.find_run(studio.runs, name)
     view = api.board.view_run(folder, api.jobs.at_work)
     return render(
-        request, "run.html", view=view, exports=EXPORTS, shown=SHOWN_DEMONSTRATIONS,
+        request, "run.html", view=view, exports=EXPORTS, first=FIRST_DEMONSTRATIONS,
+        shown=SHOWN_DEMONSTRATIONS,
         report=_own_file(folder, "report.html") is not None, exported=str(Path("exported") / name), **_live(folder),
     )  # fmt: skip
 
@@ -79,7 +83,9 @@ def show_report(studio: Here, name: Name) -> Response:
 
 
 @router.post("/{name}/stop")
-def stop(studio: Here, name: Name, kind: Annotated[str, Form(pattern="^[a-z-]{1,40}$")] = "train") -> Response:
+def stop(
+    studio: Here, name: Name, kind: Annotated[str, Form(pattern="^[a-z-]{1,40}$")] = "train"
+) -> Response:
     """Ask a command to end; a run finishes its update and saves."""
     api.jobs.stop(api.board.find_run(studio.runs, name), kind)
     return redirect(f"/runs/{name}", "It was asked to stop: a run finishes its update, and saves.")
@@ -112,33 +118,14 @@ def export(
     """Write the model for others; a fresh process reads it back before it is called exported."""
     folder = api.board.find_run(studio.runs, name)
     if format not in EXPORTS or dtype not in ("float32", "bfloat16"):
-        raise UserError("there is no such format", where="format", next_step=f"Choose one of: {', '.join(EXPORTS)}")
+        raise UserError(
+            "there is no such format", where="format", next_step=f"Choose one of: {', '.join(EXPORTS)}"
+        )
     refuse_paths_elsewhere(studio, [to])
     api.jobs.start(
         folder, f"export-{format}", ["export", str(folder), "--format", format, "--dtype", dtype, "--to", to]
     )
     return redirect(f"/runs/{name}", "The export is being written and read back.")
-
-
-def refuse_paths_elsewhere(studio: Studio, names: list[str]) -> None:
-    """Whoever comes over the network names files of the working folder, and no others of this machine.
-
-    Raises:
-        UserError: a name leads out of it.
-    """
-    if not studio.open_to_others:
-        return
-    root = Path.cwd().resolve()
-    for name in names:
-        try:
-            inside = (root / name).resolve().is_relative_to(root)
-        except (OSError, ValueError):
-            inside = False
-        if not inside:
-            raise UserError(
-                f"{name[:200]} is outside of the folder that the studio was started in",
-                next_step="Name a file below it; others reach this studio over the network",
-            )
 
 
 def _live(folder: Path) -> dict[str, Any]:
