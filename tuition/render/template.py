@@ -30,6 +30,18 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _BOS = "{{ bos_token }}"
+_ALWAYS_GIVEN = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "strftime_now",
+        "raise_exception",
+        "namespace",
+    }
+    | {"range", "dict", "lipsum", "cycler", "joiner"}
+)
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 
@@ -91,6 +103,33 @@ class ChatTemplate:
         except Exception:  # no template at all, which each row will say
             return False
 
+    def with_values(self, given: Mapping[str, Any]) -> ChatTemplate:
+        """The same template behind a head that gives names a value, unless whoever serves it gives another.
+
+        Raises:
+            UserError: the template does not read one of the names.
+        """
+        from tuition.render.sandbox import names_in
+
+        read = names_in(self.source) - self.special_tokens.keys()
+        unknown = [name for name in given if name not in read]
+        if unknown:
+            free = sorted(name for name in read if name not in _ALWAYS_GIVEN)
+            raise UserError(
+                f"the chat template does not read '{unknown[0]}'",
+                where="chat_template_kwargs",
+                next_step=f"It reads {', '.join(free)}"
+                if free
+                else "It reads nothing that can be given; leave it out",
+            )
+        head = "".join(
+            f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}"
+            for name, value in given.items()
+        )
+        shown = ", ".join(f"{name}={_literal(value)}" for name, value in given.items())
+        # Jinja drops the line break behind a block, so the template itself begins as before
+        return replace(self, source=f"{head}\n{self.source}", provenance=f"{self.provenance}, {shown}")
+
     def on(self, day: datetime.date) -> ChatTemplate:
         """The same template, told that this is the day."""
         return replace(self, date=day)
@@ -122,6 +161,12 @@ class ChatTemplate:
     def _constants(self) -> dict[str, Any]:
         constants: dict[str, Any] = _plain(dict(self.special_tokens))
         return constants if self.date is None else {**constants, "strftime_now": self._strftime}
+
+
+def _literal(value: Any) -> str:
+    """A value as Jinja spells it."""
+    spelled = {True: "true", False: "false", None: "none"}
+    return spelled[value] if value is None or isinstance(value, bool) else json.dumps(value)
 
 
 def on_day(template: ChatTemplate | None, setting: str) -> ChatTemplate | None:
@@ -239,13 +284,24 @@ def _call_as_text(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": written} if "function" in call else written
 
 
-def choose_template(setting: str, tokenizer: Any) -> ChatTemplate | None:
+def choose_template(
+    setting: str, tokenizer: Any, given: Mapping[str, Any] | None = None
+) -> ChatTemplate | None:
     """The template that `chat_template` names; None for plain text.
 
     Args:
         setting: `auto`, `none`, or the path of a Jinja file.
         tokenizer: a transformers tokenizer; asked for its own template and special tokens.
+        given: values for names that the template reads (`chat_template_kwargs`).
+
+    Raises:
+        UserError: there is no such file, or the template does not read one of the names.
     """
+    template = _template_of(setting, tokenizer)
+    return template if template is None or not given else template.with_values(given)
+
+
+def _template_of(setting: str, tokenizer: Any) -> ChatTemplate | None:
     special_tokens = dict(tokenizer.special_tokens_map)
     if setting == "none":
         return None
