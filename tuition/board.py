@@ -25,8 +25,10 @@ from tuition.evaluate.report.facts import (
     Row,
     Run,
     inside,
+    listed,
     number,
     parse_row,
+    place,
     read_metrics,
     read_object,
     read_rows,
@@ -84,15 +86,32 @@ class RunLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """One demonstration and what it costs, in nats a token.
+
+    Attributes:
+        suspicions: why it looks wrong; nothing is dropped for it.
+    """
+
+    place: str
+    prompt: str
+    expected: str
+    before: float | None
+    after: float | None
+    learned: bool
+    suspicions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """One run closely.
 
     Attributes:
         verdict: the strongest sentence that the folder allows.
         cautions: what speaks against shipping.
+        proofs: whether each check before step 1 held, and in what words.
         data: what became of the rows; see `data_view`.
-        demonstrations: each with its loss before and after, the highest after first; empty where it was not measured.
-        learned: how many of them were.
+        demonstrations: the highest loss after training first; empty where it was not measured.
     """
 
     line: RunLine
@@ -100,13 +119,11 @@ class RunView:
     about: list[str]
     cautions: list[str]
     chart: Chart | None
-    proofs: list[Row]
+    proofs: list[tuple[bool, str]]
     data: Row
     settings: list[tuple[str, str]]
-    samples: list[Row]
     command: str
-    demonstrations: list[Row] = field(default_factory=list)
-    learned: int = 0
+    demonstrations: list[Scored] = field(default_factory=list)
 
 
 # --- a folder of runs
@@ -219,7 +236,7 @@ def recipe_of(folder: Path) -> Row:
 def data_of(folder: Path) -> list[str]:
     """What a run learned from, as its recipe names it."""
     given = recipe_of(folder).get("data")
-    return [given] if isinstance(given, str) else [str(name) for name in given or ()]
+    return [given] if isinstance(given, str) else [str(name) for name in listed(given)]
 
 
 # --- one run
@@ -229,27 +246,39 @@ def view_run(folder: Path, starting: Callable[[Path], bool] = lambda folder: Fal
     """Everything that the page of a run shows."""
     line = run_line(folder, starting)
     if line.status in ("starting", "never began"):
-        return RunView(line, "", [], [], None, [], {}, [], [], "")
+        return RunView(line, "", [], [], None, [], {}, [], "")
     run = _read_whole(folder, _stamp(folder))
-    demonstrations = sorted(
-        read_rows(folder / "demonstrations.jsonl", []),
-        key=lambda row: number(row, "after") or 0.0,
-        reverse=True,
-    )
     return RunView(
         line=line,
         verdict=verdict(run),
         about=about(run),
         cautions=[] if line.goes_on else cautions(run),
         chart=loss_chart(run),
-        proofs=run.proofs,
+        proofs=[
+            (proof.get("ok") is True, str(proof.get("detail") or proof.get("name"))) for proof in run.proofs
+        ],
         data=data_view(run),
         settings=settings(run.recipe),
-        samples=run.samples,
         command=train_command(run),
-        demonstrations=demonstrations,
-        learned=sum(row.get("learned") is True for row in demonstrations),
+        demonstrations=scored_demonstrations(folder),
     )
+
+
+def scored_demonstrations(folder: Path) -> list[Scored]:
+    """What `tuition evaluate RUN --rows` found; none where it was not asked."""
+    found = [
+        Scored(
+            place=place(row),
+            prompt=str(row.get("prompt", "")),
+            expected=str(row.get("expected", "")),
+            before=number(row, "before"),
+            after=number(row, "after"),
+            learned=row.get("learned") is True,
+            suspicions=[str(reason) for reason in listed(row.get("suspicions"))],
+        )
+        for row in read_rows(folder / "demonstrations.jsonl", [])
+    ]
+    return sorted(found, key=lambda row: -1.0 if row.after is None else row.after, reverse=True)
 
 
 def live_chart(folder: Path) -> Chart | None:

@@ -121,7 +121,7 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     recipe = make_recipe(dict(settings))
     values = recipe.model_dump(mode="json")
-    return {name: values[name] for name in Recipe.model_fields if name in settings}
+    return {name: _short(values[name]) for name in Recipe.model_fields if name in settings}
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
@@ -186,12 +186,18 @@ def _several(name: str) -> bool:
     return get_origin(annotation) is tuple and Ellipsis in getattr(annotation, "__args__", ())
 
 
+def _short(value: Any) -> Any:
+    """3.0 as 3, as a person writes it."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
 def _word(value: Any) -> str:
     """A value as it would be typed."""
+    value = _short(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple | dict):

@@ -46,6 +46,11 @@ def show(
 ) -> Response:
     """An empty conversation with two models."""
     names = talk_of(request).names()
+    unknown = [name for name in (tuned, base) if name and name.removeprefix(api.talk.BASE_OF) not in names]
+    if unknown:
+        raise api.NotFoundError(
+            f"{unknown[0][:100]} has no model to talk to", next_step="Wait until its run has ended"
+        )
     tuned = tuned or (names[0] if names else "")
     sides = [_side("base", base or api.talk.BASE_OF + tuned, []), _side("tuned", tuned, [])]
     return _page(request, sides)

@@ -58,7 +58,8 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
     return render(
         request, "run.html", view=view, exports=EXPORTS, first=FIRST_DEMONSTRATIONS,
         shown=SHOWN_DEMONSTRATIONS,
-        report=_own_file(folder, "report.html") is not None, exported=str(Path("exported") / name), **_live(folder),
+        report=_own_file(folder, "report.html") is not None, exported=str(Path("exported") / name),
+        alone=False, **_live(folder),
     )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def show_live(request: Request, studio: Here, name: Name) -> Response:
     """The part of a run's page that changes while it runs; htmx asks for it again and again."""
     folder = api.board.find_run(studio.runs, name)
     values = _live(folder)
-    response = render(request, "live.html", chart=api.board.live_chart(folder), **values)
+    response = render(request, "live.html", chart=api.board.live_chart(folder), alone=True, **values)
     if not values["line"].goes_on and not any(job.runs for job in values["jobs"]):
         response.headers["HX-Refresh"] = "true"  # it ended: the whole page says more now
     return response
