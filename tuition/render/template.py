@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from tuition.render.codes import finding
 from tuition.render.content import strings_in
 from tuition.render.tokens import Tokens
 
+_PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
+_SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
 _ONLY_CONTENT = frozenset({"role", "content"})
 
 # What a base model without a template of its own gets: ChatML, the most widely served format.
@@ -221,15 +224,19 @@ def _size(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, An
 
 
 class Writer:
-    """A template, and what was learned about how it wants to be given tool calls.
+    """A template, and what was learned about it: how it wants to be given tool calls, and how long it takes.
 
     Some templates join the arguments of a call to text as they are, so they must be JSON already. The
     first refusal that JSON mends decides for all later conversations, prompts for serving among them.
+
+    A template that is stopped again and again would cost its bound for each row. Once all that it was stopped
+    in took longer than `_PATIENCE_SECONDS` and than all that it wrote, it is not tried again.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
         self.arguments_as_text = False
+        self._patience_seconds = _PATIENCE_SECONDS
 
     def given(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The messages with the arguments of tool calls as the template wants them."""
@@ -249,7 +256,7 @@ class Writer:
         """
 
         def write(given: Sequence[Mapping[str, Any]]) -> str:
-            return self.template.text(given, tools, add_generation_prompt=add_generation_prompt)
+            return self._timed(given, tools, add_generation_prompt)
 
         if not any(message.get("tool_calls") for message in messages):
             return write(messages)
@@ -264,6 +271,25 @@ class Writer:
                 raise refusal from None
             self.arguments_as_text = True
             return text
+
+    def _timed(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], ask: bool
+    ) -> str:
+        if self._patience_seconds <= 0:
+            raise TemplateRefusal("it took too long for rows before this one, and is not tried again")
+        began = time.thread_time()
+        try:
+            text = self.template.text(messages, tools, add_generation_prompt=ask)
+        except TemplateRefusal:
+            seconds = time.thread_time() - began
+            self._patience_seconds -= seconds if seconds > _SOON_SECONDS else 0
+            raise
+        self._patience_seconds += time.thread_time() - began
+        return text
+
+    def be_patient(self) -> None:
+        """What is asked from here on stands alone: a question to a server must not cost the next one its answer."""
+        self._patience_seconds = max(self._patience_seconds, _PATIENCE_SECONDS)
 
 
 def _with_arguments_as_text(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
