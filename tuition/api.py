@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files, starter
+from tuition.collect import ConflictError as ConflictError
+from tuition.collect import NotAllowedError as NotAllowedError
+from tuition.collect import NotFoundError as NotFoundError
+from tuition.collect import Store as Store
+from tuition.collect import TooManyError as TooManyError
+from tuition.collect import people as people
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (
     Ledger,
@@ -282,7 +288,10 @@ def make_renderer(model: str, **render: Any) -> Renderer:
 
     settings = make_render_settings(render)
     tokenizer = load_tokenizer(starter.model_path(model))
-    template = on_day(choose_template(settings.chat_template, tokenizer), settings.template_date)
+    template = on_day(
+        choose_template(settings.chat_template, tokenizer, settings.chat_template_kwargs),
+        settings.template_date,
+    )
     adopt_template(tokenizer, template)
     longest = settings.max_length if settings.max_length != "auto" else 10**9
     return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))

@@ -7,6 +7,7 @@ values or a section, never the whole recipe. Nothing here reads data or imports 
 from __future__ import annotations
 
 import difflib
+import keyword
 import re
 from datetime import date
 from pathlib import Path
@@ -29,6 +30,14 @@ Auto = Literal["auto"]
 _LARGEST_BYTES = 100 << 10
 _LONGEST_NAME = 4_000
 _DEEPEST = 16
+_TEMPLATES_OWN = (
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "strftime_now",
+    "raise_exception",
+)
 _MANY_BRACKETS = re.compile(r"(?:[\[{]\s*){64}")
 
 
@@ -42,6 +51,18 @@ def _name_on_disk(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name_on_disk)]
+
+
+def _pairs(value: Any, *, parse: bool = False) -> Any:
+    """`name=value,name=value`, as a flag is typed, as a dictionary; anything else as it is.
+
+    Args:
+        parse: read each value as YAML does, so that `false` is no text.
+    """
+    if not isinstance(value, str):
+        return value
+    pairs = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+    return {name.strip(): parse_yaml(text) for name, text in pairs.items()} if parse else pairs
 
 
 class Section(BaseModel):
@@ -108,11 +129,7 @@ class DataSettings(Section):
     @field_validator("mapping", mode="before")
     @classmethod
     def _mapping_may_be_words(cls, value: Any) -> Any:
-        return (
-            dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
-            if isinstance(value, str)
-            else value
-        )
+        return _pairs(value)
 
     @field_validator("data", "val_data", "replay", mode="before")
     @classmethod
@@ -136,6 +153,11 @@ class RenderSettings(Section):
         "auto",
         description="auto: the tokenizer's own, or ChatML where it has none; none: plain text, "
         "prompt and completion joined as they are; or a file that holds a Jinja template.",
+    )
+    chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(
+        {},
+        description="Values for names that the chat template reads, such as enable_thinking: false. The exported "
+        "template begins with them, so the model is served as it was trained.",
     )
     template_date: Annotated[str, Field(pattern=r"^(auto|\d{4}-\d\d-\d\d)$")] = Field(
         "auto",
@@ -164,6 +186,27 @@ class RenderSettings(Section):
         "or after the last turn that fits (cut_turns), made into several that learn each turn once (split), "
         "or refused with an error.",
     )
+
+    @field_validator("chat_template_kwargs", mode="before")
+    @classmethod
+    def _names_may_be_words(cls, value: Any) -> Any:
+        return _pairs(value, parse=True)
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _names_are_free(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise ValueError(f"'{name}' is no name that a template can read")
+            if name in _TEMPLATES_OWN or name.endswith("_token"):
+                raise ValueError(f"'{name}' is what the conversation or the tokenizer gives the template")
+        return value
+
+    @model_validator(mode="after")
+    def _plain_text_reads_no_names(self) -> RenderSettings:
+        if self.chat_template_kwargs and self.chat_template == "none":
+            raise ValueError("chat_template_kwargs needs a chat template, and chat_template is none")
+        return self
 
     @field_validator("span_markers", mode="before")
     @classmethod

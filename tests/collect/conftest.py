@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tuition.collect import people
+from tuition.collect import people, prompts
 from tuition.collect.store import Store
+from tuition.conversation import Message
 
 
 @dataclass
@@ -25,6 +26,31 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+def add_prompts(
+    store: Store,
+    count: int,
+    *,
+    overlap: int = 1,
+    first: int = 0,
+    source: str = "ours",
+    consent: str = "terms of use, 2026",
+    licence: str = "CC0-1.0",
+) -> list[int]:
+    """So many prompts, with consent; their ids."""
+    new = [
+        prompts.NewPrompt((Message("user", f"What is {n} and {n}?"),), f"made:{n}")
+        for n in range(first, first + count)
+    ]
+    prompts.add(store, new, source=source, consent=consent, licence=licence, overlap=overlap, by=None)
+    found = [prompts.prompt_of(store, prompt.messages) for prompt in new]
+    return [prompt_id for prompt_id in found if prompt_id is not None]
+
+
+def answered(text: str) -> list[dict[str, str]]:
+    """One answer, as the page sends it."""
+    return [{"role": "assistant", "content": text}]
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import find_sources
 from tuition.errors import Origin, UserError
 from tuition.evaluate.heldout import ExampleMarks, HeldOut
-from tuition.evaluate.interval import Score
 from tuition.evaluate.lines import signed
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.score import Placed, differences, place_marks, read_test_set, summed
+from tuition.interval import Score
 from tuition.render import Renderer
 from tuition.render.tokens import Tokens
 from tuition.train.model import LoadedModel

@@ -87,6 +87,13 @@ def load_answerer(
     return _load(name, name, None, device, template, trusted, revision=revision)
 
 
+def span_markers_of(name: str) -> tuple[str, str] | None:
+    """What stands around spans in the rows of a run that learned spans; None for every other model."""
+    folder = RunFolder(Path(name))
+    recipe = load_recipe(folder.recipe) if folder.holds_a_run() else None
+    return recipe.span_markers if recipe is not None and recipe.train_on == "spans" else None
+
+
 def base_named_by(name: str) -> tuple[str, str | None] | None:
     """The model, and its revision, that a run or an adapter was trained from; None for a model by itself."""
     folder = RunFolder(Path(name))

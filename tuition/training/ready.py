@@ -168,7 +168,9 @@ def _read(recipe: Recipe, watcher: Watcher) -> Material:
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
-    template = on_day(choose_template(recipe.chat_template, tokenizer), recipe.template_date)
+    template = on_day(
+        choose_template(recipe.chat_template, tokenizer, recipe.chat_template_kwargs), recipe.template_date
+    )
     if template is not None and template.date is not None:
         recipe = recipe.replace(template_date=template.date.isoformat())
     new_tokens = adopt_template(tokenizer, template)

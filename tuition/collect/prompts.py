@@ -1,0 +1,357 @@
+"""Prompts: what people are asked to answer, and from whom it came under which consent and licence.
+
+A prompt is a conversation that ends before the answer. The same conversation is kept once, whatever file it
+comes from. Reading files is the data room's work; here prompts arrive as values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from tuition.collect.refusals import NotFoundError
+from tuition.collect.store import Store, as_json
+from tuition.collect.texts import plain_text
+from tuition.conversation import Message
+from tuition.errors import UserError
+
+ROWS_A_COMMIT = 500  # so that a long import lets others write in between
+MOST_OVERLAP = 100
+_OPENING_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where prompts came from.
+
+    Attributes:
+        licence: under which their text may be used; empty: nobody said.
+        consent: how the people who wrote them agreed; empty: nobody said, and nothing of it is exported.
+    """
+
+    id: int
+    name: str
+    licence: str
+    consent: str
+
+    @property
+    def cleared(self) -> bool:
+        """Whether consent and licence are both stated."""
+        return bool(self.licence.strip() and self.consent.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrompt:
+    """A prompt on its way into the store.
+
+    Attributes:
+        messages: the conversation before the answer.
+        origin: where it stood, such as `prompts.jsonl:12`.
+        expected: an answer that came with it, shown to reviewers and never to writers.
+        source_user: who asked it, so that nobody stands on two sides of a split.
+        group: prompts of one group stay on one side of a split.
+        priority: higher is asked earlier.
+    """
+
+    messages: tuple[Message, ...]
+    origin: str
+    expected: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    source_user: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+    priority: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt of the store; see `NewPrompt` for what it came with.
+
+    Attributes:
+        overlap: how many people are to answer it.
+        taken: how many places are held or filled.
+        gold: it tests the people who answer, and is no training data.
+        paused: nobody is given it.
+    """
+
+    id: int
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...]
+    opening: str
+    source: Source
+    source_user: str | None
+    origin: str
+    group: str | None
+    expected: str
+    tags: tuple[str, ...]
+    priority: float
+    overlap: int
+    taken: int
+    gold: bool
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What an import did: prompts that are new, and those that were known already."""
+
+    new: int
+    known: int
+
+
+def add(
+    store: Store,
+    prompts: Iterable[NewPrompt],
+    *,
+    source: str,
+    licence: str = "",
+    consent: str = "",
+    tags: Sequence[str] = (),
+    overlap: int = 1,
+    by: int | None,
+) -> Added:
+    """Add prompts, committed some hundreds at a time; a known prompt gains the tags and nothing else.
+
+    Args:
+        source: its name; licence and consent, where given, hold for all of its prompts from now on.
+        tags: for all of them, beside their own.
+        overlap: how many people are to answer each.
+
+    Raises:
+        UserError: a text cannot be kept, or the overlap is not 1 to 100.
+    """
+    if not 1 <= overlap <= MOST_OVERLAP:
+        raise UserError(f"an overlap of {overlap} is not 1 to {MOST_OVERLAP}", next_step="Choose another")
+    new = known = 0
+    source_id = state_source(store, source, licence=licence, consent=consent, by=by).id
+    coming = iter(prompts)
+    while some := list(islice(coming, ROWS_A_COMMIT)):
+        with store.writing() as db:
+            fresh = sum(_add_one(store, db, prompt, source_id, tags, overlap) for prompt in some)
+            store.note("imported", f"source {source_id}", by=by, new=fresh, known=len(some) - fresh)
+        new, known = new + fresh, known + len(some) - fresh
+    return Added(new, known)
+
+
+def _add_one(
+    store: Store, db: sqlite3.Connection, prompt: NewPrompt, source_id: int, tags: Sequence[str], overlap: int
+) -> bool:
+    messages = as_json([_message_json(message) for message in prompt.messages])
+    plain_text(messages, "the prompt", longest=4_000_000)
+    tools = as_json([dict(tool) for tool in prompt.tools])
+    key = hashlib.sha256(f"{messages}\0{tools}".encode()).hexdigest()
+    row = (
+        key, messages, tools, _opening(prompt.messages), source_id, prompt.source_user, prompt.origin, prompt.group,
+        plain_text(prompt.expected, "the answer that came with it"), prompt.priority, overlap, store.now(),
+    )  # fmt: skip
+    cursor = db.execute(
+        """INSERT INTO prompt(key, messages, tools, opening, source_id, source_user, origin, group_id, expected,
+        priority, overlap, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING""",
+        row,
+    )
+    fresh = cursor.rowcount == 1
+    (prompt_id,) = db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()
+    for tag in {*prompt.tags, *tags}:
+        _add_tag(db, prompt_id, tag)
+    return fresh
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    """What is set of a message; weights are no part of a question."""
+    fields = {key: value for key, value in asdict(message).items() if value not in (None, ())}
+    fields.pop("weight", None)
+    return {"content": "", **fields}
+
+
+def read_messages(text: str) -> tuple[Message, ...]:
+    """The messages that were kept as JSON."""
+    return tuple(
+        Message(**{**fields, "tool_calls": tuple(fields.get("tool_calls", ()))})
+        for fields in json.loads(text)
+    )
+
+
+def _opening(messages: Sequence[Message]) -> str:
+    """The beginning of what is asked last, on one line: how a prompt is known in lists."""
+    asked = [message.content for message in messages if message.role == "user"] or [messages[-1].content]
+    return " ".join(asked[-1].split())[:_OPENING_CHARACTERS]
+
+
+# --- sources ---
+
+
+def state_source(store: Store, name: str, *, licence: str = "", consent: str = "", by: int | None) -> Source:
+    """The source of that name; what is given of licence and consent is stated for all its prompts."""
+    name = plain_text(name, "the source", longest=200, empty=False).strip()
+    stated = {"licence": licence.strip(), "consent": consent.strip()}
+    with store.writing() as db:
+        fresh = db.execute("INSERT OR IGNORE INTO source(name) VALUES (?)", (name,)).rowcount
+        for column, text in stated.items():
+            if text:
+                plain_text(text, column, longest=2_000)
+                db.execute(f"UPDATE source SET {column} = ? WHERE name = ?", (text, name))
+        row = db.execute("SELECT * FROM source WHERE name = ?", (name,)).fetchone()
+        if fresh or any(stated.values()):
+            store.note("stated", f"source {row['id']}", by=by, name=name, **stated)
+    return Source(*row)
+
+
+def sources(store: Store) -> list[Source]:
+    """All sources."""
+    with store.reading() as db:
+        return [Source(*row) for row in db.execute("SELECT * FROM source ORDER BY name")]
+
+
+# --- looking ---
+
+
+def prompt(store: Store, prompt_id: int) -> Prompt:
+    """One prompt.
+
+    Raises:
+        NotFoundError: there is none of that id.
+    """
+    with store.reading() as db:
+        row = db.execute("SELECT * FROM prompt WHERE id = ?", (prompt_id,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"there is no prompt {prompt_id}", next_step="See the list of prompts")
+        return _prompt(db, row)
+
+
+def prompt_of(
+    store: Store, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> int | None:
+    """The id of the prompt with these messages; None where the store has none."""
+    text = as_json([_message_json(message) for message in messages])
+    key = hashlib.sha256(f"{text}\0{as_json([dict(tool) for tool in tools])}".encode()).hexdigest()
+    with store.reading() as db:
+        row = db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find(
+    store: Store,
+    *,
+    words: str = "",
+    tag: str = "",
+    source: str = "",
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Prompt]:
+    """Prompts, the newest first, a page at a time.
+
+    Args:
+        words: must stand in the prompt's opening.
+        before: only ids below this one: the last of the page before.
+    """
+    where, values = ["1"], []
+    for condition, value in (
+        ("opening LIKE ? ESCAPE '\\'", _pattern(words)),
+        ("id IN (SELECT prompt_id FROM prompt_tag WHERE tag = ?)", tag),
+        ("source_id = (SELECT id FROM source WHERE name = ?)", source),
+        ("id < ?", before),
+    ):
+        if value:
+            where.append(condition)
+            values.append(value)
+    query = f"SELECT * FROM prompt WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+    with store.reading() as db:
+        return [_prompt(db, row) for row in db.execute(query, (*values, limit)).fetchall()]
+
+
+def each(store: Store) -> Iterator[int]:
+    """The ids of all prompts that are no gold, in the order in which they are asked."""
+    with store.reading() as db:
+        rows = db.execute("SELECT id FROM prompt WHERE gold = 0 ORDER BY priority DESC, id").fetchall()
+    yield from (row[0] for row in rows)
+
+
+def tags(store: Store) -> list[str]:
+    """All tags in use."""
+    query = """WITH RECURSIVE used(tag) AS (SELECT min(tag) FROM prompt_tag
+        UNION ALL SELECT (SELECT min(tag) FROM prompt_tag WHERE tag > used.tag) FROM used WHERE used.tag IS NOT NULL)
+        SELECT tag FROM used WHERE tag IS NOT NULL"""  # one step in the index for each tag, not for each prompt
+    with store.reading() as db:
+        return [row[0] for row in db.execute(query)]
+
+
+def _pattern(words: str) -> str:
+    escaped = words.strip()
+    for special in "\\%_":
+        escaped = escaped.replace(special, "\\" + special)
+    return f"%{escaped}%" if escaped else ""
+
+
+def _prompt(db: sqlite3.Connection, row: sqlite3.Row) -> Prompt:
+    source = db.execute("SELECT * FROM source WHERE id = ?", (row["source_id"],)).fetchone()
+    tagged = db.execute("SELECT tag FROM prompt_tag WHERE prompt_id = ? ORDER BY tag", (row["id"],))
+    return Prompt(
+        id=row["id"],
+        messages=read_messages(row["messages"]),
+        tools=tuple(json.loads(row["tools"])),
+        opening=row["opening"],
+        source=Source(*source),
+        source_user=row["source_user"],
+        origin=row["origin"],
+        group=row["group_id"],
+        expected=row["expected"],
+        tags=tuple(tag for (tag,) in tagged),
+        priority=row["priority"],
+        overlap=row["overlap"],
+        taken=row["taken"],
+        gold=bool(row["gold"]),
+        paused=bool(row["paused"]),
+    )
+
+
+# --- changing ---
+
+
+def set_tags(store: Store, prompt_id: int, tags: Sequence[str], *, by: int | None) -> None:
+    """Replace a prompt's tags; the event keeps the old ones."""
+    with store.writing() as db:
+        before = prompt(store, prompt_id).tags
+        db.execute("DELETE FROM prompt_tag WHERE prompt_id = ?", (prompt_id,))
+        for tag in set(tags):
+            _add_tag(db, prompt_id, tag)
+        store.note("tagged", f"prompt {prompt_id}", by=by, before=list(before), after=sorted(set(tags)))
+
+
+def _add_tag(db: sqlite3.Connection, prompt_id: int, tag: str) -> None:
+    tag = plain_text(tag, "a tag", longest=60).strip()
+    if tag:
+        db.execute("INSERT OR IGNORE INTO prompt_tag VALUES (?, ?)", (tag, prompt_id))
+
+
+def change(
+    store: Store,
+    prompt_id: int,
+    *,
+    priority: float | None = None,
+    overlap: int | None = None,
+    paused: bool | None = None,
+    gold: bool | None = None,
+    by: int | None,
+) -> None:
+    """Change how a prompt is asked; what is None stays. A gold prompt is asked of everybody.
+
+    Raises:
+        NotFoundError: there is no such prompt.
+        UserError: the overlap is below the places that are held or filled, or above 100.
+    """
+    overlap = MOST_OVERLAP if gold else overlap
+    with store.writing() as db:
+        taken = prompt(store, prompt_id).taken
+        if overlap is not None and not max(1, taken) <= overlap <= MOST_OVERLAP:
+            step = f"Choose {max(1, taken)} to {MOST_OVERLAP}"
+            raise UserError(f"an overlap of {overlap} does not fit", next_step=step)
+        changed = {"priority": priority, "overlap": overlap, "paused": paused, "gold": gold}
+        changed = {column: value for column, value in changed.items() if value is not None}
+        for column, value in changed.items():
+            db.execute(f"UPDATE prompt SET {column} = ? WHERE id = ?", (value, prompt_id))
+        store.note("changed", f"prompt {prompt_id}", by=by, **changed)

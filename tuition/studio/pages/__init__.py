@@ -1,0 +1,35 @@
+"""The pages, in the order of the navigation. A new page is one row here, one module and one template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ADMIN = frozenset({"admin"})
+EVERYBODY = frozenset({"admin", "writer", "reviewer", "evaluator"})
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One room of the studio.
+
+    Attributes:
+        path: where it lies; everything its router answers lies below.
+        label: its name in the navigation.
+        module: in this package; it holds `router`.
+        group: the heading it stands under.
+        roles: who may enter; everybody else gets 403, whatever they ask for below `path`.
+        uploads: paths below that take files of prompts, and so longer bodies.
+    """
+
+    path: str
+    label: str
+    module: str
+    group: str
+    roles: frozenset[str] = ADMIN
+    uploads: tuple[str, ...] = ()
+
+
+PAGES: tuple[Page, ...] = (
+    Page("/people", "People", "people", "Team"),
+    Page("/account", "You", "account", "Team", EVERYBODY),
+)
