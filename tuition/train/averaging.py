@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from tuition.train.checkpoint import load_weights
+from tuition.train.storage import put, whole
 
 
 def average_weights(folders: Sequence[Path], parameters: Mapping[str, torch.nn.Parameter]) -> None:
@@ -19,11 +20,10 @@ def average_weights(folders: Sequence[Path], parameters: Mapping[str, torch.nn.P
     Raises:
         UserError: a checkpoint is damaged, or does not fit.
     """
-    sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    sums = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in parameters.items()}
     for folder in folders:
         load_weights(folder, parameters)
         for name, parameter in parameters.items():
-            sums[name] += parameter.detach()
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(sums[name] / len(folders))
+            sums[name] += whole(parameter).cpu()
+    for name, parameter in parameters.items():
+        put(parameter, (sums[name] / len(folders)).float())

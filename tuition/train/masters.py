@@ -61,6 +61,11 @@ class Masters:
                 p.main_grad_is_fresh = True
                 self.parameters[name].grad = None
 
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Move the masters by their gradients, and the model's copies with them."""
+        optimizer.step()
+        self.publish()
+
     @torch.no_grad()
     def publish(self) -> None:
         """After an update: the model's copies follow the masters."""
