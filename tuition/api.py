@@ -18,7 +18,22 @@ from tuition.collect import NotAllowedError as NotAllowedError
 from tuition.collect import NotFoundError as NotFoundError
 from tuition.collect import Store as Store
 from tuition.collect import TooManyError as TooManyError
+from tuition.collect import batches as batches
+from tuition.collect import drafts as drafts
+from tuition.collect import exports as exports
+from tuition.collect import gold as gold
+from tuition.collect import guidelines as guidelines
+from tuition.collect import judging as judging
+from tuition.collect import losses as losses
+from tuition.collect import overview as overview
 from tuition.collect import people as people
+from tuition.collect import prompts as prompts
+from tuition.collect import queue as queue
+from tuition.collect.accepted import latest_event as latest_event
+from tuition.collecting import Imported as Imported
+from tuition.collecting import compare as compare
+from tuition.collecting import import_prompts as import_prompts
+from tuition.collecting import note_losses
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (
     Ledger,
@@ -512,7 +527,7 @@ def evaluate(
         metric: one or several, see docs/evaluation.md; None scores the loss only.
         general: general text, scored before and after training to see what was forgotten; `starter`: the
             sentences that come with tuition.
-        rows: demonstrations, each scored before and after training.
+        rows: demonstrations, each scored before and after training; a store keeps the losses of its own.
         require: conditions such as `exact_match>=baseline+0.05`; see `Evaluation.passed`.
         require_certain: the whole interval must meet them.
         most_forgotten: bits a byte that may be lost on general text.
@@ -549,7 +564,9 @@ def evaluate(
         device=device,
         trusted=trust_remote_code,
     )
-    return evaluate_all(starter.model_path(model), wishes, on_progress)
+    found = evaluate_all(starter.model_path(model), wishes, on_progress)
+    note_losses(found.demonstrations or (), model)
+    return found
 
 
 def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:

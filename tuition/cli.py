@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from tuition import cli_collect
 from tuition.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -121,10 +122,9 @@ def _me() -> str:
 
 
 def _print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False)
-    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
-        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-    print(text)
+    from tuition.screen import print_json
+
+    print_json(value)
 
 
 # --- train ---
@@ -900,3 +900,5 @@ def _version(
 
 
 _add_train()
+app.add_typer(cli_collect.app)
+app.command()(cli_collect.compare)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition import files, starter
+from tuition.data.storefiles import pinned
 from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe, read_settings
 from tuition.screen import Watcher
@@ -24,6 +25,8 @@ def gather(
     rows = None
     if data is not None:
         given["data"], rows = _names_or_rows(data)
+    if rows is None and given.get("data"):
+        given["data"] = pinned(as_names(given["data"]))  # people may go on writing while the run learns
     where = str(recipe) if isinstance(recipe, str | Path) else "recipe"
     make_recipe(
         {**given, "data": given["data"] if rows is None else ("rows",)} if "data" in given else given,

@@ -5,7 +5,9 @@ Progress and warnings go to stderr, results to stdout. Plain lines where there i
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -231,6 +233,14 @@ def size(count: float) -> str:
 
 
 # --- results, to stdout ---
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout; on a terminal without anything that could steer it."""
+    text = json.dumps(value, ensure_ascii=False)
+    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text)
 
 
 def show_check(checked: Any) -> None:
