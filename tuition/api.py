@@ -12,13 +12,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuition import board as board
 from tuition import files, starter
+from tuition import jobs as jobs
+from tuition import talk as talk
 from tuition.collect import ConflictError as ConflictError
 from tuition.collect import NotAllowedError as NotAllowedError
 from tuition.collect import NotFoundError as NotFoundError
 from tuition.collect import Store as Store
 from tuition.collect import TooManyError as TooManyError
 from tuition.collect import batches as batches
+from tuition.collect import demonstrations as demonstrations
 from tuition.collect import drafts as drafts
 from tuition.collect import exports as exports
 from tuition.collect import gold as gold
