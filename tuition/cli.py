@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from tuition import cli_collect
 from tuition.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -121,10 +122,9 @@ def _me() -> str:
 
 
 def _print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False)
-    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
-        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-    print(text)
+    from tuition.screen import print_json
+
+    print_json(value)
 
 
 # --- train ---
@@ -148,18 +148,22 @@ def _train(
         return
     run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
     _print_end(run.path, as_json)
+    if not run.passed:
+        raise typer.Exit(1)
 
 
 def _print_end(folder: Path, as_json: bool) -> None:
     from tuition import api
+    from tuition.evaluate.lines import run_lines
 
     facts = api.read_report_facts(folder)
+    forgetting = facts.get("forgetting")
     if as_json:
-        _print_json({"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")})
+        shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
+        _print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
         return
-    result = facts["result"]
-    if result.get("best_eval_loss") is not None:
-        print(f"best held-out loss {result['best_eval_loss']:.4f} at step {result['best_step']}")
+    for line in run_lines(facts):
+        print(line)
     print(f"report: {folder / 'report.html'}")
     print("next:")
     print(f"  {_me()} chat {folder}")
@@ -948,3 +952,5 @@ def _version(
 
 
 _add_train()
+app.add_typer(cli_collect.app)
+app.command()(cli_collect.compare)
