@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuition.evaluate.report.axes import Axis, Tick, axis_over, labelled_ticks, spans_much
+from tuition.evaluate.report.comparison import METRIC_NAMES
 from tuition.evaluate.report.facts import (
     Point,
     Row,
@@ -23,6 +24,9 @@ from tuition.evaluate.report.facts import (
 from tuition.evaluate.report.words import share, short, whole
 
 SHOWN_EVALUATIONS = 40
+_LOSS_KEYS = frozenset(
+    {"eval_loss", "eval_bits_per_byte", "eval_token_accuracy", "eval_tokens", "eval_seconds"}
+)
 SHOWN_DOTS = 60  # more run into each other; the line says it all then
 
 
@@ -32,7 +36,7 @@ class Chart:
 
     Attributes:
         key: unique on the page, for the ids of title and description.
-        lines: (kind, SVG path) from back to front.
+        lines: (kind, corners) from back to front.
         dots: (x, y, what it says).
         bars: (x, y, width, height, what it says).
         legend: (kind, words).
@@ -44,7 +48,7 @@ class Chart:
     description: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[tuple[str, list[Point]]] = field(default_factory=list)
     dots: list[tuple[float, float, str]] = field(default_factory=list)
     bars: list[tuple[float, float, float, float, str]] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
@@ -68,7 +72,7 @@ def loss_chart(run: Run) -> Chart | None:
         lines += step_lines(training, across, upright)
         legend += step_legend(training, upright)
     if held_out:
-        lines.append(("held", path(held_out, across, upright)))
+        lines.append(("held", placed(held_out, across, upright)))
         legend.append(("held", "held out"))
     return Chart(
         key="loss",
@@ -129,8 +133,16 @@ def small_multiples(run: Run) -> list[Chart]:
         small_chart("rate", "Learning rate", series(run.training, "learning_rate")),
         small_chart("norm", "Gradient norm", series(run.training, "grad_norm"), noisy=True),
         small_chart("accuracy", "Held-out token accuracy", series(run.held_out, "eval_token_accuracy")),
+        *(small_chart(f"metric-{i}", title, line) for i, (title, line) in enumerate(answer_metrics(run))),
     ]
     return [chart for chart in charts if chart]
+
+
+def answer_metrics(run: Run) -> list[tuple[str, list[Point]]]:
+    """Metrics of the model's own answers that were measured while it learned, by step."""
+    keys = {key for row in run.held_out for key in row if key.startswith("eval_")} - _LOSS_KEYS
+    names = ((key, key.removeprefix("eval_")) for key in sorted(keys))
+    return [(f"Held out: {METRIC_NAMES.get(name, name)}", series(run.held_out, key)) for key, name in names]
 
 
 def small_chart(key: str, title: str, line: Sequence[Point], *, noisy: bool = False) -> Chart | None:
@@ -146,7 +158,7 @@ def small_chart(key: str, title: str, line: Sequence[Point], *, noisy: bool = Fa
         description=f"{title} from {short(values[0])} to {short(values[-1])}, at most {short(max(values))}.",
         x_ticks=labelled_ticks(across, about=3),
         y_ticks=labelled_ticks(upright, about=3),
-        lines=step_lines(line, across, upright) if noisy else [("smooth", path(line, across, upright))],
+        lines=step_lines(line, across, upright) if noisy else [("smooth", placed(line, across, upright))],
     )
 
 
@@ -172,14 +184,14 @@ def evaluation_row(row: Row) -> list[str]:
 # --- Lines
 
 
-def step_lines(line: Sequence[Point], across: Axis, upright: Axis) -> list[tuple[str, str]]:
-    """Paths of what was measured each step; smoothed only where there is something to smooth."""
+def step_lines(line: Sequence[Point], across: Axis, upright: Axis) -> list[tuple[str, list[Point]]]:
+    """Lines of what was measured each step; smoothed only where there is something to smooth."""
     window = smoothing_window(line)
     if window < 2:
-        return [("smooth", path(line, across, upright))]
+        return [("smooth", placed(line, across, upright))]
     return [
-        ("raw", path(line, across, upright)),
-        ("smooth", path(smoothed(line, window, upright), across, upright)),
+        ("raw", placed(line, across, upright)),
+        ("smooth", placed(smoothed(line, window, upright), across, upright)),
     ]
 
 
@@ -203,10 +215,14 @@ def smoothed(line: Sequence[Point], window: int, upright: Axis) -> list[Point]:
     return [(step, float(mean)) for (step, _), mean in zip(line, drawn, strict=True)]
 
 
-def path(line: Sequence[Point], across: Axis, upright: Axis) -> str:
+def placed(line: Sequence[Point], across: Axis, upright: Axis) -> list[Point]:
+    """The corners of a line in percent of the picture, from its upper left corner."""
+    return [(round(across.place(x), 2), round(100 - upright.place(y), 2)) for x, y in thinned(line)]
+
+
+def path(corners: Sequence[Point]) -> str:
     """The SVG path of a line."""
-    corners = [f"{across.place(x):.2f} {100 - upright.place(y):.2f}" for x, y in thinned(line)]
-    return "M" + " L".join(corners)
+    return "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in corners)
 
 
 def thinned(line: Sequence[Point], buckets: int = 400) -> Sequence[Point]:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
+from tuition.evaluate.report.asked import asked
+from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, path, small_multiples
 from tuition.evaluate.report.comparison import answer_groups, comparison_row
 from tuition.evaluate.report.conditions import condition_rows, forgetting_sentence
 from tuition.evaluate.report.data import data_view, example_view
 from tuition.evaluate.report.facts import Row, Run, read_run
+from tuition.evaluate.report.losses import loss_rows, other_sentences
 from tuition.evaluate.report.machine import install_command, machine_facts, settings, train_command
-from tuition.evaluate.report.verdict import about, badge, cautions, detail, tiles, verdict
+from tuition.evaluate.report.verdict import about, badge, cautions, cleared, detail, tiles, verdict
 from tuition.evaluate.report.words import visible
 from tuition.files import write_text
 
@@ -30,15 +32,15 @@ def write_report(run_folder: Path) -> Path:
     """
     run = read_run(run_folder)
     page = environment().get_template(TEMPLATE).render(view(run))
-    path = run_folder / REPORT
-    write_text(path, page)
-    return path
+    file = run_folder / REPORT
+    write_text(file, page)
+    return file
 
 
 @cache
 def environment() -> Environment:
     """Jinja with everything escaped, and a name that the template knows and we do not is an error."""
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -47,6 +49,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["path"] = path
+    return made
 
 
 def view(run: Run) -> Row:
@@ -58,7 +62,11 @@ def view(run: Run) -> Row:
         "detail": detail(run),
         "about": about(run),
         "cautions": cautions(run),
+        "cleared": cleared(run),
         "tiles": tiles(run),
+        "asked": asked(run),
+        "losses": loss_rows(run),
+        "others": other_sentences(run),
         "comparisons": list(filter(None, map(comparison_row, run.comparisons))),
         "conditions": condition_rows(run),
         "forgetting": forgetting_sentence(run),
