@@ -19,6 +19,7 @@ from tuition.recipe import ModelSettings
 from tuition.train import selfcheck
 from tuition.train.attention import NAME, segment_attention
 from tuition.train.head import Head, find_head
+from tuition.train.lean import make_lean
 from tuition.train.loss import LOSSES, step_loss, token_losses
 from tuition.train.masters import Masters
 from tuition.train.model import LoadedModel, load_config, load_model
@@ -45,6 +46,8 @@ def load(folder: Path, *, packed: bool, dtype: torch.dtype = torch.float32) -> L
     head = find_head(model, PROBE)
     assert isinstance(head, Head), head
     model.set_attn_implementation(NAME if packed else "eager")
+    if packed:
+        make_lean(model)
     return LoadedModel(model.train(), CPU, dtype, packed=packed, head=head)
 
 
