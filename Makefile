@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 2
 
 .PHONY: demo test check bench prove docs format clean
 
@@ -11,7 +12,7 @@ demo: $(READY)  ## the whole journey on the embedded starter
 	@$(BIN)/tuition demo
 
 test: $(READY)  ## the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(READY)  ## linters, types, import contracts, and docs that agree with the code
 	@$(BIN)/ruff check .

@@ -684,7 +684,7 @@ def test_rows_without_a_learned_token_or_with_a_million_tokens_are_named_before_
 def test_twenty_kills_at_random_instants_change_no_bit() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "tests.prove.interruptions"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent.parent, env={**os.environ, "KILLS": "20"},
+        cwd=Path(__file__).parent.parent, env={**os.environ, "KILLS": "20", "FRESH": "0"},
     )  # fmt: skip
     verdict = json.loads(shown.stdout.splitlines()[-1])
     assert verdict["different"] == [], shown.stdout

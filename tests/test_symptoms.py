@@ -111,7 +111,7 @@ def test_the_update_is_adamw_as_it_was_published() -> None:
     """The step counter of a home-made AdamW never grew, so its bias correction stayed that of step 1."""
     settings = OptimizerSettings(learning_rate=0.01, weight_decay=0.1)
     weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0]]))
-    optimizer = OPTIMIZERS["adamw"]([weight], settings)
+    optimizer = OPTIMIZERS["adamw"]({"weight": weight}, settings)
     expected = weight.detach().double().numpy().copy()
     first, second = np.zeros_like(expected), np.zeros_like(expected)
     for step in range(1, 6):

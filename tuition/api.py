@@ -282,7 +282,10 @@ def make_renderer(model: str, **render: Any) -> Renderer:
 
     settings = make_render_settings(render)
     tokenizer = load_tokenizer(starter.model_path(model))
-    template = on_day(choose_template(settings.chat_template, tokenizer), settings.template_date)
+    template = on_day(
+        choose_template(settings.chat_template, tokenizer, settings.chat_template_kwargs),
+        settings.template_date,
+    )
     adopt_template(tokenizer, template)
     longest = settings.max_length if settings.max_length != "auto" else 10**9
     return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))

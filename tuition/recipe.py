@@ -7,6 +7,7 @@ values or a section, never the whole recipe. Nothing here reads data or imports 
 from __future__ import annotations
 
 import difflib
+import keyword
 import re
 from datetime import date
 from pathlib import Path
@@ -29,6 +30,14 @@ Auto = Literal["auto"]
 _LARGEST_BYTES = 100 << 10
 _LONGEST_NAME = 4_000
 _DEEPEST = 16
+_TEMPLATES_OWN = (
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "strftime_now",
+    "raise_exception",
+)
 _MANY_BRACKETS = re.compile(r"(?:[\[{]\s*){64}")
 
 
@@ -44,6 +53,18 @@ def _name_on_disk(name: str) -> str:
 Name = Annotated[str, AfterValidator(_name_on_disk)]
 
 
+def _pairs(value: Any, *, parse: bool = False) -> Any:
+    """`name=value,name=value`, as a flag is typed, as a dictionary; anything else as it is.
+
+    Args:
+        parse: read each value as YAML does, so that `false` is no text.
+    """
+    if not isinstance(value, str):
+        return value
+    pairs = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+    return {name.strip(): parse_yaml(text) for name, text in pairs.items()} if parse else pairs
+
+
 class Section(BaseModel):
     """Settings that one room receives."""
 
@@ -55,7 +76,11 @@ class ModelSettings(Section):
 
     model: Name = Field(description="Local folder or hub name of the causal language model to start from.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
-    method: Literal["full", "lora"] = Field("full", description="Learn all weights, or a LoRA adapter.")
+    method: Literal["full", "lora", "qlora", "new_tokens"] = Field(
+        "full",
+        description="Learn all weights (full), a LoRA adapter (lora), one over a base held in 4 bits (qlora), "
+        "or only the rows of the template's new tokens (new_tokens).",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to compute; auto takes CUDA, then MPS, then the CPU."
     )
@@ -108,11 +133,7 @@ class DataSettings(Section):
     @field_validator("mapping", mode="before")
     @classmethod
     def _mapping_may_be_words(cls, value: Any) -> Any:
-        return (
-            dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
-            if isinstance(value, str)
-            else value
-        )
+        return _pairs(value)
 
     @field_validator("data", "val_data", "replay", mode="before")
     @classmethod
@@ -136,6 +157,11 @@ class RenderSettings(Section):
         "auto",
         description="auto: the tokenizer's own, or ChatML where it has none; none: plain text, "
         "prompt and completion joined as they are; or a file that holds a Jinja template.",
+    )
+    chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(
+        {},
+        description="Values for names that the chat template reads, such as enable_thinking: false. The exported "
+        "template begins with them, so the model is served as it was trained.",
     )
     template_date: Annotated[str, Field(pattern=r"^(auto|\d{4}-\d\d-\d\d)$")] = Field(
         "auto",
@@ -164,6 +190,27 @@ class RenderSettings(Section):
         "or after the last turn that fits (cut_turns), made into several that learn each turn once (split), "
         "or refused with an error.",
     )
+
+    @field_validator("chat_template_kwargs", mode="before")
+    @classmethod
+    def _names_may_be_words(cls, value: Any) -> Any:
+        return _pairs(value, parse=True)
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _names_are_free(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise ValueError(f"'{name}' is no name that a template can read")
+            if name in _TEMPLATES_OWN or name.endswith("_token"):
+                raise ValueError(f"'{name}' is what the conversation or the tokenizer gives the template")
+        return value
+
+    @model_validator(mode="after")
+    def _plain_text_reads_no_names(self) -> RenderSettings:
+        if self.chat_template_kwargs and self.chat_template == "none":
+            raise ValueError("chat_template_kwargs needs a chat template, and chat_template is none")
+        return self
 
     @field_validator("span_markers", mode="before")
     @classmethod
@@ -246,7 +293,29 @@ class OptimizerSettings(Section):
         description="token_mean: every learned token of the update counts the same; "
         "example_mean: every example does, the mean of its tokens.",
     )
-    optimizer: Literal["adamw"] = Field("adamw", description="The update rule.")
+    token_loss: Literal["nll", "dft"] = Field(
+        "nll",
+        description="What a learned token costs: -log p, or that times p itself, which tokens far from what the "
+        "model says move less (dft).",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each target that is spread evenly over the vocabulary."
+    )
+    neftune_alpha: float = Field(
+        0.0,
+        ge=0,
+        description="Noise on the embeddings while learning (NEFTune), 5 is usual; 0 switches it off.",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = Field(
+        "adamw",
+        description="The update rule: AdamW; AdamW with moments in 8 bits (bitsandbytes); or Muon for the matrices "
+        "of the layers and AdamW for the rest.",
+    )
+    masters: Literal["float32", "split"] = Field(
+        "float32",
+        description="With dtype bfloat16, how the float32 weights are kept: whole beside the bfloat16 ones, or as "
+        "those and the 16 bits that they lack (split), 2 bytes a weight less. Never changes the result.",
+    )
     learning_rate: float | Auto = Field("auto", description="Peak learning rate; auto: by method and size.")
     lr_scheduler: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
@@ -277,6 +346,34 @@ class OptimizerSettings(Section):
         return value
 
 
+class LearnedSettings(Section):
+    """Which of the weights learn."""
+
+    train_only: tuple[str, ...] = Field(
+        (),
+        description="Regular expressions: of the weights that the method lets learn, only those named so do.",
+    )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="Regular expressions: weights named so stay as they are. One that fits none is an error.",
+    )
+
+    @field_validator("train_only", "freeze", mode="before")
+    @classmethod
+    def _one_pattern_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("train_only", "freeze")
+    @classmethod
+    def _patterns_are_expressions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression ({error})") from None
+        return value
+
+
 class AdapterSettings(Section):
     """The shape of a LoRA adapter."""
 
@@ -285,6 +382,18 @@ class AdapterSettings(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="Modules that get an adapter: all-linear, or names (q_proj,v_proj)."
+    )
+    use_rslora: bool = Field(
+        False,
+        description="The adapter counts alpha / √r instead of alpha / r, so that high ranks learn as fast.",
+    )
+    use_dora: bool = Field(
+        False, description="Learn the length of each weight's rows apart from their direction (DoRA); slower."
+    )
+    init_lora_weights: Literal["default", "pissa"] = Field(
+        "default",
+        description="Where the adapter begins: as no change, or as the strongest directions of the weights themselves "
+        "(pissa). Written as an ordinary adapter over the unchanged base in both cases.",
     )
 
     @field_validator("target_modules", mode="before")
@@ -348,6 +457,7 @@ S = TypeVar("S", bound=Section)
 class Recipe(
     RunSettings,
     AdapterSettings,
+    LearnedSettings,
     OptimizerSettings,
     BatchSettings,
     RenderSettings,
@@ -362,7 +472,16 @@ class Recipe(
         changed = [k for k in given if getattr(self, k) != AdapterSettings.model_fields[k].default]
         if self.method == "full" and changed:
             raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
+        if self.method == "qlora" and self.init_lora_weights == "pissa":
+            raise ValueError(
+                "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"
+            )
         return self
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the run makes an adapter, and no model of its own."""
+        return self.method != "full"
 
     def section(self, kind: type[S]) -> S:
         """The settings of one room, as that room's own type."""
@@ -405,6 +524,10 @@ ALIASES: dict[str, str] = {
     "warmup_ratio": "warmup_steps", "warmup": "warmup_steps",
     "optim": "optimizer", "max_norm": "max_grad_norm", "gradient_clipping": "max_grad_norm",
     "adam_eps": "adam_epsilon", "beta1": "adam_beta1", "beta2": "adam_beta2",
+    "rslora": "use_rslora", "dora": "use_dora",
+    "load_in_4bit": "method", "quantization_bit": "method",
+    "label_smoothing_factor": "label_smoothing", "neftune_noise_alpha": "neftune_alpha", "use_dft_loss": "token_loss",
+    "unfrozen_parameters": "train_only", "trainable_parameters": "train_only", "freeze_parameters": "freeze",
     "lora_rank": "lora_r", "rank": "lora_r", "r": "lora_r", "alpha": "lora_alpha",
     "lora_target_modules": "target_modules", "lora_target": "target_modules",
     "output": "output_dir", "out_dir": "output_dir", "save_path": "output_dir",

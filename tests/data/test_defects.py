@@ -115,6 +115,10 @@ WARNED: list[tuple[str, str]] = [
     ('{"prompt": "f", "completion": "<!DOCTYPE html><html></html>"}', "D034"),
     ('{"prompt": "g", "completion": "As an AI language model, I cannot."}', "D035"),
     ('{"prompt": "h", "completion": "b<|endoftext|>"}', "D036"),
+    ('{"prompt": "l", "completion": "salt &amp; pepper"}', "D074"),
+    ('{"prompt": "m", "completion": "one<br/>two"}', "D074"),
+    ('{"prompt": "n", "completion": "Assistant: hello"}', "D075"),
+    (json.dumps({"prompt": "o", "completion": "Well, " + "and so on, " * 40}), "D076"),
     ('{"instruction": "i", "input": "<noinput>", "output": "b"}', "D040"),
     ('{"prompt": "j", "completion": "b", "difficulty": "hard"}', "D042"),
     ('{"question": "k", "answer": "b", "context": "where it is said"}', "D043"),
@@ -228,3 +232,17 @@ def test_columns_that_are_not_used_are_named_once_per_file() -> None:
         ("D043", "'context'"),
         ("D042", "'topic'"),
     ]
+
+
+def test_markup_that_was_asked_for_labels_that_are_words_and_rules_are_left_alone() -> None:
+    rows = [
+        {"prompt": "How is an ampersand written in HTML?", "completion": "As &amp;"},
+        {"prompt": "a", "completion": "```\n<br>\n```"},
+        {"prompt": "b", "completion": "Answers: there are three."},
+        {"prompt": "c", "completion": "Title\n" + "-" * 400},
+        {"prompt": "d", "completion": "x < y && y </ z"},
+        {"prompt": "e", "completion": " ".join(str(number) for number in range(200))},
+    ]
+    reading = Reading(rows=rows)
+    list(reading)
+    assert reading.ledger.findings == []

@@ -4,7 +4,7 @@ import pytest
 
 from tuition.errors import UserError
 from tuition.evaluate.gate import Figure, judge_conditions, read_conditions
-from tuition.evaluate.interval import Score
+from tuition.interval import Score
 
 FIGURES = {
     "exact_match": Figure(Score(0.30, 0.2, 0.4, 100), Score(0.05, -0.01, 0.11, 100)),

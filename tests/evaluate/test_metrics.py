@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tuition.errors import UserError
-from tuition.evaluate.interval import score
 from tuition.evaluate.metrics import (
     METRICS,
     contains,
@@ -18,6 +17,7 @@ from tuition.evaluate.metrics import (
     rouge_l,
     squad_f1,
 )
+from tuition.interval import score
 
 
 def test_exact_match_ignores_whitespace_at_the_ends_and_nothing_else():

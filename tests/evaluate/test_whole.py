@@ -197,3 +197,22 @@ def test_the_harness_runs_where_it_can_be_imported(tmp_path: Path):
         run_harness([sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(UserError, match="cannot be started"):
         run_harness([str(tmp_path / "no-python")])
+
+
+def test_a_model_that_learned_spans_is_scored_without_the_markers(llama, tmp_path):
+    def rows(opening, closing):
+        answers = [f"It is {opening}{n}{closing}." for n in range(12)]
+        return [{"prompt": f"What is {n}?", "completion": answer} for n, answer in enumerate(answers)]
+
+    marked = write_jsonl(tmp_path / "marked.jsonl", rows("<learn>", "</learn>"))
+    plain = write_jsonl(tmp_path / "plain.jsonl", rows("", ""))
+    run = tuition.train(
+        model=str(llama), data=str(marked), output_dir=str(tmp_path / "run"), train_on="spans",
+        max_steps=1, val_split=0, samples=0,
+    )  # fmt: skip
+    assert run.evaluate(str(marked), metric=None).held_out == run.evaluate(str(plain), metric=None).held_out
+    unpaired = write_jsonl(
+        tmp_path / "unpaired.jsonl", [*rows("", ""), {"prompt": "a", "completion": "<learn>b"}]
+    )
+    found = run.evaluate(str(unpaired), metric=None)
+    assert (found.rows_in, [entry["code"] for entry in found.rejected]) == (13, ["R025"])

@@ -1,9 +1,8 @@
 """Kill training processes with SIGKILL at random instants, resume until they finish, compare with a run left alone.
 
-A server process imports everything once and forks a child for each sitting, so that a kill costs no start of
-Python. The children really train: `tuition.train` with a real model, real files, real locks. Half of the kills come
-inside a save, at a random disk operation of the thread that writes; the others at any instant of a sitting.
-Weights must be equal to the bit, and the journal line by line. Run: make prove (KILLS=1000 for more).
+Half of the kills come inside a save, at a random disk operation of the thread that writes; the others at any
+instant of a sitting, some of them in a fresh process of the command line. Weights must be equal to the bit, and
+the journal line by line. Run: make prove (KILLS=1000 for more, FRESH=20 of them in fresh processes).
 """
 
 from __future__ import annotations
@@ -14,18 +13,28 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_model, write_jsonl
-from tests.prove.faultydisk import Unsynced, memory_folder
-from tuition import files
+from tests.prove.faultydisk import memory_folder
+from tests.prove.sittings import (
+    fresh_sitting,
+    import_everything,
+    import_what_was_missing,
+    kill_after,
+    log_of,
+    sitting,
+    wait,
+)
 
 STEPS = 24
 MOST_KILLS_A_RUN = 8
+MOST_OPERATIONS = 60  # of the thread that writes: two or three checkpoints
+INSIDE, ANY, FRESH = "inside a save", "at any instant", "at any instant of a fresh process"
 
 # Every kind of run, each with its own run left alone to be compared with.
 KINDS: dict[str, dict[str, Any]] = {
@@ -33,6 +42,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "full, one by one": {"method": "full", "dropout": 0.1, "micro_batch_size": 1},
     "LoRA, packed, dropout": {"method": "lora", "lora_r": 4, "lora_dropout": 0.1},
 }
+SETTINGS: dict[str, Any] = {
+    "max_steps": STEPS, "learning_rate": 1e-3, "save_every_steps": 2, "eval_every_steps": 8, "samples": 0,
+    "val_split": 0.2, "batch_size": 8,
+}  # fmt: skip
 
 
 @dataclass
@@ -41,10 +54,10 @@ class Tally:
 
     Attributes:
         kills: SIGKILLs that met a living process, by the instant they were meant for.
-        different: runs that ended differently, each with its name.
+        different: runs that ended differently or not at all, each with its name.
     """
 
-    kills: dict[str, int] = field(default_factory=lambda: {"inside a save": 0, "any instant": 0})
+    kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys((INSIDE, ANY, FRESH), 0))
     runs: int = 0
     different: list[str] = field(default_factory=list)
 
@@ -53,57 +66,113 @@ class Tally:
         return sum(self.kills.values())
 
 
-def prove(kills: int, *, minutes: float = 1e9, seed: int = 0, tell: Any = lambda text: None) -> Tally:
-    """Interrupt runs until so many kills have met, or so many minutes are over."""
+@dataclass(frozen=True)
+class Whole:
+    """A run left alone: what came out, and the CPU seconds it took in a forked process."""
+
+    outcome: tuple[Any, ...]
+    seconds: float
+
+
+def prove(
+    kills: int,
+    *,
+    fresh: int = 0,
+    minutes: float = 1e9,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Tally:
+    """Interrupt runs until so many kills have met, or so many minutes are over.
+
+    Args:
+        fresh: how many of the kills meet fresh processes.
+    """
     until = time.monotonic() + 60 * minutes
-    import_everything()
     tally, chance = Tally(), random.Random(seed)
     with tempfile.TemporaryDirectory(dir=memory_folder()) as name:
         root = Path(name)
         os.environ["TUITION_CACHE"] = str(root / "cache")
+        import_everything()
         model, data = make_model(root / "model"), write_jsonl(root / "data.jsonl", rows())
-        base = {"model": str(model), "data": str(data), **SETTINGS}
-        whole, seconds = {}, {}
-        for kind, settings in KINDS.items():
-            started = time.monotonic()
-            folder = root / f"whole-{len(whole)}"
-            wait(sitting({**base, **settings}, folder))
-            whole[kind], seconds[kind] = outcome(folder), time.monotonic() - started
-            tell(f"{kind}: a sitting takes {seconds[kind]:.1f} s")
+        kinds = {
+            kind: {"model": str(model), "data": str(data), **SETTINGS, **more} for kind, more in KINDS.items()
+        }
+        wait(sitting(kinds["LoRA, packed, dropout"], root / "first", note=root / "modules.json"))
+        import_what_was_missing(root / "modules.json")
+        wholes = {kind: leave_alone(settings, root / f"whole-{kind}") for kind, settings in kinds.items()}
+        start_seconds = seconds_of_a_start(root) if fresh else 0.0
         while tally.all < kills and time.monotonic() < until:
             kind = list(KINDS)[tally.runs % len(KINDS)]
-            folder = root / f"cut-{tally.runs}"
-            settings = {**base, **KINDS[kind]}
-            most = min(MOST_KILLS_A_RUN, kills - tally.all)
-            interrupt(settings, folder, seconds[kind], chance, most, tally)
+            folder, most = root / f"cut-{tally.runs}", min(MOST_KILLS_A_RUN, kills - tally.all)
+            if tally.kills[FRESH] < fresh:
+                kill = in_fresh_processes(kinds[kind], folder, wholes[kind].seconds, start_seconds, chance)
+                most = min(most, fresh - tally.kills[FRESH])
+            else:
+                kill = in_forked_processes(kinds[kind], folder, wholes[kind].seconds, chance, tally)
+            interrupt(folder, kill, most, tally)
             tally.runs += 1
-            if outcome(folder) != whole[kind]:
+            if outcome(folder) != wholes[kind].outcome:
                 tally.different.append(f"run {tally.runs} ({kind})")
             tell(f"run {tally.runs} ({kind}): {tally.all} kills so far, {len(tally.different)} runs differ")
     return tally
 
 
-SETTINGS: dict[str, Any] = {
-    "max_steps": STEPS, "learning_rate": 1e-3, "save_every_steps": 2, "eval_every_steps": 8, "samples": 0,
-    "val_split": 0.2, "batch_size": 8,
-}  # fmt: skip
+def leave_alone(settings: dict[str, Any], folder: Path) -> Whole:
+    """Train without a kill."""
+    status, seconds = wait(sitting(settings, folder))
+    assert status == 0, log_of(folder).read_text()
+    return Whole(outcome(folder), seconds)
 
 
-def interrupt(
-    settings: dict[str, Any], folder: Path, seconds: float, chance: random.Random, most: int, tally: Tally
-) -> None:
+def seconds_of_a_start(root: Path) -> float:
+    """What a fresh process takes before it trains: a first one that is refused at the door."""
+    return wait(fresh_sitting({"model": str(root / "none"), "data": "none"}, root / "refused"))[1]
+
+
+# One sitting: its exit status, and what its kill is counted as. Without a kill, it is left to finish.
+Kill = Callable[[bool], tuple[int, str]]
+
+
+def in_forked_processes(
+    settings: dict[str, Any], folder: Path, seconds: float, chance: random.Random, tally: Tally
+) -> Kill:
+    """Sittings that are forked; the kills inside saves and at any instant keep even."""
+
+    def sit(kill: bool) -> tuple[int, str]:
+        if not kill:
+            return wait(sitting(settings, folder))[0], ANY
+        if tally.kills[INSIDE] <= tally.kills[ANY] + tally.kills[FRESH]:
+            at = chance.randrange(1, MOST_OPERATIONS)
+            return wait(sitting(settings, folder, die_at_operation=at))[0], INSIDE
+        return kill_after(sitting(settings, folder), chance.uniform(0, seconds)), ANY
+
+    return sit
+
+
+def in_fresh_processes(
+    settings: dict[str, Any], folder: Path, seconds: float, start_seconds: float, chance: random.Random
+) -> Kill:
+    """Sittings by the command line; the kill comes after the start, which is most of their time."""
+
+    def sit(kill: bool) -> tuple[int, str]:
+        process = fresh_sitting(settings, folder)
+        if not kill:
+            return wait(process)[0], FRESH
+        return kill_after(process, start_seconds + chance.uniform(0, 2 * seconds)), FRESH
+
+    return sit
+
+
+def interrupt(folder: Path, sit: Kill, most: int, tally: Tally) -> None:
     """Kill sittings of one run up to so many times, then let it finish."""
     killed = 0
     while not finished(folder):
-        inside = killed < most and tally.kills["inside a save"] <= tally.kills["any instant"]
-        at = chance.randrange(1, 250) if inside else None
-        process = sitting(settings, folder, die_at_operation=at)
-        if not inside and killed < most:
-            time.sleep(chance.uniform(0.0, 1.2 * seconds))
-            os.kill(process, signal.SIGKILL)
-        if wait(process) == -signal.SIGKILL:
+        status, instant = sit(killed < most)
+        if status == -signal.SIGKILL:
             killed += 1
-            tally.kills["inside a save" if inside else "any instant"] += 1
+            tally.kills[instant] += 1
+        elif not finished(folder):
+            return  # it ended with an error, which the comparison will say
 
 
 def finished(folder: Path) -> bool:
@@ -112,60 +181,10 @@ def finished(folder: Path) -> bool:
     return facts.exists() and json.loads(facts.read_text())["status"] == "finished"
 
 
-def sitting(settings: dict[str, Any], folder: Path, *, die_at_operation: int | None = None) -> int:
-    """Fork a process that trains: a new run, or a resume where there is one; its id."""
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        quiet = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        files.disk = Deadly(die_at_operation)
-        import tuition
-
-        if (folder / "run.json").exists():
-            tuition.train(folder, resume=True)
-        else:
-            tuition.train(**settings, output_dir=str(folder))
-        status = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-class Deadly(Unsynced):
-    """A disk at whose n-th operation in the thread that writes checkpoints this process kills itself.
-
-    Nothing waits for the real disk: a kill, unlike a power cut, loses nothing that the system was given.
-    """
-
-    def __init__(self, operation: int | None) -> None:
-        self._left = operation
-
-    def __getattribute__(self, name: str) -> Any:
-        if (
-            not name.startswith("_")
-            and self._left is not None
-            and threading.current_thread().name == "checkpoint"
-        ):
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getattribute__(name)
-
-
-def wait(process: int) -> int:
-    """The exit status of a child; -9 where it was killed."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
 def outcome(run: Path) -> tuple[Any, ...]:
     """What must be equal: the weights' bytes and the journal without its clock."""
+    if not finished(run):
+        return ("it did not finish", log_of(run).read_text()[-2000:])
     journal = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     figures = [{k: v for k, v in line.items() if "second" not in k} for line in journal]
     (weights,) = [*run.glob("model/*.safetensors"), *run.glob("adapter/*.safetensors")]
@@ -180,29 +199,11 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
-def import_everything() -> None:
-    """All that a sitting imports, once. No backward pass: PyTorch's engine does not live through a fork."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import peft  # noqa: F401
-    import torch
-    from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401
-
-    import tuition.evaluate.generate
-    import tuition.evaluate.heldout
-    import tuition.evaluate.report
-    import tuition.ship.export
-    import tuition.train.adapters
-    import tuition.train.loop
-    import tuition.train.selfcheck
-    import tuition.training  # noqa: F401
-
-    torch.set_num_threads(1)
-
-
 def main() -> int:
     """Print a line a run and a verdict; exit 1 on any difference."""
     kills, minutes = int(os.environ.get("KILLS", "300")), float(os.environ.get("MINUTES", "1e9"))
-    tally = prove(kills, minutes=minutes, tell=lambda text: print(text, flush=True))
+    fresh = int(os.environ.get("FRESH", "20"))
+    tally = prove(kills, fresh=fresh, minutes=minutes, tell=lambda text: print(text, flush=True))
     print(json.dumps({"kills": tally.kills, "runs": tally.runs, "different": tally.different}))
     return 1 if tally.different else 0
 

@@ -12,8 +12,10 @@ import pytest
 
 from tests.conftest import make_tokenizer
 from tests.render.helpers import renderer, talk
+from tuition.conversation import Message
+from tuition.errors import UserError
 from tuition.render import bounds
-from tuition.render.template import ChatTemplate, TemplateRefusal
+from tuition.render.template import ChatTemplate, TemplateRefusal, Writer
 
 ASK = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A cat."}]
 DOUBLED = "{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = MORE %}{% endfor %}"
@@ -82,6 +84,13 @@ ATTACKS = {
     "the filter round": "{{ 1.5|round(10**9, 'ceil') }}",
     "a namespace that holds itself": "{% set ns = namespace(a=1) %}{% set ns.a = [ns, ns] %}{{ ns }}",
     "endless filler": "{{ lipsum(n=10**9) }}",
+    "a program as long as a book": "{{ messages[0].content }}" * 5000,
+    "a text that is another one the next time": "{{ [1, 2]|random }}",
+    "the address of a function": "{{ range }}",
+    "the address of a method, joined": "{{ 'a' ~ messages[0].content.upper }}",
+    "the address of an object": "{{ cycler(1, 2)|string }}",
+    "the address of a generator": "{{ messages|map(attribute='role') }}",
+    "the address of a generator, as a text": "{{ (messages|map(attribute='role')|upper)[-4:] }}",
     "much that is kept": "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}"
     "{% set ns.l = ns.l + [messages[0].content ~ i ~ 'a' * 900000] %}{% endfor %}",
     "a macro that calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
@@ -98,13 +107,6 @@ def refusal_of(source: str) -> TemplateRefusal | None:
     return None
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes time is stopped sooner; the bounds of memory stay."""
-    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.3)
-
-
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("source", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_is_refused_and_never_fills_the_memory(source: str) -> None:
     tracemalloc.start()
@@ -117,7 +119,6 @@ def test_an_attack_is_refused_and_never_fills_the_memory(source: str) -> None:
     assert peak < 200 << 20
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("source", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_is_refused_in_a_worker_thread(source: str) -> None:
     found: list[TemplateRefusal | None] = []
@@ -152,14 +153,56 @@ def test_a_long_row_may_make_a_long_text() -> None:
 def test_time_that_the_machine_spends_on_something_else_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.2)
     meter = bounds.Meter()
-    time.sleep(0.6)
+    time.sleep(0.3)
     meter.tick()
-    with pytest.raises(bounds.OutOfBounds, match=r"longer than 0\.5 seconds"):
+    with pytest.raises(bounds.OutOfBounds, match=r"longer than 0\.2 seconds"):
         while True:
             meter.tick()
             meter.spend(-1000)
+
+
+def test_a_template_that_is_stopped_again_and_again_costs_a_second_and_not_one_for_each_row() -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    rows = [talk(("user", "a"), ("assistant", "b"))] * 1000
+    began = time.process_time()
+    outcomes = list(renderer(endless).render(rows))
+    seconds = time.process_time() - began
+    reasons = [outcome.rejection.message for outcome in outcomes if outcome.rejection is not None]
+    assert len(reasons) == 1000
+    assert "it takes longer than 0.05 seconds" in reasons[0]
+    assert "is not tried again" in reasons[-1]
+    assert seconds < 20  # its bound for each row would be fifty
+
+
+def test_a_row_that_takes_too_long_costs_the_others_nothing_while_the_template_writes_them() -> None:
+    writer = Writer(ChatTemplate(ENDLESS_FOR_B, {}, "a test"))
+    good, bad = [{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]
+    for _ in range(5):
+        with pytest.raises(TemplateRefusal):
+            writer.text(bad, (), add_generation_prompt=False)
+        assert writer.text(good, (), add_generation_prompt=False) == "a"
+
+
+def test_a_question_to_a_server_is_answered_whatever_others_were_asked_before() -> None:
+    r = renderer(ENDLESS_FOR_B)
+    for _ in range(40):
+        with pytest.raises(UserError, match="longer than"):
+            r.prompt_ids([Message("user", "b")])
+    assert len(r.prompt_ids([Message("user", "a")])) == 1
+
+
+ENDLESS_FOR_B = "{% for m in messages %}{{ m.content }}{% if m.content == 'b' %}" + (
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def test_long_conversations_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.0)  # the first look at the clock is past it
+    source = "{% for m in messages %}{% for n in messages %}{% endfor %}{% endfor %}{{ messages|length }}"
+    messages = [{"role": "user", "content": "a"}] * 300
+    assert ChatTemplate(source, {}, "a test").text(messages, (), add_generation_prompt=False) == "300"
 
 
 def test_a_refusal_does_not_outlast_its_row() -> None:

@@ -78,3 +78,50 @@ def test_a_template_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) 
     outcome = render_one(renderer(endless), talk(("user", "a"), ("assistant", "b")))
     assert outcome.rejection is not None
     assert "longer than 0.2 seconds" in outcome.rejection.message
+
+
+THINKS = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' and not enable_thinking|default(true) %}"
+    "<think></think>{% endif %}{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{{ '<think>' if enable_thinking|default(true) else '<think></think>' }}"
+    "{% endif %}"
+)
+
+
+def with_values(**given: Any) -> Any:
+    tokenizer = make_tokenizer(template=THINKS)
+    adopt_template(tokenizer, choose_template("auto", tokenizer, given))
+    return tokenizer
+
+
+def test_values_for_the_template_hold_in_training_and_in_every_server() -> None:
+    tokenizer = with_values(enable_thinking=False)
+    (example,) = render_one(over(tokenizer), talk(("user", "a"), ("assistant", "b"))).examples
+    messages = [{"role": "user", "content": "a"}]
+    served = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    asked = make_tokenizer(template=THINKS).apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False, enable_thinking=False
+    )
+    assert served == asked == example.ids.tolist()[: len(served)]
+
+
+def test_who_serves_may_still_give_another_value() -> None:
+    text = with_values(enable_thinking=False).apply_chat_template(
+        [{"role": "user", "content": "a"}], add_generation_prompt=True, tokenize=False, enable_thinking=True
+    )
+    assert text.endswith("<|assistant|>\n<think>")
+
+
+def test_a_value_that_the_template_does_not_read_is_refused_and_those_it_reads_are_named() -> None:
+    with pytest.raises(UserError, match=r"does not read 'enable_thinkin'.*It reads enable_thinking"):
+        with_values(enable_thinkin=False)
+
+
+def test_the_head_of_values_changes_nothing_else_in_the_text() -> None:
+    messages = [{"role": "user", "content": "a"}]
+    for source in ("  \n x {{ y }}", "\n\n{{ y }}", "{%- if y %} z{% endif %}\n"):
+        chosen = template.ChatTemplate(source, {}, "a test")
+        given = chosen.with_values({"y": "1"})
+        plain = source.replace("{{ y }}", "1").replace("if y", "if '1'")
+        expected = template.ChatTemplate(plain, {}, "").text(messages, [], add_generation_prompt=False)
+        assert given.text(messages, [], add_generation_prompt=False) == expected

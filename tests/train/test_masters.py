@@ -213,12 +213,12 @@ class ShortOfMemory:
         monkeypatch.setattr(trial, "step_loss", self.step_loss)
         monkeypatch.setattr(loop, "step_loss", self.step_loss)
 
-    def step_loss(self, learner: Any, pack: Any, weight: float) -> torch.Tensor:
+    def step_loss(self, learner: Any, pack: Any, *how: Any) -> torch.Tensor:
         self.seen.append(len(pack.ids))
         room = self.tokens * (2 if learner.model.is_gradient_checkpointing else 1)
         if len(pack.ids) > room:
             raise self.error
-        return step_loss(learner, pack, weight)
+        return step_loss(learner, pack, *how)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -51,7 +51,7 @@ def claim(
     people.require(store, person_id, "write")
     only_gold = not gold.writing_standing(store, person_id).qualified
     now = store.now()
-    with store.writing() as db:
+    with store.writing(durable=False) as db:
         _expire(db, now, person_id)
         held = _held(db, person_id, prompt_id)
         if held is not None:

@@ -386,6 +386,26 @@ CODES: dict[str, Code] = {
         "reader. Joiners are not meant: emoji and several scripts need them.",
         "Remove them, unless they are meant.",
     ),
+    "D074": Code(
+        "HTML where nobody speaks of it",
+        "info",
+        "Entities such as &amp; and tags such as <br> are what a scraper left of a web page. The model would "
+        "learn to write them.",
+        "Convert the text (html.unescape, or a converter to Markdown), unless it is meant.",
+    ),
+    "D075": Code(
+        "answer begins with the name of its role",
+        "info",
+        "The chat template already says who speaks. Learned, the model writes the label into every answer.",
+        "Take the label off, unless it is meant.",
+    ),
+    "D076": Code(
+        "answer goes round in circles",
+        "warning",
+        "The last 240 characters are one piece repeated: a model was cut off in a loop, or a script misfired. A "
+        "model that learns this loops too.",
+        f"Write the end of the answer anew, or {_SET_ASIDE}.",
+    ),
     "D050": Code(
         "no rows",
         "error",

@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tuition.conversation import Conversation, Message
+from tuition.conversation import Conversation
 from tuition.data.catalogue import finding, quote
 from tuition.data.formats import NO_INPUT
 from tuition.data.privacy import personal_data
+from tuition.data.wording import endless_answers, leftover_markup, useless_answers
 from tuition.errors import Finding, Origin
 
 
@@ -171,47 +172,6 @@ _HARMLESS = bytes([9, 10, 13, *range(32, 127)])
 _MARKER = re.compile(
     r"<\|[a-zA-Z][\w ]{1,30}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<｜[^｜\n]{1,30}｜>"
 )
-_PLACEHOLDERS = (
-    "nan",
-    "null",
-    "none",
-    "n/a",
-    "undefined",
-    "<noinput>",
-    "<nooutput>",
-    "todo",
-    "[object object]",
-)
-_PAGE_STARTS = ("<!doctype html", "<html", "<?xml")
-_FAILURES = (
-    "too many requests",
-    "rate limit exceeded",
-    "502 bad gateway",
-    "503 service unavailable",
-    "504 gateway time-out",
-    "internal server error",
-    "error generating response",
-    "if this issue persists please contact us",
-    "!network error",
-    "enable javascript and cookies",
-)
-_REFUSALS = (
-    "as an ai language model",
-    "as a language model",
-    "as an ai model",
-    "i'm sorry, but i can",
-    "i'm sorry, but as an ai",
-    "i am sorry, but i can",
-    "i’m sorry, but i can",
-    "sorry, but i can",
-    "sorry, i can't",
-    "i cannot assist",
-    "i can't assist",
-    "i cannot fulfill",
-    "i can't help with",
-    "i'm unable to",
-)
-_SHORT = 200  # characters: failures of a server are short, essays that mention one are long
 
 
 def half_characters(conversation: Conversation) -> Iterator[Finding]:
@@ -263,37 +223,6 @@ def _marker_in(text: str) -> str | None:
     return None
 
 
-def useless_answers(conversation: Conversation) -> Iterator[Finding]:
-    """D032 placeholder, D033 repeated question, D034 web page or failure, D035 refusal."""
-    asked = ""
-    for position, message in enumerate(conversation.messages, 1):
-        if message.role == "user":
-            asked = message.content
-        if message.role != "assistant" or message.weight == 0 or conversation.plain:
-            continue
-        if code := _uselessness(message, asked):
-            what = {"D032": "is", "D033": "repeats the question", "D034": "opens", "D035": "opens"}[code]
-            shown = "" if code == "D033" else f" {quote(message.content.strip())}"
-            yield finding(code, conversation.origin, f"the answer in turn {position} {what}{shown}")
-
-
-def _uselessness(message: Message, asked: str) -> str | None:
-    """The code of what is wrong with an answer, if anything is."""
-    text = message.content
-    if text == asked and text:
-        return "D033"
-    head = text[:40].lstrip().lower()
-    if len(head) < 20 and head.rstrip() in _PLACEHOLDERS:
-        return "D032"
-    if head.startswith(_PAGE_STARTS) or (len(text) < _SHORT and _reports_failure(text.lower())):
-        return "D034"
-    return "D035" if head.startswith(_REFUSALS) else None
-
-
-def _reports_failure(text: str) -> bool:
-    return any(words in text for words in _FAILURES)
-
-
 # What UTF-8 looks like when it is read as Latin-1 or Windows-1252: a lead byte's letter before a continuation's.
 _WRONGLY_DECODED = re.compile("[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u02dc\u2013-\u2122]|\ufffd")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
@@ -324,6 +253,8 @@ CHECKS: dict[str, Callable[[Conversation], Iterator[Finding]]] = {
     "damaged characters": damaged_characters,
     "chat markers": chat_markers,
     "useless answers": useless_answers,
+    "leftover markup": leftover_markup,
+    "endless answers": endless_answers,
 }
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tuition.evaluate.interval import Score, interval
 from tuition.evaluate.measures import Metric, find_metric
+from tuition.interval import Score, interval
 
 Verdict = Literal["better", "worse", "not decided"]
 

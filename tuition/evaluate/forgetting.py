@@ -14,9 +14,9 @@ from typing import Any
 from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
 from tuition.evaluate.heldout import HeldOut
-from tuition.evaluate.interval import Score
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.score import Placed, differences, place_marks, read_test_set, summed
+from tuition.interval import Score
 from tuition.train.selfcheck import choose_path
 
 MOST_FORGOTTEN = 0.05  # bits a byte

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuition.errors import UserError
-from tuition.evaluate.interval import Score
+from tuition.interval import Score
 
 if TYPE_CHECKING:
     from tuition.evaluate.score import Evaluation

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
-from tuition.evaluate.interval import Score, ratio
+from tuition.interval import Score, ratio
 from tuition.render.tokens import Tokens
 from tuition.train.head import Head
 from tuition.train.loss import token_losses, token_mean

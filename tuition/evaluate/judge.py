@@ -23,7 +23,7 @@ from typing import Any, Literal
 from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, Verdict
-from tuition.evaluate.interval import Score, score
+from tuition.interval import Score, score
 
 KEY_VARIABLE = "TUITION_JUDGE_KEY"
 Preference = Literal["first", "second", "tie", "unreadable"]

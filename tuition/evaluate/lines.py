@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tuition.evaluate.interval import FEW_PROMPTS, Score
+from tuition.interval import FEW_PROMPTS, Score
 
 if TYPE_CHECKING:
     from tuition.evaluate.score import Evaluation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,12 @@ from tuition.evaluate.heldout import (
     totals,
     with_intervals,
 )
-from tuition.evaluate.interval import Score, interval, ratio
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.measures import Metric
+from tuition.interval import Score, interval, ratio
+from tuition.render.codes import finding
 from tuition.render.corpus import settle
+from tuition.render.spans import BadMarkers, unmark
 from tuition.train.folder import RunFolder
 from tuition.train.selfcheck import choose_path
 
@@ -146,11 +148,18 @@ class Evaluation:
         return found
 
 
-def read_test_set(sources: Sequence[str], *, limit: int | None, metrics: Sequence[Metric] = ()) -> TestSet:
+def read_test_set(
+    sources: Sequence[str],
+    *,
+    limit: int | None,
+    metrics: Sequence[Metric] = (),
+    span_markers: tuple[str, str] | None = None,
+) -> TestSet:
     """Read what is to be scored.
 
     Args:
         metrics: where one of them chooses, rows are read as multiple choice.
+        span_markers: taken out of the text, for a model that learned spans; whole answers are scored.
 
     Raises:
         UserError: no row can be.
@@ -162,8 +171,9 @@ def read_test_set(sources: Sequence[str], *, limit: int | None, metrics: Sequenc
         choices = [choice for _, choice in asked][:limit]
     else:
         reading = Reading(sources)
-        conversations, choices = list(reading), []
         ledger = reading.ledger
+        read = reading if span_markers is None else _unmarked(reading, span_markers, ledger)
+        conversations, choices = list(read), []
     questions = [q for q in map(question_of, conversations) if q is not None][:limit]
     if not conversations:
         reasons = ", ".join(ledger.counts_by_code()) or "there are no rows"
@@ -174,6 +184,16 @@ def read_test_set(sources: Sequence[str], *, limit: int | None, metrics: Sequenc
         )
     rows = _rows_of(sources, questions) if any(":" in metric.name for metric in metrics) else None
     return TestSet(conversations, questions, ledger, choices, rows)
+
+
+def _unmarked(
+    conversations: Iterable[Conversation], markers: tuple[str, str], ledger: Ledger
+) -> Iterator[Conversation]:
+    for conversation in conversations:
+        try:
+            yield unmark(conversation, markers)[0]
+        except BadMarkers as reason:
+            ledger.reject(conversation.origin, finding("R025", conversation.origin, str(reason)))
 
 
 def _rows_of(sources: Sequence[str], questions: Sequence[Question]) -> list[Mapping[str, Any]]:

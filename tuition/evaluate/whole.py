@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tuition.evaluate.demonstrations import RowMarks, row_marks, summary_of
 from tuition.evaluate.forgetting import MOST_FORGOTTEN, Forgetting, General, forgetting_of, general_marks
 from tuition.evaluate.gate import FIGURES, Condition, figures_of, judge_conditions
 from tuition.evaluate.judge import Judge, Verdicts, judge_pairs
-from tuition.evaluate.load import Answerer, base_named_by, load_answerer
+from tuition.evaluate.load import Answerer, base_named_by, load_answerer, span_markers_of
 from tuition.evaluate.measures import Metric, find_metric
 from tuition.evaluate.report import write_report
 from tuition.evaluate.score import (
@@ -110,10 +111,7 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     if wishes.judge is not None and not wishes.data:
         raise UserError("a judge needs prompts", where="--judge", next_step="Name rows: --data FILE")
     other = _other(model, wishes) if wishes.needs_base else None
-    material = _Material(
-        read_test_set(wishes.data, limit=wishes.limit, metrics=wishes.metrics) if wishes.data else None,
-        read_test_set(wishes.rows, limit=None) if wishes.rows else None,
-    )
+    material = _read(wishes, span_markers_of(model))
     folder = _answers_folder(model)
     answerer = load_answerer(model, device=wishes.device, trusted=wishes.trusted)
     tuned = _see(answerer, material, wishes, on_progress, folder, compare=True)
@@ -124,6 +122,14 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
         base = _see(answerer, material, wishes, on_progress, folder, compare=wishes.compares)
         del answerer
     return _written(model, material, wishes, base, tuned, folder, on_progress)
+
+
+def _read(wishes: Wishes, span_markers: tuple[str, str] | None) -> _Material:
+    read = partial(read_test_set, span_markers=span_markers)
+    return _Material(
+        read(wishes.data, limit=wishes.limit, metrics=wishes.metrics) if wishes.data else None,
+        read(wishes.rows, limit=None) if wishes.rows else None,
+    )
 
 
 def _with_metrics_of_conditions(wishes: Wishes) -> Wishes:

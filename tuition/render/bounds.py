@@ -9,15 +9,21 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
-from jinja2.utils import Namespace
+from jinja2.utils import Cycler, Joiner, Namespace
 
-LIMIT_SECONDS = 2.0
+LIMIT_SECONDS = 0.05  # of one text, compiled or written; an ordinary one takes a fiftieth of that
+_SECONDS_PER_CHARACTER = (
+    20e-6  # more for each that the template was given: some look at all turns for each turn
+)
+_MOST_SECONDS = 2.0  # whatever it was given
 LIMIT_CHARACTERS = 1_000_000  # of one text; and 64 for each that the template was given
 _LIMIT_BYTES = 64 << 20  # of all that is made on the way; and 1,024 for each character given
 _TICK_BYTES = 64
 _UNCOUNTED = 1024
+_ITEMS_BETWEEN_LOOKS = 4096
 _MOST_DIGITS_BITS = 100_000
 _WIDEST = 10_000
 _SLOW_FILTERS = {"pprint", "striptags", "urlize", "wordwrap", "xmlattr"}
@@ -25,8 +31,10 @@ _SLOW_CHARACTERS = 10_000
 _WIDTH_FILTERS = {"batch", "center", "indent", "round", "slice", "tojson"}
 _SHALLOW_FILTERS = {"count", "d", "default", "first", "items", "last", "length", "list", "map", "reject"}
 _SHALLOW_FILTERS |= {"rejectattr", "reverse", "select", "selectattr"}
+_CONSUMING_FILTERS = {"batch", "groupby", "join", "max", "min", "slice", "sort", "sum", "unique"}
 _WIDTH_METHODS = {"center", "ljust", "rjust", "zfill", "to_bytes"}
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()), set, frozenset)
+_NAMED_BY_ADDRESS = (FunctionType, MethodType, BuiltinFunctionType, Cycler, Joiner)
 _SCALARS = (bool, int, float, type(None))
 _CONTAINERS: Any = (list, tuple, dict, *_VIEWS)
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
@@ -54,6 +62,7 @@ class Meter:
             given: tells how many characters the template is given; asked only when the first share is used up.
         """
         self._given: Callable[[], int] | None = given
+        self._seconds = LIMIT_SECONDS
         self._deadline = time.monotonic() + LIMIT_SECONDS
         self._began = time.thread_time()
         self._bytes_left = _LIMIT_BYTES
@@ -70,10 +79,12 @@ class Meter:
 
     def _look_at_the_clock(self) -> None:
         """Only the thread's own work counts: a machine that slept must not cost a row."""
-        left = LIMIT_SECONDS - (time.thread_time() - self._began)
-        if left <= 0:
-            self._refuse(f"it takes longer than {LIMIT_SECONDS:g} seconds")
-        self._deadline = time.monotonic() + left
+        used = time.thread_time() - self._began
+        if used >= self._seconds:
+            self._extend()
+        if used >= self._seconds:
+            self._refuse(f"it takes longer than {self._seconds:.2g} seconds")
+        self._deadline = time.monotonic() + self._seconds - used
 
     def fits(self, length: int) -> None:
         """Refuse a text of so many characters, or a list of so many items, where that is too many."""
@@ -103,8 +114,12 @@ class Meter:
             self.spend(len(value) * (1 if isinstance(value, bytes) else 64))
         return value
 
-    def weigh(self, value: Any) -> int:
-        """Characters and items of a value, those it holds twice counted twice, as writing it out would."""
+    def weigh(self, value: Any, *, as_argument: bool = False) -> int:
+        """Characters and items of a value, those it holds twice counted twice, as writing it out would.
+
+        Args:
+            as_argument: it is handed on and not written, so it may be, or hold, what has no value of its own.
+        """
         kind = type(value)
         if kind is str:
             if len(value) > LIMIT_CHARACTERS:
@@ -112,7 +127,7 @@ class Meter:
             return len(value) + 1
         if kind in _SCALARS:
             return 1
-        weight, waiting = 0, [value]
+        weight, pause, waiting = 0, _ITEMS_BETWEEN_LOOKS, [value]
         while waiting:
             item = waiting.pop()
             if isinstance(item, str):
@@ -126,8 +141,12 @@ class Meter:
                     waiting.extend(item)
             elif isinstance(item, Namespace):
                 waiting.append(object.__getattribute__(item, "_Namespace__attrs"))
+            elif not as_argument and isinstance(item, _NAMED_BY_ADDRESS):
+                self.refuse_address()
             weight += 1
-            if weight > LIMIT_CHARACTERS:
+            if weight > pause:
+                pause = weight + _ITEMS_BETWEEN_LOOKS
+                self.tick()
                 self.fits(weight)
         return weight
 
@@ -135,6 +154,10 @@ class Meter:
         """Refuse a number of places that no conversation needs."""
         if isinstance(width, int) and abs(width) > _WIDEST:
             self._refuse(f"it pads to {width:,} places" if abs(width) < 10**15 else "it pads without bound")
+
+    def refuse_address(self) -> None:
+        """Refuse to write out where an object lies in memory: chance, by which a template could act otherwise later."""
+        self._refuse("it writes an object that is no value")
 
     def refuse(self, what: str) -> None:
         """Refuse for another reason."""
@@ -146,6 +169,7 @@ class Meter:
             given, self._given = self._given(), None
             self._bytes_left += 1024 * given
             self._longest += 64 * given
+            self._seconds = min(_MOST_SECONDS, LIMIT_SECONDS + _SECONDS_PER_CHARACTER * given)
 
     def _refuse(self, what: str) -> None:
         self.broken = OutOfBounds(what)
@@ -217,7 +241,7 @@ def call(meter: Meter, function: Any, args: tuple[Any, ...], kwargs: Mapping[str
     """Refuse a call that could make too much."""
     meter.tick()
     for value in (*args, *kwargs.values()):
-        meter.weigh(value)
+        meter.weigh(value, as_argument=True)
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     if isinstance(owner, list | tuple | dict):
         meter.weigh(owner)
@@ -280,6 +304,10 @@ def guarded(meter: Meter, name: str, function: Callable[..., Any]) -> Callable[.
         if shallow:  # it hands items on and looks at none
             return meter.made(function(*args, **kwargs))
         own, given = args[:passes], list(args[passes:])
+        if name == "random":
+            meter.refuse("it draws a random item")
+        if given and isinstance(given[0], GeneratorType) and name not in _CONSUMING_FILTERS:
+            meter.refuse_address()
         if name == "join" and given and isinstance(given[0], Iterator):
             given[0] = list(given[0])
         weight = sum(meter.weigh(value) for value in (*given, *kwargs.values()))

@@ -19,7 +19,8 @@ RENDER_CODES: dict[str, Code] = {
         "Serving feeds the conversation with the template's generation prompt and lets the model go on from "
         "there. Here the template writes the finished turn differently, so what would be learned is not what "
         "would be asked.",
-        "Use a template whose finished turn begins with its own generation prompt (--chat-template FILE).",
+        "Where the template has a switch for it, set it: chat_template_kwargs: {enable_thinking: false}. Else use a "
+        "template whose finished turn begins with its own generation prompt (--chat-template FILE).",
     ),
     "R003": Code(
         "the template trims white space",
@@ -195,6 +196,15 @@ RENDER_CODES: dict[str, Code] = {
         "The template asks for the day and writes it into its prompts. All rows are learned with one day, the "
         "same after a resume, but what is served on another day begins with another prompt.",
         "Name the day with template_date: YYYY-MM-DD, or give a template that writes no date (--chat-template FILE).",
+    ),
+    "R029": Code(
+        "the template opens a thought that it drops from finished turns",
+        "info",
+        "The generation prompt ends with an opened thought (DeepSeek-R1's does), and finished turns are written "
+        "without any. A model that is served goes on from the prompt, so the thought of the row is learned behind "
+        "it, then the answer and the token that ends the turn. In the history of later turns it is dropped, as "
+        "when serving.",
+        "Nothing to do.",
     ),
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from tuition.conversation import Conversation, Message
 from tuition.errors import Finding
@@ -17,7 +17,7 @@ from tuition.render.pieces import Pieces
 from tuition.render.presence import Presence
 from tuition.render.spans import BadMarkers, Locator, Marked, NotLocated, Range, Write, unmark
 from tuition.render.template import TemplateRefusal, Writer
-from tuition.render.texts import plain_text_through, text_through, turn_texts
+from tuition.render.texts import plain_text_through, text_through, turn_texts, with_thought
 
 TrainOn = Literal["assistant", "last", "all", "spans"]
 MARK_LOST = "the template spells characters out, so control tokens in content cannot be cut"
@@ -54,6 +54,7 @@ class Draft:
     Attributes:
         conversation: what is rendered, without span markers.
         marked: what the markers of each message enclosed; empty where they mean nothing.
+        thoughts: place → answer without its thought, where that is learned though the template drops it (R029).
         mark: the cut mark inside control tokens that content spells out; empty where there are none.
     """
 
@@ -62,6 +63,7 @@ class Draft:
     findings: list[Finding] = field(default_factory=list)
     mark: str = ""
     marked: tuple[Marked, ...] = ()
+    thoughts: dict[int, str] = field(default_factory=dict)
 
     def note(self, code: str, message: str, fix: str | None = None) -> None:
         """Add a finding about this conversation's row, once."""
@@ -205,9 +207,10 @@ class Drafting:
         if draft.turns and self._presence is not None:
             shown.append((draft.turns[-1].position, full))
             learned_ones = {turn.position for turn in draft.turns}
-            for code, message in self._presence.missing(
-                written.messages, written.tools, shown[::-1], learned_ones
-            ):
+            messages = [*written.messages]
+            for position, answer in draft.thoughts.items():
+                messages[position] = _as_answered(messages[position], answer)
+            for code, message in self._presence.missing(messages, written.tools, shown[::-1], learned_ones):
                 draft.note(code, message)
 
     def _texts_of_turn(
@@ -221,8 +224,12 @@ class Drafting:
             draft.note("R001", f"the chat template refuses the conversation: {refusal}")
             return None
         if not text.startswith(prompt):
-            draft.note("R002", f"turn {position + 1} does not continue the template's generation prompt")
-            return None
+            thought = with_thought(prompt, text, written.messages[position])
+            if thought is None:
+                draft.note("R002", f"turn {position + 1} does not continue the template's generation prompt")
+                return None
+            draft.note("R029", f"the thought of turn {position + 1} is learned as the row has it")
+            text, draft.thoughts[position] = thought
         if draft.mark and not mark_survives(draft.mark, text):
             draft.note("R008", MARK_LOST, "Take the control tokens out of the row")
             return None
@@ -270,6 +277,12 @@ class Drafting:
             if chosen and weight > 0:
                 learned.append((position, weight))
         return learned
+
+
+def _as_answered(message: dict[str, Any], answer: str) -> dict[str, Any]:
+    """A message without its thought."""
+    kept = {name: value for name, value in message.items() if name != "reasoning_content"}
+    return {**kept, "content": answer}
 
 
 def _may_be_learned(message: Message) -> bool:

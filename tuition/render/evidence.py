@@ -18,6 +18,7 @@ from tuition.conversation import Conversation, Rendered
 from tuition.render.content import strings_in
 from tuition.render.finished import Answer, Finished
 from tuition.render.renderer import Outcome, Renderer
+from tuition.render.texts import with_thought
 from tuition.render.tokens import Ids
 
 _ROWS_AT_ONCE = 128
@@ -80,6 +81,7 @@ class _Turn:
     """A learned turn, and the examples of which one must hold its context as serving feeds it.
 
     `elsewhere`: none need, because the row lost turns, or learns this one behind a shorter history.
+    `thinks`: its thought is learned, which the template drops from the finished turn (R029).
     """
 
     conversation: Conversation
@@ -88,6 +90,7 @@ class _Turn:
     spelled: bool
     is_cut: bool = False
     elsewhere: bool = False
+    thinks: bool = False
 
     @property
     def place(self) -> str:
@@ -227,6 +230,10 @@ class Witness:
         else:
             given = self._given(conversation)[: turn.position + 1]
             written = self._text(given, conversation.tools, prompt=False)
+            if turn.thinks:
+                prompt = self._text(given[:-1], conversation.tools)
+                thought = with_thought(prompt, written, given[-1])
+                written = thought.text if thought else written
         before = conversation.messages[turn.position - 1]
         joins = before.role == "assistant" if before.weight is None else before.weight > 0
         return Answer(example, start, weight, written, turn.is_cut, joins)
@@ -237,6 +244,7 @@ class Witness:
         whole = tuple(example for example, shown in pairs if shown is outcome.conversation)
         spelled = any(found.code == "R007" for found in outcome.findings)
         is_cut = any(found.code == "R015" for found in outcome.findings)
+        thinks = any(found.code == "R029" for found in outcome.findings)
         lost = any(found.code in _LOSSES for found in outcome.findings)
         shorter = {id(m) for _, shown in pairs if shown is not outcome.conversation for m in shown.messages}
         if whole and not outcome.conversation.plain:
@@ -245,13 +253,13 @@ class Witness:
             self._earlier_turns += len(earlier)
             for position in (*earlier, *positions[-1:]):
                 elsewhere = lost or id(outcome.conversation.messages[position]) in shorter
-                yield _Turn(outcome.conversation, position, whole, spelled, is_cut, elsewhere)
+                yield _Turn(outcome.conversation, position, whole, spelled, is_cut, elsewhere, thinks)
         for example, shown in pairs:
             if shown is not outcome.conversation and not shown.plain:
                 positions = list(_learned_answers(shown, self._renderer.train_on))
                 in_prompt = self._renderer.train_on == "all"  # an example may end anywhere then
                 yield from (
-                    _Turn(shown, position, (example,), spelled, is_cut, in_prompt)
+                    _Turn(shown, position, (example,), spelled, is_cut, in_prompt, thinks)
                     for position in positions[-1:]
                 )
 
@@ -289,9 +297,16 @@ class Witness:
     # --- content that spells control tokens ---
 
     def _spells_control_tokens(self, turn: _Turn) -> bool:
-        """Such content is kept plain here, which serving does only where it is asked to."""
-        text = "\0".join(strings_in([self._given(turn.conversation), list(turn.conversation.tools)]))
-        return turn.spelled or any(spelling in text for spelling in self._spellings)
+        """Such content is kept plain here, which serving does only where it is asked to. Answers keep markup."""
+        if turn.spelled:
+            return True
+        conversation = turn.conversation
+        messages = self._given(conversation)
+        answers = [message for message in messages if message["role"] == "assistant"]
+        others = [message for message in messages if message["role"] != "assistant"]
+        return _spells(answers, self._renderer.tokens.special_spellings) or _spells(
+            [others, list(conversation.tools)], self._spellings
+        )
 
     def _count_control_tokens(self, turn: _Turn) -> None:
         """The control tokens before the answer are those of the same row with the spellings taken out."""
@@ -321,6 +336,11 @@ class Witness:
 
     def _control_tokens(self, ids: Sequence[int]) -> list[int]:
         return [token for token in ids if token in self._control_ids]
+
+
+def _spells(value: Any, spellings: Sequence[str]) -> bool:
+    text = "\0".join(strings_in(value))
+    return any(spelling in text for spelling in spellings)
 
 
 def _without(value: Any, spellings: Sequence[str]) -> Any:

@@ -164,6 +164,7 @@ class Renderer:
             return np.concatenate(
                 [self.tokens.prefix_ids, self._encode(written.messages[0]["content"], draft)]
             )
+        self._writer.be_patient()
         try:
             text = self._writer.text(written.messages, written.tools, add_generation_prompt=True)
         except TemplateRefusal as refusal:

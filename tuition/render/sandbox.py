@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import BuiltinFunctionType
+from functools import wraps
+from types import BuiltinFunctionType, GeneratorType
 from typing import Any
 
 from jinja2 import nodes
@@ -39,7 +40,7 @@ _COMPARING_TESTS = (
     "<=",
     "in",
 )
-_MOST_SOURCE = 1_000_000
+_MOST_SOURCE = 100_000  # characters; the longest known template has a fifth of that
 _TEXT_METHODS = frozenset(name for name in dir(str) if name[0] != "_") - {"format", "format_map"}
 _MAPPING_NAMES = frozenset(dir(dict))
 _PLAIN = (str, int, bool)
@@ -60,6 +61,7 @@ class Program:
         self._meter = Meter()
         if len(source) > _MOST_SOURCE:
             self._meter.refuse(f"it is {len(source):,} characters long")
+        self._meter.begin(lambda: len(source))
         self._environment = _bounded(self._meter)
         self._template = self._environment.from_string(source)
         if self._meter.broken is not None:  # Jinja computes constants early, and passes over what they raise
@@ -123,7 +125,10 @@ def names_in(source: str) -> set[str]:
     """
     from jinja2.meta import find_undeclared_variables
 
-    environment = _bounded(Meter())
+    meter = Meter()
+    if len(source) > _MOST_SOURCE:
+        meter.refuse(f"it is {len(source):,} characters long")
+    environment = _bounded(meter)
     environment.globals = {}  # names of functions count too
     return find_undeclared_variables(environment.parse(source))
 
@@ -140,7 +145,7 @@ class _Generator(CodeGenerator):
         escapes = frame.eval_ctx.volatile or frame.eval_ctx.autoescape
         if escapes:
             join = "(markup_join if context.eval_ctx.autoescape else str_join)"
-            self.write(f"environment.made({join}(map(environment.weighed, (")
+            self.write(f"environment.made({join}(map(environment.written, (")
         else:
             self.write("environment.concat(map(environment.text_of, (")
         for part in node.nodes:
@@ -208,8 +213,15 @@ class _Bounded(ImmutableSandboxedEnvironment):
             self.meter.weigh(value)
         return value
 
+    def written(self, value: Any) -> Any:
+        if type(value) is not str:
+            if isinstance(value, GeneratorType):
+                self.meter.refuse_address()
+            self.meter.weigh(value)
+        return value
+
     def text_of(self, value: Any) -> str:
-        return value if type(value) is str else str(self.weighed(value))
+        return value if type(value) is str else str(self.written(value))
 
     def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
         parts = list(parts)
@@ -288,7 +300,7 @@ def _bounded(meter: Meter) -> Any:
     environment = theirs._compile_jinja_template("").environment.overlay()
     environment.__class__ = _Bounded
     environment.meter = meter
-    environment.finalize = environment.weighed
+    environment.finalize = environment.written
     environment.filters = {
         name: guarded(meter, name, function) for name, function in environment.filters.items()
     }
@@ -296,5 +308,13 @@ def _bounded(meter: Meter) -> Any:
         name: guarded(meter, name, function) if name in _COMPARING_TESTS else function
         for name, function in environment.tests.items()
     }
-    environment.globals = {name: value for name, value in environment.globals.items() if name != "lipsum"}
+    lipsum = environment.globals["lipsum"]
+
+    @wraps(
+        lipsum
+    )  # to be told from it by nothing: a template could else be another one in transformers itself
+    def no_filler(*args: Any, **kwargs: Any) -> Any:
+        meter.refuse("it asks for filler text")
+
+    environment.globals = {**environment.globals, "lipsum": no_filler}
     return environment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from tuition.render.codes import finding
 from tuition.render.content import strings_in
 from tuition.render.tokens import Tokens
 
+_PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
+_SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
 _ONLY_CONTENT = frozenset({"role", "content"})
 
 # What a base model without a template of its own gets: ChatML, the most widely served format.
@@ -30,6 +33,18 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _BOS = "{{ bos_token }}"
+_ALWAYS_GIVEN = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "strftime_now",
+        "raise_exception",
+        "namespace",
+    }
+    | {"range", "dict", "lipsum", "cycler", "joiner"}
+)
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 
@@ -91,6 +106,33 @@ class ChatTemplate:
         except Exception:  # no template at all, which each row will say
             return False
 
+    def with_values(self, given: Mapping[str, Any]) -> ChatTemplate:
+        """The same template behind a head that gives names a value, unless whoever serves it gives another.
+
+        Raises:
+            UserError: the template does not read one of the names.
+        """
+        from tuition.render.sandbox import names_in
+
+        read = names_in(self.source) - self.special_tokens.keys()
+        unknown = [name for name in given if name not in read]
+        if unknown:
+            free = sorted(name for name in read if name not in _ALWAYS_GIVEN)
+            raise UserError(
+                f"the chat template does not read '{unknown[0]}'",
+                where="chat_template_kwargs",
+                next_step=f"It reads {', '.join(free)}"
+                if free
+                else "It reads nothing that can be given; leave it out",
+            )
+        head = "".join(
+            f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}"
+            for name, value in given.items()
+        )
+        shown = ", ".join(f"{name}={_literal(value)}" for name, value in given.items())
+        # Jinja drops the line break behind a block, so the template itself begins as before
+        return replace(self, source=f"{head}\n{self.source}", provenance=f"{self.provenance}, {shown}")
+
     def on(self, day: datetime.date) -> ChatTemplate:
         """The same template, told that this is the day."""
         return replace(self, date=day)
@@ -122,6 +164,12 @@ class ChatTemplate:
     def _constants(self) -> dict[str, Any]:
         constants: dict[str, Any] = _plain(dict(self.special_tokens))
         return constants if self.date is None else {**constants, "strftime_now": self._strftime}
+
+
+def _literal(value: Any) -> str:
+    """A value as Jinja spells it."""
+    spelled = {True: "true", False: "false", None: "none"}
+    return spelled[value] if value is None or isinstance(value, bool) else json.dumps(value)
 
 
 def on_day(template: ChatTemplate | None, setting: str) -> ChatTemplate | None:
@@ -176,15 +224,19 @@ def _size(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, An
 
 
 class Writer:
-    """A template, and what was learned about how it wants to be given tool calls.
+    """A template, and what was learned about it: how it wants to be given tool calls, and how long it takes.
 
     Some templates join the arguments of a call to text as they are, so they must be JSON already. The
     first refusal that JSON mends decides for all later conversations, prompts for serving among them.
+
+    A template that is stopped again and again would cost its bound for each row. Once all that it was stopped
+    in took longer than `_PATIENCE_SECONDS` and than all that it wrote, it is not tried again.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
         self.arguments_as_text = False
+        self._patience_seconds = _PATIENCE_SECONDS
 
     def given(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The messages with the arguments of tool calls as the template wants them."""
@@ -204,7 +256,7 @@ class Writer:
         """
 
         def write(given: Sequence[Mapping[str, Any]]) -> str:
-            return self.template.text(given, tools, add_generation_prompt=add_generation_prompt)
+            return self._timed(given, tools, add_generation_prompt)
 
         if not any(message.get("tool_calls") for message in messages):
             return write(messages)
@@ -219,6 +271,25 @@ class Writer:
                 raise refusal from None
             self.arguments_as_text = True
             return text
+
+    def _timed(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], ask: bool
+    ) -> str:
+        if self._patience_seconds <= 0:
+            raise TemplateRefusal("it took too long for rows before this one, and is not tried again")
+        began = time.thread_time()
+        try:
+            text = self.template.text(messages, tools, add_generation_prompt=ask)
+        except TemplateRefusal:
+            seconds = time.thread_time() - began
+            self._patience_seconds -= seconds if seconds > _SOON_SECONDS else 0
+            raise
+        self._patience_seconds += time.thread_time() - began
+        return text
+
+    def be_patient(self) -> None:
+        """What is asked from here on stands alone: a question to a server must not cost the next one its answer."""
+        self._patience_seconds = max(self._patience_seconds, _PATIENCE_SECONDS)
 
 
 def _with_arguments_as_text(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -239,13 +310,24 @@ def _call_as_text(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": written} if "function" in call else written
 
 
-def choose_template(setting: str, tokenizer: Any) -> ChatTemplate | None:
+def choose_template(
+    setting: str, tokenizer: Any, given: Mapping[str, Any] | None = None
+) -> ChatTemplate | None:
     """The template that `chat_template` names; None for plain text.
 
     Args:
         setting: `auto`, `none`, or the path of a Jinja file.
         tokenizer: a transformers tokenizer; asked for its own template and special tokens.
+        given: values for names that the template reads (`chat_template_kwargs`).
+
+    Raises:
+        UserError: there is no such file, or the template does not read one of the names.
     """
+    template = _template_of(setting, tokenizer)
+    return template if template is None or not given else template.with_values(given)
+
+
+def _template_of(setting: str, tokenizer: Any) -> ChatTemplate | None:
     special_tokens = dict(tokenizer.special_tokens_map)
     if setting == "none":
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuition.render.template import TemplateRefusal, Writer
 
@@ -76,6 +77,54 @@ def _changed_span(
         behind = _shared(full[start:][::-1], changed[start:][::-1])
         return full[:start], full[: len(full) - behind]
     raise AssertionError("a message stands before the end of its conversation")
+
+
+_OPENED = re.compile(r"<(\w+)>\s*")
+
+
+class Thoughtful(NamedTuple):
+    """An answer with its thought.
+
+    Attributes:
+        text: the prompt, the thought, the answer, and what the template writes behind it.
+        answer: what the row says behind the thought.
+    """
+
+    text: str
+    answer: str
+
+
+def with_thought(prompt: str, text: str, answer: Mapping[str, Any]) -> Thoughtful | None:
+    """The text through an answer whose thought the prompt opens and the finished turn does not have.
+
+    Templates such as DeepSeek-R1's end their prompt with `<think>` and write finished answers without the
+    thought. A model that is served goes on from the prompt: what it writes is the rest of the thought, then
+    the answer, as the row has them.
+
+    Args:
+        prompt: what serving feeds before the answer.
+        text: what the template writes through the finished answer.
+
+    Returns:
+        None where the row has no thought, or the difference between the two texts is another one.
+    """
+    begin = _shared(prompt, text)
+    opening, finished = prompt[begin:], text[begin:]
+    tag = _OPENED.fullmatch(opening)
+    if tag is None:
+        return None
+    closing = f"</{tag[1]}>"
+    content, reasoning = str(answer["content"]), str(answer.get("reasoning_content") or "")
+    if reasoning.strip() and closing not in content:
+        content = f"{opening}{reasoning.strip()}\n{closing}\n\n{content}"
+    if closing not in content or not content.startswith(opening.rstrip()):
+        return None
+    said = content.rpartition(closing)[2]
+    written = next((part for part in (said, said.lstrip(), said.strip()) if finished.startswith(part)), None)
+    if not said.strip() or written is None:
+        return None
+    known = opening if content.startswith(opening) else opening.rstrip()
+    return Thoughtful(prompt + content[len(known) :] + finished[len(written) :], said)
 
 
 def _shared(a: str, b: str) -> int:

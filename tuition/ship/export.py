@@ -60,6 +60,12 @@ def export_adapter(answerer: Answerer, folder: Path, options: Options) -> RoundT
         raise UserError(
             "was trained in full, so it has no adapter", where=answerer.name, next_step="Use --format hf"
         )
+    if answerer.rounded:
+        raise UserError(
+            "learned over a base in 4 bits, and laid over the base itself its adapter answers differently",
+            where=answerer.name,
+            next_step="Use --format hf: it is merged into the rounded numbers that it learned over",
+        )
     expected = gate.expect(answerer)
     write_adapter_folder(answerer, folder)
     return gate.check(folder, expected, answerer, torch.float32)

@@ -21,6 +21,7 @@ from tuition.errors import UserError
 from tuition.train.damage import refuses_damage
 from tuition.train.journal import Position
 from tuition.train.randomness import RandomState, random_state, restore_random_state
+from tuition.train.storage import put, put_state, whole, whole_state
 from tuition.train.tensorfile import tensor_pieces
 
 FORMAT = "tuition checkpoint 1"
@@ -96,7 +97,8 @@ def take_snapshot(
     Raises:
         UserError: a weight is NaN or infinite; such weights are never saved.
     """
-    broken = next((name for name, p in parameters.items() if not torch.isfinite(p.detach()).all()), None)
+    weights = {name: _copied(whole(p)) for name, p in parameters.items()}
+    broken = next((name for name, w in weights.items() if not torch.isfinite(w).all()), None)
     if broken is not None:
         raise UserError(
             f"{broken} holds NaN or infinite numbers after step {progress.step}, and is not saved; "
@@ -114,8 +116,8 @@ def take_snapshot(
     return Snapshot(
         progress.step,
         progress.best_step,
-        {name: _copied(p) for name, p in parameters.items()},
-        _optimizer_tensors(optimizer, parameters),
+        weights,
+        {name: _copied(value) for name, value in whole_state(optimizer, parameters).items()},
         random,
         {**state, "random": random.values},
     )
@@ -315,9 +317,8 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if shapes != {name: tuple(p.shape) for name, p in parameters.items()}:
         raise _misfit(folder)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+    for name, parameter in parameters.items():
+        put(parameter, weights[name])
 
 
 def _misfit(folder: Path) -> UserError:
@@ -332,23 +333,10 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
-) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}/{key}": _copied(value)
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
 def _restore_optimizer(
     folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
     optimizer.state.clear()
     for name, tensor in load_file(folder / "optimizer.safetensors").items():
-        owner, _, key = name.rpartition("/")
-        if owner not in parameters or (tensor.ndim and tensor.shape != parameters[owner].shape):
+        if not put_state(optimizer, parameters, name, tensor):
             raise _misfit(folder)
-        optimizer.state[parameters[owner]][key] = tensor.to(parameters[owner].device)

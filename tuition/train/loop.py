@@ -15,12 +15,14 @@ from tuition.conversation import Rendered
 from tuition.errors import Interrupted, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
-from tuition.train.loss import LOSSES, step_loss
+from tuition.train.loss import LOSSES, step_loss, token_loss_of
 from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
+from tuition.train.noise import EmbeddingNoise
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
 from tuition.train.randomness import RandomState, random_state, restore_random_state
+from tuition.train.storage import SplitMasters
 
 _MOST_SKIPPED_IN_A_ROW = 2
 
@@ -77,9 +79,11 @@ def make_learner(
     model: Any, device: torch.device, dtype: torch.dtype, settings: OptimizerSettings
 ) -> Learner:
     """A model ready to learn: its weights that learn are float32 masters, whatever it computes in."""
-    masters = Masters(model, dtype)
-    optimizer = OPTIMIZERS[settings.optimizer](masters.parameters.values(), settings)
-    return Learner(model.train(), device, dtype, masters=masters, optimizer=optimizer)
+    split = settings.masters == "split" and dtype == torch.bfloat16
+    masters = (SplitMasters if split else Masters)(model, dtype)
+    optimizer = OPTIMIZERS[settings.optimizer](masters.parameters, settings)
+    noise = EmbeddingNoise(model, settings.neftune_alpha) if settings.neftune_alpha else None
+    return Learner(model.train(), device, dtype, noise=noise, masters=masters, optimizer=optimizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ def train_step(
     for pack in packs:
         if hurry():
             raise LeftInTheMiddle
-        pack_loss = step_loss(learner, pack, whole_step_weight)
+        pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
         pack_loss.backward()
         loss += pack_loss.detach()
     norm = total_norm(learner.masters.gather().values())

@@ -38,7 +38,7 @@ class Masters:
             self.parameters = self.working
             return
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
-        for name, p in self.working.items():
+        for p in self.working.values():
             p.data = p.data.to(dtype)
             p.main_grad = None
             p.register_post_accumulate_grad_hook(_move_gradient)
@@ -96,10 +96,10 @@ class Masters:
                 p.main_grad = None
 
     @torch.no_grad()
-    def publish(self, names: Iterable[str] | None = None) -> None:
-        """The model's copies follow these masters; None: all."""
+    def publish(self, names: Iterable[str] = ()) -> None:
+        """The model's copies follow these masters; none named: all."""
         if self.split:
-            chosen = list(self.working if names is None else names)
+            chosen = list(names) or list(self.working)
             torch._foreach_copy_(
                 [self.working[name] for name in chosen], [self.parameters[name] for name in chosen]
             )

@@ -17,7 +17,9 @@ from tuition.recipe import ModelSettings
 from tuition.render import open_model
 from tuition.train import attention
 from tuition.train.head import Head
+from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
+from tuition.train.quantised import parameters_of
 from tuition.train.skeleton import refuse_larger_than_its_weights
 
 # What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
@@ -208,6 +210,7 @@ class LoadedModel:
         packed: it runs our segment attention, so several segments of a pack stand apart.
         shares: what examples of a pack have in common at the start is computed once.
         head: its linear head, for the chunked loss; None: the model's own head is called.
+        noise: on its embeddings while it learns; None: there is none.
     """
 
     model: Any
@@ -216,6 +219,7 @@ class LoadedModel:
     packed: bool = False
     shares: bool = False
     head: Head | None = None
+    noise: EmbeddingNoise | None = None
 
 
 def base_of(model: Any) -> Any:
@@ -259,7 +263,7 @@ def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter
 
 def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
     """Parameters in all, and those that learn."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(parameters_of(p), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 

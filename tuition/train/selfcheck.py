@@ -114,6 +114,8 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     """
     if loaded.model.training and _drops(loaded.model):
         return "with dropout several examples would lose the same values"
+    if loaded.noise is not None:
+        return "with noise several examples would be disturbed alike"
     family = _family(loaded, _probed(examples)[-1])
     disturbed = [_other_tokens(family[0], len(family[0]) - SHORTEST_PREFIX // 2), *family[1:]]
     with evaluating(loaded.model), attention_of(loaded.model, NAME):

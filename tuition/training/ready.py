@@ -20,6 +20,7 @@ from tuition.recipe import (
     AdapterSettings,
     BatchSettings,
     DataSettings,
+    LearnedSettings,
     ModelSettings,
     OptimizerSettings,
     Recipe,
@@ -161,7 +162,9 @@ def _read(recipe: Recipe, watcher: Watcher) -> Material:
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
-    template = on_day(choose_template(recipe.chat_template, tokenizer), recipe.template_date)
+    template = on_day(
+        choose_template(recipe.chat_template, tokenizer, recipe.chat_template_kwargs), recipe.template_date
+    )
     if template is not None and template.date is not None:
         recipe = recipe.replace(template_date=template.date.isoformat())
     new_tokens = adopt_template(tokenizer, template)
@@ -209,17 +212,20 @@ def _load(material: Material) -> tuple[Any, Any, Any]:
     """The model with what learns in it, its device and its dtype. New weights come from the seed."""
     import torch
 
-    from tuition.train.adapters import ADAPTERS
+    from tuition.train.adapters import ADAPTERS, choose_learned
     from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
 
     recipe = material.recipe
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.dtype, device, material.config)
     torch.manual_seed(recipe.seed)
-    stored = dtype if recipe.method == "lora" else torch.float32
-    model = load_model(recipe.section(ModelSettings), material.config, device=device, dtype=stored)
+    stored = dtype if recipe.adapted else torch.float32
+    first = torch.device("cpu") if recipe.method == "qlora" else device  # what is rounded moves in 4 bits
+    model = load_model(recipe.section(ModelSettings), material.config, device=first, dtype=stored)
     fit_embeddings(model, material.tokenizer)
-    return ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens), device, dtype
+    model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens)
+    choose_learned(model, recipe.section(LearnedSettings))
+    return model.to(device), device, dtype
 
 
 def _count(model: Any) -> tuple[int, int]:
@@ -328,7 +334,7 @@ def _room_on_disk(recipe: Recipe, folder: RunFolder, parameters: int, trainable:
         trainable,
         parameters,
         checkpoints=recipe.keep_checkpoints + 2,  # the best, and the one being written
-        full=recipe.method == "full",
+        full=not recipe.adapted,
     )
     there = files.folder_bytes(folder.checkpoints)
     free = files.free_bytes(folder.path)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuition.evaluate.interval import Score
 from tuition.evaluate.metrics import METRICS
 from tuition.evaluate.report.axes import Axis
 from tuition.evaluate.report.facts import Row, Run, listed, mappings, number, place
 from tuition.evaluate.report.words import counted, percentage_points, plain, share, share_interval, shorten
+from tuition.interval import Score
 
 SHOWN_PAIRS = 3  # of wins, of losses and of the rest; more unfold
 UNFOLDED_PAIRS = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -34,6 +35,7 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
+@cache
 def environment() -> Environment:
     """Jinja with everything escaped, and a name that the template knows and we do not is an error."""
     return Environment(

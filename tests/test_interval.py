@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tuition.evaluate.interval import interval, ratio, score
+from tuition.interval import interval, ratio, score
 
 
 def test_rights_and_wrongs_have_wilsons_interval():

@@ -1,0 +1,165 @@
+"""Accepted demonstrations as rows to learn from, each with where it came from, one at a time.
+
+A row whose source states no consent or no licence is handed out as a refusal, never left out in silence.
+What stood in the prompt is context; only what people wrote is learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tuition.collect.prompts import Source
+from tuition.collect.store import Store, as_json
+
+_QUERY = """SELECT d.id, d.rev, d.extra, d.person_id, author.name AS author, r.turns, r.person_id AS writer_id,
+    writer.name AS writer, r.guideline_version, r.event_id, r.created_at, first.seconds, first.edit_ratio,
+    s.made_by AS suggested_by, p.id AS prompt_id, p.messages, p.tools, p.group_id, p.source_user, p.origin,
+    so.id AS source_id, so.name AS source, so.licence, so.consent
+    FROM demonstration d JOIN revision r ON r.demonstration_id = d.id AND r.rev = d.rev
+    JOIN revision first ON first.demonstration_id = d.id AND first.rev = 1
+    LEFT JOIN suggestion s ON s.id = first.suggestion_id
+    JOIN person author ON author.id = d.person_id JOIN person writer ON writer.id = r.person_id
+    JOIN prompt p ON p.id = d.prompt_id JOIN source so ON so.id = p.source_id
+    WHERE d.status = 'accepted' AND p.gold = 0 ORDER BY d.id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One accepted demonstration.
+
+    Attributes:
+        row: `{"messages": […]}`, with `tools` where the prompt has some.
+        group: rows of one group belong on one side of a split: same prompt, same group, or asked by the same user.
+        source: the source's name.
+        provenance: who wrote, edited and accepted it under which guideline, and what its source states.
+        refusal: why it may not be used; None where it may.
+    """
+
+    demonstration_id: int
+    row: dict[str, Any]
+    group: str
+    source: str
+    provenance: dict[str, Any]
+    refusal: str | None
+
+
+def read_accepted(store: Store) -> Iterator[Accepted]:
+    """All accepted demonstrations in the order of their ids, as they stand now. Gold items are no data."""
+    with store.reading() as db:
+        groups = prompt_groups(db)
+        for row in db.execute(_QUERY):
+            yield _accepted(db, row, groups[row["prompt_id"]])
+
+
+def accepted_sha256(store: Store) -> str:
+    """A digest of the rows that `read_accepted` gives: it changes with them and with nothing else."""
+    digest = hashlib.sha256()
+    for one in read_accepted(store):
+        digest.update(as_json([one.demonstration_id, one.row, one.group, one.refusal]).encode())
+    return digest.hexdigest()
+
+
+def _accepted(db: sqlite3.Connection, row: sqlite3.Row, group: str) -> Accepted:
+    messages = [_context(message) for message in json.loads(row["messages"])] + json.loads(row["turns"])
+    tools = json.loads(row["tools"])
+    return Accepted(
+        demonstration_id=row["id"],
+        row={"messages": messages, **({"tools": tools} if tools else {})},
+        group=group,
+        source=row["source"],
+        provenance=_provenance(db, row, group),
+        refusal=refusal_of(Source(row["source_id"], row["source"], row["licence"], row["consent"])),
+    )
+
+
+def _context(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of the prompt; an assistant's turn in it is not learned."""
+    return {**message, "weight": 0} if message["role"] == "assistant" else message
+
+
+def refusal_of(source: Source) -> str | None:
+    """Why nothing of a source may be used; None where consent and licence are stated."""
+    missing = [name for name in ("consent", "licence") if not getattr(source, name).strip()]
+    return f"source '{source.name}' states no {' and no '.join(missing)}" if missing else None
+
+
+def _provenance(db: sqlite3.Connection, row: sqlite3.Row, group: str) -> dict[str, Any]:
+    reviewers = db.execute(
+        """SELECT DISTINCT p.name FROM review r JOIN person p ON p.id = r.person_id
+        WHERE r.demonstration_id = ? AND r.decision <> 'returned' ORDER BY p.name""",
+        (row["id"],),
+    )
+    tags = db.execute("SELECT tag FROM prompt_tag WHERE prompt_id = ? ORDER BY tag", (row["prompt_id"],))
+    return {
+        "demonstration": row["id"],
+        "revision": row["rev"],
+        "author": row["author"],
+        "edited_by": row["writer"] if row["writer_id"] != row["person_id"] else None,
+        "accepted_by": [name for (name,) in reviewers],
+        "guideline": row["guideline_version"],
+        "event": row["event_id"],
+        "written_at": iso(row["created_at"]),
+        "seconds": round(row["seconds"], 1),
+        "suggested_by": row["suggested_by"],
+        "edit_ratio": None if row["edit_ratio"] is None else round(row["edit_ratio"], 4),
+        "late": bool(row["extra"]),
+        "prompt": row["prompt_id"],
+        "prompt_from": row["origin"],
+        "tags": [tag for (tag,) in tags],
+        "group": group,
+        "source": row["source"],
+        "licence": row["licence"],
+        "consent": row["consent"],
+    }
+
+
+def iso(seconds: float) -> str:
+    """A time as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def prompt_groups(db: sqlite3.Connection) -> dict[int, str]:
+    """Prompt → its group: the smallest prompt id among all that a user or a group name links, however far."""
+    linked = db.execute(
+        """SELECT id, source_id, source_user, group_id FROM prompt
+        WHERE source_user IS NOT NULL OR group_id IS NOT NULL ORDER BY id"""
+    ).fetchall()
+    roots = _Roots()
+    for row in linked:
+        for kind in ("source_user", "group_id"):
+            if row[kind] is not None:
+                roots.join(f"prompt {row['id']}", f"{kind} {row['source_id']} {row[kind]}")
+    smallest: dict[str, int] = {}
+    for row in linked:
+        smallest.setdefault(roots.find(f"prompt {row['id']}"), row["id"])
+    groups = {row["id"]: str(smallest[roots.find(f"prompt {row['id']}")]) for row in linked}
+    return _OwnGroup(groups)
+
+
+class _OwnGroup(dict[int, str]):
+    """A prompt that nothing links is a group of its own."""
+
+    def __missing__(self, prompt_id: int) -> str:
+        return str(prompt_id)
+
+
+class _Roots:
+    """Which names belong together, however far they are linked (union-find with halved paths)."""
+
+    def __init__(self) -> None:
+        self._above: dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        while (above := self._above.setdefault(name, name)) != name:
+            self._above[name] = self._above[above]
+            name = self._above[name]
+        return name
+
+    def join(self, one: str, other: str) -> None:
+        self._above[self.find(one)] = self.find(other)

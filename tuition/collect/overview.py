@@ -1,0 +1,167 @@
+"""Counts for people who run a project: how far it is, who did what, and what is still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuition.collect.agreement import Agreement, agreement
+from tuition.collect.store import Store
+from tuition.errors import UserError
+
+_MIX = "target mix"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The whole project.
+
+    Attributes:
+        open_places: answers that are still wanted.
+        claimed: places that somebody holds now.
+        skipped: prompts that somebody left, with a reason.
+        flags: that nobody has resolved.
+    """
+
+    prompts: int
+    open_places: int
+    claimed: int
+    submitted: int
+    accepted: int
+    returned: int
+    skipped: int
+    flags: int
+    judged: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonProgress:
+    """What one person did. `median_seconds` is a demonstration's time from sight to sending."""
+
+    id: int
+    name: str
+    role: str
+    submitted: int
+    accepted: int
+    returned: int
+    skipped: int
+    judged: int
+    median_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One source or tag.
+
+    Attributes:
+        target: the share of accepted demonstrations that is wanted, 0 to 1; None: nobody said.
+    """
+
+    name: str
+    prompts: int
+    accepted: int
+    share: float
+    target: float | None
+
+
+def progress(store: Store) -> Progress:
+    """How far the project is."""
+    with store.reading() as db:
+
+        def count(query: str) -> int:
+            return int(db.execute(query).fetchone()[0] or 0)
+
+        by_status = dict(db.execute("SELECT status, count(*) FROM demonstration GROUP BY status").fetchall())
+        return Progress(
+            prompts=count("SELECT count(*) FROM prompt"),
+            open_places=count(
+                "SELECT sum(overlap - taken) FROM prompt WHERE taken < overlap AND paused = 0 AND gold = 0"
+            ),
+            claimed=count("SELECT count(*) FROM assignment WHERE state = 'claimed'"),
+            submitted=by_status.get("submitted", 0),
+            accepted=by_status.get("accepted", 0),
+            returned=by_status.get("returned", 0),
+            skipped=count("SELECT count(*) FROM assignment WHERE state = 'skipped'"),
+            flags=count("SELECT count(*) FROM flag WHERE resolved_at IS NULL"),
+            judged=count("SELECT count(*) FROM judgement WHERE state = 'judged'"),
+        )
+
+
+def by_person(store: Store) -> list[PersonProgress]:
+    """What each person did, in the order of coming."""
+    query = """SELECT p.id, p.name, p.role,
+        (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id) AS submitted,
+        (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'accepted') AS accepted,
+        (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'returned') AS returned,
+        (SELECT count(*) FROM assignment a WHERE a.person_id = p.id AND a.state = 'skipped') AS skipped,
+        (SELECT count(*) FROM judgement j WHERE j.person_id = p.id AND j.state = 'judged') AS judged
+        FROM person p ORDER BY p.id"""
+    median = """SELECT avg(seconds) FROM (SELECT seconds, row_number() OVER (ORDER BY seconds) AS place,
+        count(*) OVER () AS n FROM revision WHERE person_id = ? AND seconds > 0) WHERE place IN ((n + 1) / 2, (n + 2) / 2)"""
+    with store.reading() as db:
+        return [
+            PersonProgress(**dict(row), median_seconds=db.execute(median, (row["id"],)).fetchone()[0])
+            for row in db.execute(query).fetchall()
+        ]
+
+
+def by_source(store: Store) -> list[Share]:
+    """Prompts and accepted demonstrations by source."""
+    return _shares(
+        store,
+        "SELECT s.name, count(p.id) FROM source s LEFT JOIN prompt p ON p.source_id = s.id GROUP BY s.id",
+        """SELECT s.name, count(*) FROM demonstration d JOIN prompt p ON p.id = d.prompt_id
+        JOIN source s ON s.id = p.source_id WHERE d.status = 'accepted' GROUP BY s.id""",
+    )
+
+
+def by_tag(store: Store) -> list[Share]:
+    """Prompts and accepted demonstrations by tag, those of the target mix first."""
+    return _shares(
+        store,
+        "SELECT tag, count(*) FROM prompt_tag GROUP BY tag",
+        """SELECT t.tag, count(*) FROM demonstration d JOIN prompt_tag t ON t.prompt_id = d.prompt_id
+        WHERE d.status = 'accepted' GROUP BY t.tag""",
+    )
+
+
+def _shares(store: Store, prompts: str, accepted: str) -> list[Share]:
+    mix = target_mix(store)
+    with store.reading() as db:
+        asked, done = dict(db.execute(prompts).fetchall()), dict(db.execute(accepted).fetchall())
+        (whole,) = db.execute("SELECT count(*) FROM demonstration WHERE status = 'accepted'").fetchone()
+    names = sorted(
+        {*asked, *done, *mix} if "tag" in prompts else asked, key=lambda name: (-mix.get(name, 0.0), name)
+    )
+    return [
+        Share(name, asked.get(name, 0), done.get(name, 0), done.get(name, 0) / max(1, whole), mix.get(name))
+        for name in names
+    ]
+
+
+def target_mix(store: Store) -> dict[str, float]:
+    """Tag → the share of demonstrations that is wanted of it."""
+    return dict(store.setting(_MIX, {}))
+
+
+def set_target_mix(store: Store, mix: Mapping[str, float], *, by: int | None) -> None:
+    """State the wanted shares, 0 to 1 each; tags may overlap, so they need not sum to 1.
+
+    Raises:
+        UserError: a share is not within 0 to 1.
+    """
+    for tag, share in mix.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"the share of '{tag}' is {share}", next_step="Write a share from 0 to 1")
+    store.set_setting(_MIX, dict(mix), by=by)
+
+
+def review_agreement(store: Store) -> Agreement:
+    """How far reviewers agree about texts that several of them decided: good as it is, edited, or returned."""
+    query = """SELECT r.demonstration_id, r.rev, r.decision FROM review r
+        GROUP BY r.demonstration_id, r.rev, r.person_id ORDER BY r.id"""
+    said: dict[tuple[int, int], list[str]] = {}
+    with store.reading() as db:
+        for demonstration_id, rev, decision in db.execute(query):
+            said.setdefault((demonstration_id, rev), []).append(decision)
+    return agreement(said)
