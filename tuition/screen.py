@@ -5,7 +5,9 @@ Progress and warnings go to stderr, results to stdout. Plain lines where there i
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -124,18 +126,24 @@ class Terminal(Watcher):
             )
 
     def evaluation(self, report: EvalReport) -> None:
-        self._held_out = f"  held-out {report.eval_loss:.4f}"
+        figures = "  ".join(
+            _figure(name, value) for name, value in report.figures.items() if name != "tokens"
+        )
+        self._held_out = f"  held-out {figures}"
         if self._bar is None:
             self.console.print(
-                f"step {report.step}/{self._steps}  held-out loss {report.eval_loss:.4f}  "
-                f"{report.eval_bits_per_byte:.3f} bits a byte",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                f"step {report.step}/{self._steps}  held-out {figures}", highlight=False, soft_wrap=True
+            )
 
     def end(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _figure(name: str, value: float) -> str:
+    words = {"loss": f"loss {value:.4f}", "bits_per_byte": f"{value:.3f} bits a byte"}
+    return words.get(name, f"{name} {value:.3f}")
 
 
 def show_opening(console: Console, opening: Opening) -> None:
@@ -225,6 +233,14 @@ def size(count: float) -> str:
 
 
 # --- results, to stdout ---
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout; on a terminal without anything that could steer it."""
+    text = json.dumps(value, ensure_ascii=False)
+    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text)
 
 
 def show_check(checked: Any) -> None:
