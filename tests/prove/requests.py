@@ -116,7 +116,10 @@ async def _send_all(
 
 def _may_not_store(request: Request, status: int) -> bool:
     """Whoever is no one, comes by another site's page, or was refused, leaves the store as it was."""
-    signing_in = request.path.startswith(("/login", "/enter", "/invite")) and request.strange in ("", "cookie")
+    signing_in = request.path.startswith(("/login", "/enter", "/invite")) and request.strange in (
+        "",
+        "cookie",
+    )
     refused = status in (401, 403, 404, 405, 411, 413, 414, 422)
     return not signing_in and (not request.role or bool(request.strange) or refused)
 

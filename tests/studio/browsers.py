@@ -40,7 +40,9 @@ def tab_of(
 ) -> Iterator[Any]:
     """A tab of somebody who is signed in. Whatever its console complains of fails the test."""
     context = chromium.new_context(
-        viewport={"width": width, "height": 844 if width == PHONE else 900}, color_scheme=theme, base_url=studio.address
+        viewport={"width": width, "height": 844 if width == PHONE else 900},
+        color_scheme=theme,
+        base_url=studio.address,
     )
     context.add_cookies([{"name": f"tuition-{studio.port}", "value": session, "url": studio.address}])
     page = context.new_page()
