@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from tuition import api
 from tuition.studio import entrance
 from tuition.studio.guard import Guard, allowed_hosts
 from tuition.studio.pages import PAGES
@@ -20,6 +21,7 @@ def make_app(studio: Studio) -> FastAPI:
     # FastAPI's own documentation pages fetch their scripts from elsewhere
     app = FastAPI(title="tuition studio", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.studio = studio
+    app.state.talk = api.talk.Talk(studio.runs)
     app.include_router(entrance.router)
     app.include_router(home)
     for page in PAGES:
