@@ -146,16 +146,17 @@ def test_a_tracker_that_fails_ends_no_run_and_is_named_once(
             raise AssertionError("it is told no more")
 
     class Screen(Watcher):
-        said: list[str] = []
+        def __init__(self) -> None:
+            self.said: list[str] = []
 
         def stage(self, text: str) -> None:
             self.said.append(text)
 
     monkeypatch.setitem(TRACKERS, "wandb", type(TRACKERS["wandb"])("json", lambda session: Full()))
-    run = tuition.train(**settings, report_to="wandb", watcher=Screen())
+    run = tuition.train(**settings, report_to="wandb", watcher=(screen := Screen()))
     facts = json.loads((run.path / "run.json").read_text())
     assert facts["status"] == "finished"
-    (said,) = [text for text in Screen.said if "wandb" in text]
+    (said,) = [text for text in screen.said if "wandb" in text]
     assert said.startswith("wandb failed and is told no more (OSError: disk full")
     assert SECRET not in said and facts["sittings"][-1]["notes"] == [said]
     assert len([line for line in lines(run.path / "metrics.jsonl") if "loss" in line]) == 12
