@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tuition import api
 from tests.evaluate.test_report import Page, comparison, training, words_of, write_run
+from tuition import api
 from tuition.errors import UserError
 from tuition.evaluate.report.pictures import write_pictures
 from tuition.evaluate.report.several import read_runs, side_by_side
@@ -83,9 +83,9 @@ def test_the_page_holds_a_line_a_run_and_requests_nothing(tmp_path: Path) -> Non
     kinds = [path["class"] for path in page.all("path") if path.get("class", "").startswith("run ")]
     assert {"run run-0 dash-0", "run run-1 dash-0"} == set(kinds)
     words = words_of(page)
-    assert "exact match Run Score" in words
+    assert "exact match" in words
     assert "+62.5 points, +47.5 to +77.5, on 40 shared prompts better" in words
-    assert "tokens trained on 5,000 5,000" in words.replace("5,0005,000", "5,000 5,000")
+    assert "tokens trained on5,0005,000" in words
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 

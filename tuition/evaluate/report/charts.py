@@ -36,7 +36,7 @@ class Chart:
 
     Attributes:
         key: unique on the page, for the ids of title and description.
-        lines: (kind, corners) from back to front.
+        lines: (kind, SVG path) from back to front.
         dots: (x, y, what it says).
         bars: (x, y, width, height, what it says).
         legend: (kind, words).
@@ -48,7 +48,7 @@ class Chart:
     description: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
-    lines: list[tuple[str, list[Point]]] = field(default_factory=list)
+    lines: list[tuple[str, str]] = field(default_factory=list)
     dots: list[tuple[float, float, str]] = field(default_factory=list)
     bars: list[tuple[float, float, float, float, str]] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
@@ -72,7 +72,7 @@ def loss_chart(run: Run) -> Chart | None:
         lines += step_lines(training, across, upright)
         legend += step_legend(training, upright)
     if held_out:
-        lines.append(("held", placed(held_out, across, upright)))
+        lines.append(("held", path(held_out, across, upright)))
         legend.append(("held", "held out"))
     return Chart(
         key="loss",
@@ -158,7 +158,7 @@ def small_chart(key: str, title: str, line: Sequence[Point], *, noisy: bool = Fa
         description=f"{title} from {short(values[0])} to {short(values[-1])}, at most {short(max(values))}.",
         x_ticks=labelled_ticks(across, about=3),
         y_ticks=labelled_ticks(upright, about=3),
-        lines=step_lines(line, across, upright) if noisy else [("smooth", placed(line, across, upright))],
+        lines=step_lines(line, across, upright) if noisy else [("smooth", path(line, across, upright))],
     )
 
 
@@ -184,14 +184,14 @@ def evaluation_row(row: Row) -> list[str]:
 # --- Lines
 
 
-def step_lines(line: Sequence[Point], across: Axis, upright: Axis) -> list[tuple[str, list[Point]]]:
-    """Lines of what was measured each step; smoothed only where there is something to smooth."""
+def step_lines(line: Sequence[Point], across: Axis, upright: Axis) -> list[tuple[str, str]]:
+    """Paths of what was measured each step; smoothed only where there is something to smooth."""
     window = smoothing_window(line)
     if window < 2:
-        return [("smooth", placed(line, across, upright))]
+        return [("smooth", path(line, across, upright))]
     return [
-        ("raw", placed(line, across, upright)),
-        ("smooth", placed(smoothed(line, window, upright), across, upright)),
+        ("raw", path(line, across, upright)),
+        ("smooth", path(smoothed(line, window, upright), across, upright)),
     ]
 
 
@@ -215,14 +215,16 @@ def smoothed(line: Sequence[Point], window: int, upright: Axis) -> list[Point]:
     return [(step, float(mean)) for (step, _), mean in zip(line, drawn, strict=True)]
 
 
-def placed(line: Sequence[Point], across: Axis, upright: Axis) -> list[Point]:
-    """The corners of a line in percent of the picture, from its upper left corner."""
-    return [(round(across.place(x), 2), round(100 - upright.place(y), 2)) for x, y in thinned(line)]
-
-
-def path(corners: Sequence[Point]) -> str:
+def path(line: Sequence[Point], across: Axis, upright: Axis) -> str:
     """The SVG path of a line."""
-    return "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in corners)
+    corners = [f"{across.place(x):.2f} {100 - upright.place(y):.2f}" for x, y in thinned(line)]
+    return "M" + " L".join(corners)
+
+
+def corners(shape: str) -> list[Point]:
+    """The corners of a line that `path` wrote, in percent of the picture from its upper left."""
+    pairs = (corner.split() for corner in shape.removeprefix("M").split(" L"))
+    return [(float(x), float(y)) for x, y in pairs]
 
 
 def thinned(line: Sequence[Point], buckets: int = 400) -> Sequence[Point]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tuition.evaluate.report.asked import asked
-from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, path, small_multiples
+from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
 from tuition.evaluate.report.comparison import answer_groups, comparison_row
 from tuition.evaluate.report.conditions import condition_rows, forgetting_sentence
 from tuition.evaluate.report.data import data_view, example_view
@@ -40,7 +40,7 @@ def write_report(run_folder: Path) -> Path:
 @cache
 def environment() -> Environment:
     """Jinja with everything escaped, and a name that the template knows and we do not is an error."""
-    made = Environment(
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -49,8 +49,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["path"] = path
-    return made
 
 
 def view(run: Run) -> Row:

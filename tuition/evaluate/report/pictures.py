@@ -9,7 +9,7 @@ from typing import Any
 
 from tuition import files
 from tuition.errors import UserError
-from tuition.evaluate.report.charts import Chart, length_chart, loss_chart, small_multiples
+from tuition.evaluate.report.charts import Chart, corners, length_chart, loss_chart, small_multiples
 from tuition.evaluate.report.comparison import METRIC_NAMES, read_score
 from tuition.evaluate.report.data import fate_bar
 from tuition.evaluate.report.facts import Run, read_run
@@ -63,10 +63,9 @@ def _save(figure: Any, file: Path) -> Path:
 def _draw(chart: Chart, make: Any) -> Any:
     """A chart of the page: its lines already lie in a square of 100 by 100, from the upper left corner."""
     figure, axes = _canvas(make, chart.title, (8, 4))
-    for kind, corners in chart.lines:
-        axes.plot(
-            [x for x, _ in corners], [100 - y for _, y in corners], **_LINES.get(kind, _LINES["smooth"])
-        )
+    for kind, shape in chart.lines:
+        across, down = zip(*corners(shape), strict=True)
+        axes.plot(across, [100 - y for y in down], **_LINES.get(kind, _LINES["smooth"]))
     axes.scatter(
         [x for x, _, _ in chart.dots], [100 - y for _, y, _ in chart.dots], color=_INK, s=16, zorder=3
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
-from tuition.evaluate.report.charts import Chart, answer_metrics, placed, smoothed, smoothing_window
+from tuition.evaluate.report.charts import Chart, answer_metrics, path, smoothed, smoothing_window
 from tuition.evaluate.report.comparison import BADGES, METRIC_NAMES, interval_places
 from tuition.evaluate.report.facts import Point, Row, Run, series
 from tuition.evaluate.report.machine import setting
@@ -116,7 +116,7 @@ def overlaid(key: str, title: str, lines: Sequence[list[Point]], names: Sequence
         ),
         x_ticks=labelled_ticks(across),
         y_ticks=labelled_ticks(upright),
-        lines=[(kind(place), placed(_even(line, upright), across, upright)) for place, line in shown],
+        lines=[(kind(place), path(_even(line, upright), across, upright)) for place, line in shown],
         legend=[(kind(place), names[place]) for place, _ in shown],
     )
 
