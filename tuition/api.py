@@ -35,6 +35,7 @@ from tuition.collect import prompts as prompts
 from tuition.collect import queue as queue
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
+from tuition.collecting import add_typed_prompt as add_typed_prompt
 from tuition.collecting import compare as compare
 from tuition.collecting import import_prompts as import_prompts
 from tuition.collecting import note_losses
