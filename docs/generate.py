@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -53,13 +55,19 @@ def findings_page() -> str:
 
 def commands_page() -> str:
     """The help text of every verb."""
-    group = typer.main.get_command(app)
     parts = ["# The command line\n\n", _NOTE]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(typer.main.get_command(app)):
         with command.make_context(f"tuition {name}", [], resilient_parsing=True) as context:
             context.terminal_width = 100
             parts.append(f"## {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n\n")
     return "".join(parts).rstrip() + "\n"
+
+
+def _commands(group: Any) -> Iterator[tuple[str, Any]]:
+    """Each command with its whole name, those of a group below it."""
+    for name, command in group.commands.items():
+        yield name, command
+        yield from ((f"{name} {below}", one) for below, one in getattr(command, "commands", {}).items())
 
 
 PAGES = {"settings.md": settings_page, "findings.md": findings_page, "commands.md": commands_page}

@@ -12,13 +12,33 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuition import board as board
 from tuition import files, starter
+from tuition import jobs as jobs
+from tuition import talk as talk
 from tuition.collect import ConflictError as ConflictError
 from tuition.collect import NotAllowedError as NotAllowedError
 from tuition.collect import NotFoundError as NotFoundError
 from tuition.collect import Store as Store
 from tuition.collect import TooManyError as TooManyError
+from tuition.collect import batches as batches
+from tuition.collect import demonstrations as demonstrations
+from tuition.collect import drafts as drafts
+from tuition.collect import exports as exports
+from tuition.collect import gold as gold
+from tuition.collect import guidelines as guidelines
+from tuition.collect import judging as judging
+from tuition.collect import losses as losses
+from tuition.collect import overview as overview
 from tuition.collect import people as people
+from tuition.collect import prompts as prompts
+from tuition.collect import queue as queue
+from tuition.collect.accepted import latest_event as latest_event
+from tuition.collecting import Imported as Imported
+from tuition.collecting import add_typed_prompt as add_typed_prompt
+from tuition.collecting import compare as compare
+from tuition.collecting import import_prompts as import_prompts
+from tuition.collecting import note_losses
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (
     Ledger,
@@ -43,10 +63,12 @@ if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
     from tuition.evaluate.judge import Judge
     from tuition.evaluate.load import Answerer
+    from tuition.evaluate.report.several import Several
     from tuition.evaluate.score import Evaluation
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
+    from tuition.ship.preferences import Counts
     from tuition.ship.push import Pushed
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -69,6 +91,12 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    @property
+    def passed(self) -> bool:
+        """No more of the general text was forgotten than the recipe allows; True where none was given."""
+        forgetting = read_report_facts(self.path).get("forgetting")
+        return not (forgetting and forgetting["exceeded"])
 
     def generate(
         self, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = _ANSWER_TOKENS
@@ -506,7 +534,7 @@ def evaluate(
         metric: one or several, see docs/evaluation.md; None scores the loss only.
         general: general text, scored before and after training to see what was forgotten; `starter`: the
             sentences that come with tuition.
-        rows: demonstrations, each scored before and after training.
+        rows: demonstrations, each scored before and after training; a store keeps the losses of its own.
         require: conditions such as `exact_match>=baseline+0.05`; see `Evaluation.passed`.
         require_certain: the whole interval must meet them.
         most_forgotten: bits a byte that may be lost on general text.
@@ -518,6 +546,7 @@ def evaluate(
     Raises:
         UserError: no such metric, no row that can be scored, or two models that read different rows.
     """
+    from tuition.evaluate.forgetting import find_general
     from tuition.evaluate.gate import read_conditions
     from tuition.evaluate.measures import find_metrics, split_names
     from tuition.evaluate.whole import Wishes, evaluate_all
@@ -531,7 +560,7 @@ def evaluate(
         data=_all_of(data) if data else (),
         metrics=tuple(metrics),
         baseline=None if baseline is None else starter.model_path(baseline),
-        general=_general(general),
+        general=find_general(as_names(starter.general_path(general))),
         rows=_all_of(rows) if rows else (),
         conditions=tuple(conditions),
         certain=require_certain,
@@ -542,16 +571,38 @@ def evaluate(
         device=device,
         trusted=trust_remote_code,
     )
-    return evaluate_all(starter.model_path(model), wishes, on_progress)
+    found = evaluate_all(starter.model_path(model), wishes, on_progress)
+    note_losses(found.demonstrations or (), model)
+    return found
 
 
-def _general(data: str | Sequence[str]) -> tuple[str, ...]:
-    """Files of general text: plain text as named, everything else as data is."""
-    from tuition.evaluate.forgetting import is_plain_text
+def report(run: str | Path, *, png: bool = False) -> Path:
+    """Write the report of a run anew from what its folder holds; the page.
 
-    names = as_names(starter.general_path(data))
-    rows = [name for name in names if not is_plain_text(name)]
-    return (*(name for name in names if is_plain_text(name)), *(_all_of(rows) if rows else ()))
+    Args:
+        png: also write each of its pictures into `pictures/` in the folder; needs matplotlib.
+
+    Raises:
+        UserError: there is no run, or matplotlib is wanted and not installed.
+    """
+    from tuition.evaluate.report import write_report
+    from tuition.evaluate.report.pictures import write_pictures
+
+    if png:
+        write_pictures(Path(run))
+    return write_report(Path(run))
+
+
+def report_several(runs: Sequence[str | Path], to: str | Path) -> Several:
+    """Write one page that compares runs, against the first in pairs where they answered the same prompts.
+
+    Raises:
+        UserError: a folder holds no run, or is named twice.
+    """
+    from tuition.evaluate.report.several import read_runs
+    from tuition.evaluate.report.severalpage import write_comparison
+
+    return write_comparison(read_runs([Path(run) for run in runs]), Path(to))
 
 
 def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:
@@ -627,7 +678,8 @@ def serve(
     Raises:
         UserError: the port is taken, or the host is open to others and there is no key.
     """
-    from tuition.ship.server import Server, others
+    from tuition.ship.commands import other_servers
+    from tuition.ship.server import Server
     from tuition.train.folder import RunFolder
 
     names = list(dict.fromkeys(Path(name).resolve().name or name for name in (model, baseline) if name))
@@ -637,7 +689,7 @@ def serve(
     server = Server(dict(zip(names, answerers, strict=True)), host=host, port=port, api_key=api_key)
     run = RunFolder(Path(model))
     folder = str(run.adapter if answerers[0].adapted else run.model) if run.holds_a_run() else model
-    server.run(lambda address: on_ready(address, names, others(answerers[0], folder, names[0])))
+    server.run(lambda address: on_ready(address, names, other_servers(answerers[0], folder, names[0])))
 
 
 def push(
@@ -671,6 +723,57 @@ def push(
         )
         address = None if token is None else upload(folder, to, token=token, private=private)
         return Pushed(to, files_in(folder), address)
+
+
+def preferences(
+    model: str,
+    data: str | Sequence[str],
+    to: str | Path,
+    *,
+    metric: str = "exact_match",
+    judge: Judge | None = None,
+    samples: int = 4,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    limit: int | None = None,
+    max_new_tokens: int = _ANSWER_TOKENS,
+    device: str = "auto",
+    trust_remote_code: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Counts:
+    """Draw answers to every prompt of a file, compare them in pairs, and write TRL's preference data.
+
+    Args:
+        metric: the answer that scores higher is chosen; not asked where there is a judge.
+        judge: a model that compares the answers in both orders.
+        samples: answers to each prompt.
+        limit: only the first so many prompts.
+
+    Raises:
+        UserError: no row has a prompt, or no pair a winner.
+    """
+    from tuition.evaluate.generate import Question
+    from tuition.evaluate.measures import find_metric
+    from tuition.evaluate.prompts import read_prompts
+    from tuition.ship.preferences import Drawing, by_judge, by_metric, write_preferences
+
+    _refuse_overwriting(as_names(data)[0], to)
+    read = list(read_prompts(_all_of(data)))
+    questions = [item for item in read if isinstance(item, Question)]
+    without_prompt, questions = len(read) - len(questions), questions[:limit]
+    better = by_metric(find_metric(metric)) if judge is None else by_judge(judge, Path(to).parent)
+    counts = write_preferences(
+        load(model, device=device, trust_remote_code=trust_remote_code),
+        questions,
+        Path(to),
+        better,
+        Drawing(samples, temperature, top_p, seed, max_new_tokens),
+        judged_by=metric if judge is None else judge.model,
+        on_prompt=lambda done: on_progress(model, done, len(questions)),
+    )
+    counts.without_prompt = without_prompt
+    return counts
 
 
 # --- start, look around ---
@@ -727,6 +830,7 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         str(starter.HELDOUT),
         baseline=str(starter.BASE),
         metric="exact_match",
+        general="starter",
         max_new_tokens=32,
     )
     return run, result
@@ -773,8 +877,7 @@ def schema() -> dict[str, Any]:
 
 def _all_of(data: str | Sequence[str]) -> tuple[str, ...]:
     """Every file of a source to be judged on: a folder's test files, else its validation files, else all."""
-    sources = find_sources(as_names(data))
-    return sources.test or sources.validation or sources.train
+    return find_sources(as_names(data)).held_out()
 
 
 def read_report_facts(folder: str | Path) -> dict[str, Any]:

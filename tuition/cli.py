@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from tuition import cli_collect
 from tuition.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -121,10 +122,9 @@ def _me() -> str:
 
 
 def _print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False)
-    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
-        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-    print(text)
+    from tuition.screen import print_json
+
+    print_json(value)
 
 
 # --- train ---
@@ -135,6 +135,7 @@ def _train(
 ) -> None:
     from tuition import api
     from tuition.screen import Terminal
+    from tuition.signals import second_signal_leaves
     from tuition.training import command_line
 
     watcher = Terminal()
@@ -146,20 +147,25 @@ def _train(
         else:
             watcher.opening(opening)
         return
-    run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    with second_signal_leaves():
+        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
     _print_end(run.path, as_json)
+    if not run.passed:
+        raise typer.Exit(1)
 
 
 def _print_end(folder: Path, as_json: bool) -> None:
     from tuition import api
+    from tuition.evaluate.lines import run_lines
 
     facts = api.read_report_facts(folder)
+    forgetting = facts.get("forgetting")
     if as_json:
-        _print_json({"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")})
+        shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
+        _print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
         return
-    result = facts["result"]
-    if result.get("best_eval_loss") is not None:
-        print(f"best held-out loss {result['best_eval_loss']:.4f} at step {result['best_step']}")
+    for line in run_lines(facts):
+        print(line)
     print(f"report: {folder / 'report.html'}")
     print("next:")
     print(f"  {_me()} chat {folder}")
@@ -630,6 +636,37 @@ def evaluate(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run folders; several are compared.", show_default=False)],
+    to: Annotated[str, typer.Option(help="With several runs: the page to write.")] = "runs.html",
+    png: Annotated[
+        bool, typer.Option("--png", help="With one run: each picture as PNG too, in its folder pictures.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a run anew; or one page that compares several: settings, curves, figures in pairs, cost."""
+    from tuition import api
+    from tuition.screen import show_several
+
+    if len(runs) == 1:
+        page = api.report(runs[0], png=png)
+        _print_json({"report": str(page)}) if as_json else print(f"report: {page}")
+    else:
+        page = Path(to)
+        found = api.report_several(runs, page)
+        if as_json:
+            _print_json({"report": str(page), **found.to_json()})
+        else:
+            show_several(found)
+            print(f"report: {page}")
+    if show:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
 def _harness(model: str, tasks: str, python: str | None, *, run: bool) -> int:
     from tuition import api
 
@@ -780,6 +817,58 @@ def push(
 
 
 @app.command()
+def preferences(
+    model: ModelName,
+    data: Annotated[
+        str,
+        typer.Option(help="Rows with prompts, and answers where a metric needs them.", show_default=False),
+    ],
+    to: Annotated[str, typer.Option(help="The JSONL file to write.", show_default=False)],
+    metric: Annotated[
+        str, typer.Option(help="The answer that scores higher is chosen; see evaluate.")
+    ] = "exact_match",
+    judge: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible API whose model compares instead.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Its name; the key is read from TUITION_JUDGE_KEY.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Answers drawn to each prompt.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Above 0; higher draws more differently.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Draw from the likeliest tokens of this share.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
+    max_new_tokens: Tokens = 256,
+    device: Device = "auto",
+    trust: Trust = None,
+    as_json: Json = False,
+) -> None:
+    """Draw answers to each prompt, judge them in pairs, and write the pairs as TRL's preference trainers read them."""
+    from tuition import api
+    from tuition.evaluate.judge import make_judge
+    from tuition.screen import Counter
+
+    with Counter() as counter:
+        counts = api.preferences(
+            model, data, to, metric=metric, judge=make_judge(judge, judge_model), samples=samples,
+            temperature=temperature, top_p=top_p, seed=seed, limit=limit, max_new_tokens=max_new_tokens,
+            device=device, trust_remote_code=trust, on_progress=counter.show,
+        )  # fmt: skip
+    if as_json:
+        _print_json({"path": to, **counts.to_json()})
+    else:
+        print(
+            f"{counts.pairs:,} pairs of {counts.groups:,} prompts written to {to} (of {counts.prompts:,} prompts and "
+            f"{counts.answers:,} answers; {counts.repeated:,} repeated, {counts.unfinished:,} unfinished, {counts.ties:,} ties)"
+        )
+    if counts.without_prompt:
+        _complain(f"{counts.without_prompt:,} rows have no prompt; see `tuition check`")
+        raise typer.Exit(1)
+
+
+@app.command()
 def serve(
     model: ModelName,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
@@ -896,3 +985,5 @@ def _version(
 
 
 _add_train()
+app.add_typer(cli_collect.app)
+app.command()(cli_collect.compare)

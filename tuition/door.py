@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition import files, starter
+from tuition.data.storefiles import pinned
 from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe, read_settings
 from tuition.screen import Watcher
@@ -24,6 +25,8 @@ def gather(
     rows = None
     if data is not None:
         given["data"], rows = _names_or_rows(data)
+    if rows is None and given.get("data"):
+        given["data"] = pinned(as_names(given["data"]))  # people may go on writing while the run learns
     where = str(recipe) if isinstance(recipe, str | Path) else "recipe"
     make_recipe(
         {**given, "data": given["data"] if rows is None else ("rows",)} if "data" in given else given,
@@ -100,7 +103,7 @@ def _beside(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
         beside = recipe.parent / str(name)
         return str(beside) if not _exists(Path(str(name))) and _exists(beside) else name
 
-    for key in ("data", "val_data", "replay", "model", "chat_template"):
+    for key in ("data", "val_data", "replay", "general", "model", "chat_template"):
         value = settings.get(key)
         if value is not None:
             settings[key] = [found(name) for name in value] if isinstance(value, list) else found(value)

@@ -76,7 +76,11 @@ class ModelSettings(Section):
 
     model: Name = Field(description="Local folder or hub name of the causal language model to start from.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
-    method: Literal["full", "lora"] = Field("full", description="Learn all weights, or a LoRA adapter.")
+    method: Literal["full", "lora", "qlora", "new_tokens"] = Field(
+        "full",
+        description="Learn all weights (full), a LoRA adapter (lora), one over a base held in 4 bits (qlora), "
+        "or only the rows of the template's new tokens (new_tokens).",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to compute; auto takes CUDA, then MPS, then the CPU."
     )
@@ -289,7 +293,29 @@ class OptimizerSettings(Section):
         description="token_mean: every learned token of the update counts the same; "
         "example_mean: every example does, the mean of its tokens.",
     )
-    optimizer: Literal["adamw"] = Field("adamw", description="The update rule.")
+    token_loss: Literal["nll", "dft"] = Field(
+        "nll",
+        description="What a learned token costs: -log p, or that times p itself, which tokens far from what the "
+        "model says move less (dft).",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each target that is spread evenly over the vocabulary."
+    )
+    neftune_alpha: float = Field(
+        0.0,
+        ge=0,
+        description="Noise on the embeddings while learning (NEFTune), 5 is usual; 0 switches it off.",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = Field(
+        "adamw",
+        description="The update rule: AdamW; AdamW with moments in 8 bits (bitsandbytes); or Muon for the matrices "
+        "of the layers and AdamW for the rest.",
+    )
+    masters: Literal["float32", "split"] = Field(
+        "float32",
+        description="With dtype bfloat16, how the float32 weights are kept: whole beside the bfloat16 ones, or as "
+        "those and the 16 bits that they lack (split), 2 bytes a weight less. Never changes the result.",
+    )
     learning_rate: float | Auto = Field("auto", description="Peak learning rate; auto: by method and size.")
     lr_scheduler: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
@@ -320,6 +346,34 @@ class OptimizerSettings(Section):
         return value
 
 
+class LearnedSettings(Section):
+    """Which of the weights learn."""
+
+    train_only: tuple[str, ...] = Field(
+        (),
+        description="Regular expressions: of the weights that the method lets learn, only those named so do.",
+    )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="Regular expressions: weights named so stay as they are. One that fits none is an error.",
+    )
+
+    @field_validator("train_only", "freeze", mode="before")
+    @classmethod
+    def _one_pattern_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("train_only", "freeze")
+    @classmethod
+    def _patterns_are_expressions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression ({error})") from None
+        return value
+
+
 class AdapterSettings(Section):
     """The shape of a LoRA adapter."""
 
@@ -328,6 +382,18 @@ class AdapterSettings(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="Modules that get an adapter: all-linear, or names (q_proj,v_proj)."
+    )
+    use_rslora: bool = Field(
+        False,
+        description="The adapter counts alpha / √r instead of alpha / r, so that high ranks learn as fast.",
+    )
+    use_dora: bool = Field(
+        False, description="Learn the length of each weight's rows apart from their direction (DoRA); slower."
+    )
+    init_lora_weights: Literal["default", "pissa"] = Field(
+        "default",
+        description="Where the adapter begins: as no change, or as the strongest directions of the weights themselves "
+        "(pissa). Written as an ordinary adapter over the unchanged base in both cases.",
     )
 
     @field_validator("target_modules", mode="before")
@@ -354,15 +420,38 @@ class RunSettings(Section):
     log_every_steps: int = Field(1, ge=1, description="Updates between lines in metrics.jsonl.")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="Which checkpoint becomes the model: the one with the lowest held-out loss, or the last.",
+        description="Which checkpoint becomes the model: the best one by best_by, or the last.",
     )
     allow_unproved: tuple[str, ...] = Field(
         (),
         description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, control, parity, disk.",
     )
+    report_to: tuple[str, ...] = Field(
+        (),
+        description="Trackers that are told the figures of metrics.jsonl too: tensorboard, trackio, wandb, mlflow. "
+        "None reaches the network unless its own environment variables ask for it.",
+    )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
     )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers_may_be_joined_by_commas(cls, value: Any) -> Any:
+        names = [
+            part.strip()
+            for text in ([value] if isinstance(value, str) else value)
+            for part in text.split(",")
+        ]
+        return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(value) - {"tensorboard", "trackio", "wandb", "mlflow"}
+        if unknown:
+            raise ValueError(f"there is no tracker called {', '.join(sorted(unknown))}")
+        return value
 
     @field_validator("allow_unproved", mode="before")
     @classmethod
@@ -385,12 +474,84 @@ class RunSettings(Section):
         return value
 
 
+class JudgingSettings(Section):
+    """How a run is judged while it learns, and which of its checkpoints becomes the model."""
+
+    eval_metrics: tuple[str, ...] = Field(
+        (),
+        description="Metrics of the model's own answers to held-out prompts while it learns: exact_match, number, "
+        "and the others of `tuition evaluate`.",
+    )
+    eval_metrics_every_steps: int | Auto = Field(
+        "auto",
+        description="Updates between those; auto: ten a run, fewer where they would take over a fifth of its time.",
+    )
+    eval_prompts: int = Field(
+        64, ge=1, le=256, description="With eval_metrics: most held-out prompts that are answered each time."
+    )
+    eval_max_new_tokens: int = Field(128, ge=1, description="With eval_metrics: longest answer in tokens.")
+    best_by: str = Field(
+        "loss",
+        description="What makes a checkpoint the best: the held-out loss, bits_per_byte, or a metric of answers, "
+        "which is then measured.",
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many evaluations in a row that best_by did not gain from. null: never.",
+    )
+    keep_every_epoch: bool = Field(
+        False, description="Keep a checkpoint of every epoch's end beside those of keep_checkpoints."
+    )
+    average_checkpoints: int | None = Field(
+        None,
+        ge=2,
+        description="Average the weights of so many checkpoints at the end, and keep the average where best_by "
+        "measures better on the held-out rows. null: no averaging.",
+    )
+    average_of: Literal["last", "best"] = Field(
+        "last", description="With average_checkpoints: the last ones of save_every_steps, or the best ones."
+    )
+    general: tuple[str, ...] = Field(
+        (),
+        description="General text or rows, scored before and after, to see what was forgotten; starter: the small "
+        "English one that comes with tuition.",
+    )
+    max_forgetting: float = Field(
+        0.05, ge=0, description="With general: bits a byte that may be lost on it; more fails the run's gate."
+    )
+
+    @field_validator("eval_metrics", mode="before")
+    @classmethod
+    def _metrics_may_be_joined_by_commas(cls, value: Any) -> Any:
+        names: list[str] = []
+        for text in [value] if isinstance(value, str) else value:
+            plain, mark, pattern = str(text).partition("regex:")  # a pattern may hold commas
+            names += [name.strip() for name in plain.split(",") if name.strip()]
+            names += [mark + pattern] if mark else []
+        return tuple(names)
+
+    @field_validator("general", mode="before")
+    @classmethod
+    def _general_may_be_one_name(cls, value: Any) -> Any:
+        return (str(value),) if isinstance(value, str | Path) else value
+
+    @field_validator("eval_metrics_every_steps")
+    @classmethod
+    def _answers_at_least_one_step(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+
 S = TypeVar("S", bound=Section)
 
 
 class Recipe(
+    JudgingSettings,
     RunSettings,
     AdapterSettings,
+    LearnedSettings,
     OptimizerSettings,
     BatchSettings,
     RenderSettings,
@@ -405,7 +566,16 @@ class Recipe(
         changed = [k for k in given if getattr(self, k) != AdapterSettings.model_fields[k].default]
         if self.method == "full" and changed:
             raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
+        if self.method == "qlora" and self.init_lora_weights == "pissa":
+            raise ValueError(
+                "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"
+            )
         return self
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the run makes an adapter, and no model of its own."""
+        return self.method != "full"
 
     def section(self, kind: type[S]) -> S:
         """The settings of one room, as that room's own type."""
@@ -448,12 +618,22 @@ ALIASES: dict[str, str] = {
     "warmup_ratio": "warmup_steps", "warmup": "warmup_steps",
     "optim": "optimizer", "max_norm": "max_grad_norm", "gradient_clipping": "max_grad_norm",
     "adam_eps": "adam_epsilon", "beta1": "adam_beta1", "beta2": "adam_beta2",
+    "rslora": "use_rslora", "dora": "use_dora",
+    "load_in_4bit": "method", "quantization_bit": "method",
+    "label_smoothing_factor": "label_smoothing", "neftune_noise_alpha": "neftune_alpha", "use_dft_loss": "token_loss",
+    "unfrozen_parameters": "train_only", "trainable_parameters": "train_only", "freeze_parameters": "freeze",
     "lora_rank": "lora_r", "rank": "lora_r", "r": "lora_r", "alpha": "lora_alpha",
     "lora_target_modules": "target_modules", "lora_target": "target_modules",
     "output": "output_dir", "out_dir": "output_dir", "save_path": "output_dir",
     "save_total_limit": "keep_checkpoints", "keep_latest_k": "keep_checkpoints",
     "save_steps": "save_every_steps", "save_freq": "save_every_steps",
     "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
+    "logger": "report_to", "use_wandb": "report_to", "logging_backends": "report_to",
+    "metric_for_best_model": "best_by", "predict_with_generate": "eval_metrics", "compute_metrics": "eval_metrics",
+    "do_causal_lm_eval": "eval_metrics", "eval_causal_lm_metrics": "eval_metrics",
+    "load_best_model_at_end": "keep", "early_stopping": "early_stopping_patience",
+    "generation_max_length": "eval_max_new_tokens", "eval_max_tokens": "eval_max_new_tokens",
+    "save_strategy": "keep_every_epoch", "max_eval_samples": "eval_prompts",
     "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
     "gradient_checkpointing": "activation_checkpointing", "use_gradient_checkpointing": "activation_checkpointing",
     "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "use_cpu": "device",

@@ -5,7 +5,9 @@ Progress and warnings go to stderr, results to stdout. Plain lines where there i
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -124,18 +126,24 @@ class Terminal(Watcher):
             )
 
     def evaluation(self, report: EvalReport) -> None:
-        self._held_out = f"  held-out {report.eval_loss:.4f}"
+        figures = "  ".join(
+            _figure(name, value) for name, value in report.figures.items() if name != "tokens"
+        )
+        self._held_out = f"  held-out {figures}"
         if self._bar is None:
             self.console.print(
-                f"step {report.step}/{self._steps}  held-out loss {report.eval_loss:.4f}  "
-                f"{report.eval_bits_per_byte:.3f} bits a byte",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                f"step {report.step}/{self._steps}  held-out {figures}", highlight=False, soft_wrap=True
+            )
 
     def end(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _figure(name: str, value: float) -> str:
+    words = {"loss": f"loss {value:.4f}", "bits_per_byte": f"{value:.3f} bits a byte"}
+    return words.get(name, f"{name} {value:.3f}")
 
 
 def show_opening(console: Console, opening: Opening) -> None:
@@ -227,6 +235,14 @@ def size(count: float) -> str:
 # --- results, to stdout ---
 
 
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout; on a terminal without anything that could steer it."""
+    text = json.dumps(value, ensure_ascii=False)
+    if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text)
+
+
 def show_check(checked: Any) -> None:
     """What `check` found: the shapes, the findings by code, the ledger."""
     console = Console()
@@ -292,6 +308,38 @@ def _answers_table(comparison: Any) -> Table:
         texts = (answer.prompt, answer.expected, answer.base, answer.tuned)
         table.add_row(*(Text(printable(shorten(text))) for text in texts))
     return table
+
+
+def show_several(found: Any) -> None:
+    """Runs side by side: what differs, the metrics with their intervals, then losses, ledger and cost."""
+    from tuition.evaluate.report.severalpage import cell, figure_row
+
+    console, figures = Console(), [figure_row(figure) for figure in found.figures]
+    table = Table(title="runs compared", title_justify="left")
+    for column in ("", *found.names):
+        table.add_column(_words(column), overflow="fold")
+    for key, values in found.differing.items():
+        table.add_row(_words(key), *(_words(shorten(str(value), 40)) for value in values))
+    table.add_section()
+    for row in figures:
+        scores = (
+            f"{each['value']} [{each['interval']}]" if each["interval"] else "–" for each in row["cells"]
+        )
+        table.add_row(_words(row["name"]), *map(_words, scores))
+    table.add_section()
+    for label, values in found.rows.items():
+        table.add_row(label, *(_words(cell(value)) for value in values))
+    console.print(table)
+    for row in figures:
+        for name, each in zip(found.names, row["cells"], strict=True):
+            if each["difference"]:
+                line = f"{row['name']}, {name} − {found.names[0]}: {each['difference']}: {each['verdict']}"
+                console.print(_words(line), soft_wrap=True)
+
+
+def _words(text: str) -> Text:
+    """Text of a page for the terminal, where a space that does not break is none."""
+    return Text(printable(text.replace("\u00a0", " ")))
 
 
 def show_doctor(examined: dict[str, Any]) -> None:

@@ -248,7 +248,7 @@ def test_the_loss_of_a_demonstration_is_kept_by_run_and_the_highest_come_first(
 ) -> None:
     add_prompts(store, 2)
     one, two = write_and_accept(store, writer, reviewer)
-    losses.note(store, [losses.Loss(one, 1, "run", 3.0, 0.5, 4), losses.Loss(two, 1, "run", 2.0, 1.5, 4)])
-    losses.note(store, [losses.Loss(two, 1, "run", 2.0, 1.75, 4)])
+    losses.note(store, [losses.Loss(one, 1, "run", 3.0, 0.5), losses.Loss(two, 1, "run", 2.0, 1.5)])
+    losses.note(store, [losses.Loss(two, 1, "run", 2.0, 1.75)])
     assert [loss.after for loss in losses.of_demonstration(store, two)] == [1.75]
     assert [loss.demonstration_id for loss in losses.highest(store)] == [two, one]

@@ -15,7 +15,7 @@ def settings(**changes: object) -> OptimizerSettings:
 
 def test_a_thousand_small_updates_move_a_weight_as_far_as_they_should() -> None:
     weight = torch.nn.Parameter(torch.ones(1))
-    optimizer = OPTIMIZERS["adamw"]([weight], settings())
+    optimizer = OPTIMIZERS["adamw"]({"weight": weight}, settings())
     for _ in range(1000):
         weight.grad = torch.ones(1)
         optimizer.step()
@@ -24,7 +24,9 @@ def test_a_thousand_small_updates_move_a_weight_as_far_as_they_should() -> None:
 
 def test_decay_spares_vectors() -> None:
     matrix, norm = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
-    optimizer = OPTIMIZERS["adamw"]([matrix, norm], settings(weight_decay=0.5, learning_rate=0.1))
+    optimizer = OPTIMIZERS["adamw"](
+        {"matrix": matrix, "norm": norm}, settings(weight_decay=0.5, learning_rate=0.1)
+    )
     matrix.grad, norm.grad = torch.zeros(2, 2), torch.zeros(2)
     optimizer.step()
     assert norm.tolist() == [1.0, 1.0]

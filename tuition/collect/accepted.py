@@ -17,16 +17,22 @@ from typing import Any
 from tuition.collect.prompts import Source
 from tuition.collect.store import Store, as_json
 
-_QUERY = """SELECT d.id, d.rev, d.extra, d.person_id, author.name AS author, r.turns, r.person_id AS writer_id,
+# What a demonstration was at an event is what the last event about it before then says.
+_QUERY = """WITH decided AS (SELECT CAST(substr(target, 15) AS INTEGER) AS id, verb, max(id) AS event_id,
+        CAST(json_extract(body, '$.rev') AS INTEGER) AS rev
+        FROM event WHERE verb IN ('submitted', 'accepted', 'returned') AND target GLOB 'demonstration *' AND id <= ?
+        GROUP BY target)
+    SELECT d.id, decided.rev, d.extra, d.person_id, author.name AS author, r.turns, r.person_id AS writer_id,
     writer.name AS writer, r.guideline_version, r.event_id, r.created_at, first.seconds, first.edit_ratio,
     s.made_by AS suggested_by, p.id AS prompt_id, p.messages, p.tools, p.group_id, p.source_user, p.origin,
     so.id AS source_id, so.name AS source, so.licence, so.consent
-    FROM demonstration d JOIN revision r ON r.demonstration_id = d.id AND r.rev = d.rev
+    FROM decided JOIN demonstration d ON d.id = decided.id
+    JOIN revision r ON r.demonstration_id = d.id AND r.rev = decided.rev
     JOIN revision first ON first.demonstration_id = d.id AND first.rev = 1
     LEFT JOIN suggestion s ON s.id = first.suggestion_id
     JOIN person author ON author.id = d.person_id JOIN person writer ON writer.id = r.person_id
     JOIN prompt p ON p.id = d.prompt_id JOIN source so ON so.id = p.source_id
-    WHERE d.status = 'accepted' AND p.gold = 0 ORDER BY d.id"""
+    WHERE decided.verb = 'accepted' AND p.gold = 0 ORDER BY d.id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +55,28 @@ class Accepted:
     refusal: str | None
 
 
-def read_accepted(store: Store) -> Iterator[Accepted]:
-    """All accepted demonstrations in the order of their ids, as they stand now. Gold items are no data."""
+def read_accepted(store: Store, *, at: int | None = None) -> Iterator[Accepted]:
+    """All accepted demonstrations in the order of their ids. Gold items are no data.
+
+    Args:
+        at: the number of an event: as they stood after it; None: as they stand now. Consent is asked for now.
+    """
     with store.reading() as db:
         groups = prompt_groups(db)
-        for row in db.execute(_QUERY):
+        for row in db.execute(_QUERY, (latest_event(store) if at is None else at,)):
             yield _accepted(db, row, groups[row["prompt_id"]])
 
 
-def accepted_sha256(store: Store) -> str:
+def latest_event(store: Store) -> int:
+    """The number of the newest event; it names the state of the store. 0 where nothing happened yet."""
+    with store.reading() as db:
+        return int(db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+
+
+def accepted_sha256(store: Store, *, at: int | None = None) -> str:
     """A digest of the rows that `read_accepted` gives: it changes with them and with nothing else."""
     digest = hashlib.sha256()
-    for one in read_accepted(store):
+    for one in read_accepted(store, at=at):
         digest.update(as_json([one.demonstration_id, one.row, one.group, one.refusal]).encode())
     return digest.hexdigest()
 

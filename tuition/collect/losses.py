@@ -16,15 +16,13 @@ class Loss:
         run: the run's folder.
         before: of the model that the run began with.
         after: of the trained model.
-        tokens: how many were learned.
     """
 
     demonstration_id: int
     rev: int
     run: str
-    before: float | None
-    after: float | None
-    tokens: int
+    before: float
+    after: float
 
 
 def note(store: Store, losses: Iterable[Loss]) -> int:
@@ -38,10 +36,9 @@ def note(store: Store, losses: Iterable[Loss]) -> int:
                 loss.run,
                 loss.before,
                 loss.after,
-                loss.tokens,
                 store.now(),
             )
-            db.execute("INSERT OR REPLACE INTO loss VALUES (?,?,?,?,?,?,?)", row)
+            db.execute("INSERT OR REPLACE INTO loss VALUES (?,?,?,?,?,?)", row)
             count += 1
         store.note("measured", "losses", by=None, demonstrations=count)
     return count
@@ -49,7 +46,7 @@ def note(store: Store, losses: Iterable[Loss]) -> int:
 
 def of_demonstration(store: Store, demonstration_id: int) -> list[Loss]:
     """A demonstration's losses, the newest run first."""
-    query = """SELECT demonstration_id, rev, run, before, after, tokens FROM loss
+    query = """SELECT demonstration_id, rev, run, before, after FROM loss
         WHERE demonstration_id = ? ORDER BY created_at DESC, rev DESC"""
     with store.reading() as db:
         return [Loss(*row) for row in db.execute(query, (demonstration_id,))]
@@ -57,8 +54,8 @@ def of_demonstration(store: Store, demonstration_id: int) -> list[Loss]:
 
 def highest(store: Store, *, limit: int = 50) -> list[Loss]:
     """Accepted demonstrations whose latest revision was hardest to learn: worth a look."""
-    query = """SELECT l.demonstration_id, l.rev, l.run, l.before, l.after, l.tokens FROM loss l
+    query = """SELECT l.demonstration_id, l.rev, l.run, l.before, l.after FROM loss l
         JOIN demonstration d ON d.id = l.demonstration_id AND d.rev = l.rev AND d.status = 'accepted'
-        ORDER BY coalesce(l.after, l.before) DESC LIMIT ?"""
+        ORDER BY l.after DESC LIMIT ?"""
     with store.reading() as db:
         return [Loss(*row) for row in db.execute(query, (limit,))]

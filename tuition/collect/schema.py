@@ -34,6 +34,8 @@ _EVENTS = (
         BEGIN SELECT RAISE(ABORT, 'events are never changed'); END""",
     """CREATE TRIGGER event_is_never_removed BEFORE DELETE ON event
         BEGIN SELECT RAISE(ABORT, 'events are never removed'); END""",
+    """CREATE INDEX event_of_demonstration ON event(target, id)
+        WHERE verb IN ('submitted', 'accepted', 'returned')""",
     "CREATE TABLE setting(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
@@ -115,7 +117,7 @@ _DEMONSTRATIONS = (
     "CREATE INDEX review_of ON review(demonstration_id)",
     """CREATE TABLE loss(
         demonstration_id INTEGER NOT NULL REFERENCES demonstration(id), rev INTEGER NOT NULL, run TEXT NOT NULL,
-        before REAL, after REAL, tokens INTEGER NOT NULL, created_at REAL NOT NULL,
+        before REAL NOT NULL, after REAL NOT NULL, created_at REAL NOT NULL,
         PRIMARY KEY(demonstration_id, rev, run)) WITHOUT ROWID""",
 )
 

@@ -515,4 +515,10 @@ CODES: dict[str, Code] = {
         "line feeds.",
         "Nothing to do.",
     ),
+    "D068": Code(
+        "demonstration without consent or licence",
+        "error",
+        "Its prompt comes from a source of which nobody said how its people agreed, or under which licence it is.",
+        'State them: tuition collect import --store FILE --source NAME --consent "…" --licence "…".',
+    ),
 }

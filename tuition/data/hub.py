@@ -19,7 +19,15 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.+-]+){0,2}")
 def may_be_hub_name(spec: str) -> bool:
     """True for `owner/name` and `name`, with `:config:split`, unless the local disk is clearly meant."""
     path = Path(spec)
-    if not _HUB_NAME.fullmatch(spec) or data_suffix(path) in (*SUFFIXES, *COMPRESSIONS, ".txt", ".zip"):
+    if not _HUB_NAME.fullmatch(spec) or data_suffix(path) in (
+        *SUFFIXES,
+        *COMPRESSIONS,
+        ".txt",
+        ".zip",
+        ".db",
+        ".sqlite",
+        ".sqlite3",
+    ):
         return False
     if len(path.parts) > 1:
         return not path.parent.is_dir()

@@ -18,6 +18,7 @@ from pathlib import Path
 from tuition.data.datafiles import SUFFIXES, file_rows, is_data_name
 from tuition.data.hub import hub_rows, hub_sha256, hub_splits, may_be_hub_name
 from tuition.data.jsontext import Row, about_file
+from tuition.data.storefiles import STORE_SUFFIXES, is_store_name, store_path, store_rows, store_sha256
 from tuition.errors import UserError
 from tuition.files import sha256
 
@@ -59,6 +60,10 @@ class Sources:
     def with_validation(self, names: tuple[str, ...]) -> Sources:
         """The same with these held out instead."""
         return replace(self, validation=names)
+
+    def held_out(self) -> tuple[str, ...]:
+        """What a model is judged on: the test files, else the validation files, else all."""
+        return self.test or self.validation or self.train
 
     def with_replay(self, specs: Sequence[str], share: float) -> Sources:
         """The same with a share of general data.
@@ -136,6 +141,9 @@ def read_rows(source: str, *, columns: Collection[str] = ()) -> Iterator[Row]:
         UserError: the file is missing or may not be read, or the hub does not answer.
     """
     path = Path(source)
+    if is_store_name(source):
+        yield from store_rows(source)
+        return
     if not path.exists() and may_be_hub_name(source):
         yield from hub_rows(source)
         return
@@ -158,7 +166,9 @@ def content_sha256(source: str) -> str:
     """
     name, share = split_share(source)
     path = Path(name)
-    if not path.exists() and may_be_hub_name(name):
+    if is_store_name(name):
+        content = store_sha256(name)
+    elif not path.exists() and may_be_hub_name(name):
         content = hub_sha256(name)
     else:
         _require_data_file(path, name)
@@ -175,6 +185,8 @@ def _with_share(name: str, share: float) -> str:
 
 def _resolve(spec: str) -> dict[str, list[str]]:
     path = Path(spec)
+    if is_store_name(spec) and store_path(spec)[0].is_file():
+        return {"train": [spec]}
     if path.is_dir():
         return _resolve_folder(path)
     if not path.exists() and any(character in spec for character in "*?["):
@@ -262,7 +274,7 @@ def _require_data_file(path: Path, source: str) -> bool:
             "this is not a regular file", where=source, next_step="Save the data to a file first."
         )
     if not is_data_name(path):
-        step = f"Unpack or convert it to {_one_of(SUFFIXES)} (text files also with .gz or .zst)."
+        step = f"Unpack or convert it to {_one_of((*SUFFIXES, *STORE_SUFFIXES))} (text files also with .gz or .zst)."
         raise UserError(f"{path.suffix or 'a file without suffix'} is not read", where=source, next_step=step)
     return True
 

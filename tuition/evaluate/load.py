@@ -26,6 +26,7 @@ from tuition.train.model import (
     stop_tokens_in,
     stop_tokens_of,
 )
+from tuition.train.quantised import dequantise, quantise
 
 _LONGEST_WITHOUT_LIMIT = 8192
 
@@ -40,6 +41,7 @@ class Answerer:
         revision: of a hub name.
         adapted: True where a LoRA adapter lies over the base.
         trusted: the model's own code that may run; see `trust_remote_code`.
+        rounded: True where the base under the adapter was held in 4 bits: it has the rounded numbers here.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Answerer:
     renderer: Renderer
     adapted: bool
     trusted: str | None
+    rounded: bool = False
 
 
 def load_answerer(
@@ -76,11 +79,12 @@ def load_answerer(
         recipe = load_recipe(folder.recipe)
         source = _model_of(folder, recipe)
         base = None
-        if recipe.method == "lora":
+        if recipe.adapted:
             base = _base(recipe.model, recipe.revision, trusted)
         plain = recipe.chat_template == "none"
         chosen = None if plain and template == "own" else template
-        return _load(name, source, base, device, chosen, trusted, day=recipe.template_date)
+        held_in = recipe.dtype if recipe.method == "qlora" else None
+        return _load(name, source, base, device, chosen, trusted, day=recipe.template_date, held_in=held_in)
     if (Path(name) / "adapter_config.json").exists():
         check_adapter(Path(name))
         return _load(name, name, _base_of_adapter(Path(name), trusted), device, template, trusted)
@@ -130,7 +134,7 @@ def _base(model: str, revision: str | None, trusted: str | None) -> ModelSetting
 
 
 def _model_of(folder: RunFolder, recipe: Recipe) -> str:
-    trained = folder.adapter if recipe.method == "lora" else folder.model
+    trained = folder.adapter if recipe.adapted else folder.model
     if not trained.exists():
         raise UserError(
             "the run has no model yet",
@@ -149,13 +153,19 @@ def _load(
     trusted: str | None,
     day: str = "auto",
     revision: str | None = None,
+    held_in: str | None = None,
 ) -> Answerer:
+    """`held_in`: the dtype from which the base was rounded to 4 bits; None: it was not."""
     base = adapter_base or _base(source, revision, trusted)
     config = load_config(base.model, base.revision, trusted=trusted)
     tokenizer = load_tokenizer(source, revision, trusted=trusted)
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
-    model = load_model(base, config, device=place, dtype=dtype)
+    if held_in is None:
+        model = load_model(base, config, device=place, dtype=dtype)
+    else:
+        before = load_model(base, config, device=choose_device("cpu"), dtype=choose_dtype(held_in, place))
+        model = dequantise(quantise(before)).to(place, dtype)
     if adapter_base is not None:
         fit_embeddings(model, tokenizer)
         model = load_adapter(model, Path(source)).to(place)
@@ -174,6 +184,7 @@ def _load(
         renderer=renderer,
         adapted=adapter_base is not None,
         trusted=trusted,
+        rounded=held_in is not None,
     )
 
 

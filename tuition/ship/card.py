@@ -79,7 +79,12 @@ def _front_matter(base: str, licence: str | None, format: str) -> str:
 
 
 def _opening(name: str, base: str, licence: str | None, recipe: Recipe | None) -> str:
-    how = {"lora": "with a LoRA adapter", "full": "in all its weights"}
+    how = {
+        "full": "in all its weights",
+        "lora": "with a LoRA adapter",
+        "qlora": "with a LoRA adapter over a base in 4 bits",
+        "new_tokens": "in the rows of new tokens",
+    }
     made = (
         f"`{display_name(base)}`, fine-tuned {how[recipe.method]} with tuition."
         if recipe
@@ -138,7 +143,7 @@ def _dataset_licence(source: str) -> str | None:
 
 def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     settings = recipe.model_dump(mode="json")
-    lora_only = {"lora_r", "lora_alpha"} if recipe.method == "full" else set()
+    lora_only = {"lora_r", "lora_alpha"} if recipe.method in ("full", "new_tokens") else set()
     rows = [
         f"| `{key}` | {settings[key]} |"
         for key in _SETTINGS

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.pages import PAGES, Page
+from tuition.studio.reading import as_read
 
 Person = api.people.Person
 
@@ -54,6 +55,12 @@ def here(request: Request) -> Studio:
     """The studio that answers this request."""
     studio: Studio = request.app.state.studio
     return studio
+
+
+def talk_of(request: Request) -> api.talk.Talk:
+    """The models of this studio that can be asked."""
+    talk: api.talk.Talk = request.app.state.talk
+    return talk
 
 
 def me(request: Request) -> Person:
@@ -131,6 +138,7 @@ def environment() -> Environment:
     )
     environment.globals["themes"] = THEMES
     environment.globals["static"] = static_address
+    environment.filters["as_read"] = as_read
     return environment
 
 

@@ -50,7 +50,7 @@ def read_adapter(folder: Path) -> dict[str, Any]:
             f"Remove {beyond} from it if the adapter does without",
         )
     for pattern in _patterns(config):
-        if fault := _fault_of_pattern(pattern):
+        if fault := fault_of_pattern(pattern):
             raise refuse(
                 path, f"has a pattern of module names that {fault}", "List the names of the modules instead"
             )
@@ -101,7 +101,7 @@ def _patterns(config: dict[str, Any]) -> Iterator[str]:
         yield from (pattern for pattern in several if isinstance(pattern, str))
 
 
-def _fault_of_pattern(pattern: str) -> str | None:
+def fault_of_pattern(pattern: str) -> str | None:
     """Why a regular expression may take forever; None where it takes time in proportion to a name's length."""
     from re import _parser  # type: ignore[attr-defined]
 

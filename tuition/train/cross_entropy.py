@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,19 @@ _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 512 << 20}
 _BLOCK_VALUES = {"cpu": 1 << 19, "cuda": 64 << 20}
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLoss:
+    """What a learned token costs.
+
+    Attributes:
+        smoothing: share of the target that is spread evenly over the vocabulary.
+        by_probability: the loss is multiplied by p(target) as it stands, which carries no gradient.
+    """
+
+    smoothing: float = 0.0
+    by_probability: bool = False
+
+
 def linear_cross_entropy(
     terms: Sequence[tuple[Tensor, Tensor]],
     bias: Tensor | None,
@@ -29,6 +43,7 @@ def linear_cross_entropy(
     *,
     scale: float = 1.0,
     softcap: float | None = None,
+    token_loss: TokenLoss = TokenLoss(),
 ) -> tuple[Tensor, Tensor]:
     """Σ coefficient × −log p(target), where the logits are a sum of linear terms.
 
@@ -40,29 +55,37 @@ def linear_cross_entropy(
         coefficients: (rows,) float32, what each row counts in the sum; None: 1 each.
         scale: the logits are multiplied by it.
         softcap: then squashed to ±softcap by tanh (Gemma 2).
+        token_loss: what stands for −log p.
 
     Returns:
-        The sum, float32, which alone carries gradients; and −log p of each row, (rows,) float32.
+        The sum, float32, which alone carries gradients; and the loss of each row, (rows,) float32.
     """
     if coefficients is None:
         coefficients = torch.ones(len(targets), device=targets.device)
     flat = [tensor for term in terms for tensor in term]
-    total, losses = _LinearCrossEntropy.apply(targets, coefficients, scale, softcap, bias, *flat)
+    total, losses = _LinearCrossEntropy.apply(targets, coefficients, scale, softcap, token_loss, bias, *flat)
     return total, losses
 
 
 def add_gradient(parameter: Any, gradient: Tensor) -> None:
-    """Add to the float32 sum of a parameter's gradients (`main_grad`, as in Megatron-LM), the first time by copying."""
-    fresh: bool = parameter.main_grad_is_fresh
-    total: Tensor = parameter.main_grad
+    """Add to the sum of a parameter's gradients (`main_grad`, as in Megatron-LM): float32 as soon as it is a sum.
+
+    The first gradient of a step is kept as it is, so that a step of one pass needs no float32 copy.
+
+    Args:
+        gradient: nobody else's; it may become the sum.
+    """
+    total: Tensor | None = parameter.main_grad
+    if total is None and not gradient.is_sparse:
+        parameter.main_grad = gradient
+        return
+    if total is None:
+        total = torch.zeros(parameter.shape, device=parameter.device)
+    total = parameter.main_grad = total.float()
     if gradient.is_sparse:
-        total = total.zero_() if fresh else total
         total.index_add_(0, gradient._indices()[0], gradient._values().float())
-    elif fresh:
-        total.copy_(gradient)
     else:
         total.add_(gradient)
-    parameter.main_grad_is_fresh = False
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -73,11 +96,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         coefficients: Tensor,
         scale: float,
         softcap: float | None,
+        token_loss: TokenLoss,
         bias: Tensor | None,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
         inputs, weights = flat[0::2], flat[1::2]
-        wanted = ctx.needs_input_grad[4:]
+        wanted = ctx.needs_input_grad[5:]
         vocabulary = weights[0].shape[0]
         losses = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
         d_bias = torch.zeros(vocabulary, device=targets.device) if wanted[0] else None
@@ -93,7 +117,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if bias is not None:
                 logits.add_(bias)
             _losses_and_slopes(
-                logits, targets[rows], coefficients[rows], losses[rows], scale, softcap, slopes=any(wanted)
+                logits,
+                targets[rows],
+                coefficients[rows],
+                losses[rows],
+                scale,
+                softcap,
+                token_loss,
+                slopes=any(wanted),
             )
             if d_bias is not None:
                 d_bias += logits.sum(0, dtype=torch.float32)
@@ -114,15 +145,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         pairs = zip(d_inputs, d_weights, strict=True)
         found = [d_bias, *(gradient for pair in pairs for gradient in pair)]
         given = [_deliver(p, g, upstream) for p, g in zip(ctx.parameters, found, strict=True)]
-        return None, None, None, None, *given
+        return None, None, None, None, None, *given
 
 
 def _deliver(parameter: Tensor, gradient: Tensor | None, upstream: Tensor) -> Tensor | None:
-    """A gradient in its parameter's dtype; straight into its float32 sum where it keeps one."""
+    """A gradient in its parameter's dtype; straight into its sum where it keeps one."""
     if gradient is None:
         return None
     gradient = gradient.mul_(upstream)
-    if getattr(parameter, "main_grad", None) is None:
+    if not hasattr(parameter, "main_grad"):
         return gradient.to(parameter.dtype)
     add_gradient(parameter, gradient)
     return None
@@ -142,6 +173,7 @@ def _losses_and_slopes(
     losses: Tensor,
     scale: float,
     softcap: float | None,
+    token_loss: TokenLoss,
     *,
     slopes: bool,
 ) -> None:
@@ -161,12 +193,22 @@ def _losses_and_slopes(
         # −log p = log Σ exp − logit, and log Σ exp = largest logit − log(largest p), which is at least 1/vocabulary:
         # exact however small p is, and two thirds of the time that log_softmax and exp take
         reference = values.amax(-1) - values.gather(1, wanted)[:, 0]
+        spread = values.gather(1, wanted)[:, 0] - values.mean(-1) if token_loss.smoothing else None
         torch.softmax(values, dim=-1, out=values)
         torch.sub(reference, values.amax(-1).log_(), out=losses[block])
+        counts = coefficients[block] * scale
+        if token_loss.by_probability:
+            counts = counts * values.gather(1, wanted)[:, 0]
+        if spread is not None:
+            losses[block].add_(spread, alpha=token_loss.smoothing)
+        if token_loss.by_probability:
+            losses[block].mul_(values.gather(1, wanted)[:, 0])
         if not slopes:
             continue
-        values.scatter_add_(1, wanted, values.new_full((), -1.0).expand(wanted.shape))
-        values.mul_((coefficients[block] * scale)[:, None])
+        values.scatter_add_(1, wanted, values.new_full((), token_loss.smoothing - 1.0).expand(wanted.shape))
+        if spread is not None:
+            values.sub_(token_loss.smoothing / vocabulary)
+        values.mul_(counts[:, None])
         if squashed is not None:
             values.mul_(squashed.square_().neg_().add_(1.0))
         logits[block].copy_(values)

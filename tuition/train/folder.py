@@ -57,6 +57,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def general(self) -> Path:
+        return self.path / "general.json"
+
+    @property
     def proof(self) -> Path:
         return self.path / "proof.json"
 
@@ -120,6 +124,20 @@ class RunFolder:
     def read_recipe(self) -> dict[str, Any]:
         """The settings that the last sitting had; none where the file is missing."""
         return read_settings(self.recipe) if self.recipe.exists() else {}
+
+    def is_claimed(self) -> bool:
+        """Whether a process holds the folder now."""
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

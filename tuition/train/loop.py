@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from tuition.batch import Pack, Plan, make_packs
 from tuition.conversation import Rendered
-from tuition.errors import Interrupted, UserError
+from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
-from tuition.train.loss import LOSSES, step_loss
+from tuition.train.choosing import Choosing, note_figures
+from tuition.train.loss import LOSSES, step_loss, token_loss_of
 from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
+from tuition.train.noise import EmbeddingNoise
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
 from tuition.train.randomness import RandomState, random_state, restore_random_state
+from tuition.train.storage import SplitMasters
 
 _MOST_SKIPPED_IN_A_ROW = 2
 
@@ -43,6 +47,10 @@ class StepReport:
     seconds: float
     tokens_per_second: float
 
+    def to_json(self) -> dict[str, Any]:
+        """The line in metrics.jsonl."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class SkipReport:
@@ -53,15 +61,29 @@ class SkipReport:
     skipped: str
     rows: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The line in metrics.jsonl."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class EvalReport:
-    """Held-out figures at one point of the run. Loss is in nats a learned token, weighted by token."""
+    """Held-out figures at one point of the run, by name; `loss` is in nats a learned token, weighted by token."""
 
     step: int
-    eval_loss: float
-    eval_bits_per_byte: float
-    eval_tokens: int
+    figures: dict[str, float]
+
+    def to_json(self) -> dict[str, float]:
+        """The line in metrics.jsonl: each name with `eval_` before it."""
+        return {"step": self.step, **{f"eval_{name}": value for name, value in self.figures.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Figures of the model as it is, by name; taken every so many updates, and after the last."""
+
+    every_steps: int
+    measure: Callable[[], dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -77,18 +99,20 @@ def make_learner(
     model: Any, device: torch.device, dtype: torch.dtype, settings: OptimizerSettings
 ) -> Learner:
     """A model ready to learn: its weights that learn are float32 masters, whatever it computes in."""
-    masters = Masters(model, dtype)
-    optimizer = OPTIMIZERS[settings.optimizer](masters.parameters.values(), settings)
-    return Learner(model.train(), device, dtype, masters=masters, optimizer=optimizer)
+    split = settings.masters == "split" and dtype == torch.bfloat16
+    masters = (SplitMasters if split else Masters)(model, dtype)
+    optimizer = OPTIMIZERS[settings.optimizer](masters.parameters, settings)
+    noise = EmbeddingNoise(model, settings.neftune_alpha) if settings.neftune_alpha else None
+    return Learner(model.train(), device, dtype, noise=noise, masters=masters, optimizer=optimizer)
 
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """When the loop looks up: updates between evaluations, checkpoints and journal lines."""
+    """When the loop looks up: updates between checkpoints and between journal lines."""
 
-    eval_every_steps: int
     save_every_steps: int
     log_every_steps: int
+    save_every_epoch: bool = False
 
 
 @dataclass(slots=True)
@@ -97,10 +121,12 @@ class Hooks:
 
     on_step: Callable[[StepReport], None]
     on_eval: Callable[[EvalReport], None]
-    evaluate: Callable[[int], EvalReport] | None
     save: Callable[[Progress], None]
+    evaluators: Sequence[Evaluator] = ()
+    choosing: Choosing = field(default_factory=Choosing)
     should_stop: Callable[[], bool] = field(default=lambda: False)
     hurry: Callable[[], bool] = field(default=lambda: False)
+    breakable: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     on_skip: Callable[[SkipReport], None] = field(default=lambda report: None)
 
 
@@ -108,10 +134,6 @@ class NotFinite(UserError):
     """A loss or a gradient was NaN or infinite; the weights are as before."""
 
     rows: tuple[str, ...] = ()
-
-
-class LeftInTheMiddle(Exception):
-    """A stop could not wait for the end of the update; the weights are as before."""
 
 
 def train(
@@ -139,7 +161,7 @@ def train(
     most_examples, token_budget = packing if learner.packed else (1, packing[1])
     if progress.evaluation_is_due:
         _look_up(plan, pacing, progress, hooks)
-    while progress.step < plan.steps:
+    while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
         packs = make_packs(
@@ -151,7 +173,7 @@ def train(
         )
         before = random_state()
         try:
-            report = train_step(learner, packs, batch, plan, settings, step, hooks.hurry)
+            report = train_step(learner, packs, batch, plan, settings, step, hooks)
         except LeftInTheMiddle:
             _back_to(before, learner)
             hooks.save(progress)
@@ -193,29 +215,28 @@ def train_step(
     plan: Plan,
     settings: OptimizerSettings,
     step: int,
-    hurry: Callable[[], bool] = lambda: False,
+    hooks: Hooks | None = None,
 ) -> StepReport:
     """One update of the weights, over all packs of the step."""
     started = time.perf_counter()
+    hurry, breakable = (hooks.hurry, hooks.breakable) if hooks else (lambda: False, nullcontext)
     whole_step_weight = sum(pack.weight for pack in packs)
     loss = torch.zeros((), device=learner.device)
     learner.masters.forget_gradients()
     for pack in packs:
         if hurry():
             raise LeftInTheMiddle
-        pack_loss = step_loss(learner, pack, whole_step_weight)
+        pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
         pack_loss.backward()
         loss += pack_loss.detach()
-    gradients = learner.masters.gather()
-    loss_value, norm_value = torch.stack([loss, torch.nn.utils.get_total_norm(gradients)]).tolist()
+    norm = total_norm(learner.masters.gather().values())
+    loss_value, norm_value = torch.stack([loss, norm]).tolist()
     refuse_not_finite(learner, batch, step, loss_value, norm_value)
-    clip(gradients, norm_value, settings.max_grad_norm)
     rate = learning_rate_at(step, steps=plan.steps, settings=settings)
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
     learner.updating = True  # from here on, a failed step cannot be taken again
-    learner.optimizer.step()
-    learner.masters.publish()
+    learner.masters.update(learner.optimizer, shrink=shrink_to(settings.max_grad_norm, norm_value))
     learner.updating = False
     tokens, seconds = sum(pack.tokens for pack in packs), time.perf_counter() - started
     return StepReport(
@@ -232,10 +253,15 @@ def train_step(
     )
 
 
-def clip(gradients: Sequence[torch.Tensor], norm: float, most: float) -> None:
-    """Scale gradients down to a norm of at most `most`; 0: leave them."""
-    if most and norm > most:
-        torch._foreach_mul_(list(gradients), most / (norm + 1e-6))
+def total_norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The norm of all gradients together, a float32 scalar; 0 where there are none."""
+    norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def shrink_to(most: float, norm: float) -> float:
+    """What gradients of this norm are multiplied by to have a norm of at most `most`; 0: they are left."""
+    return most / (norm + 1e-6) if most and norm > most else 1.0
 
 
 def refuse_not_finite(
@@ -286,20 +312,31 @@ def _skip(fault: NotFinite, plan: Plan, step: int, progress: Progress, hooks: Ho
 def _look_up(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> None:
     """After an update: evaluate, save, or stop, when it is time to."""
     last, stop = progress.step == plan.steps, hooks.should_stop()
-    improved = False
-    if hooks.evaluate is not None and (last or progress.step % pacing.eval_every_steps == 0):
-        try:
-            report = hooks.evaluate(progress.step)
-        except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
-            progress.evaluation_is_due = True
-            hooks.save(progress)
-            raise
-        progress.evaluation_is_due = False
-        hooks.on_eval(report)
-        improved = progress.best_eval_loss is None or report.eval_loss < progress.best_eval_loss
-        if improved:
-            progress.best_step, progress.best_eval_loss = progress.step, report.eval_loss
-    if last or stop or improved or progress.step % pacing.save_every_steps == 0:
+    among_the_best = _evaluate(progress, hooks, last=last)
+    last = last or progress.stopped_early
+    epoch_ends = pacing.save_every_epoch and progress.step % plan.steps_per_epoch == 0
+    if last or stop or among_the_best or epoch_ends or progress.step % pacing.save_every_steps == 0:
         hooks.save(progress)
     if stop and not last:
         raise Interrupted
+
+
+def _evaluate(progress: Progress, hooks: Hooks, *, last: bool) -> bool:
+    """Take the figures that are due, all or none; whether this step's checkpoint is among the best now."""
+    due = [e for e in hooks.evaluators if last or progress.step % e.every_steps == 0]
+    progress.evaluation_is_due = False
+    if not due:
+        return False
+    before = random_state()
+    figures: dict[str, float] = {}
+    try:
+        for evaluator in due:
+            figures |= evaluator.measure()
+    except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
+        restore_random_state(before)
+        progress.evaluation_is_due = True
+        hooks.save(progress)
+        raise
+    restore_random_state(before)  # whatever measured it, the run goes on as if nobody had looked
+    hooks.on_eval(EvalReport(progress.step, figures))
+    return note_figures(progress, figures, hooks.choosing)

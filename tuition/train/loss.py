@@ -7,6 +7,8 @@ so that neither the micro-batch, nor packing, nor accumulation can change it.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuition.batch import Pack, Weigh
-from tuition.train.cross_entropy import linear_cross_entropy
+from tuition.recipe import OptimizerSettings
+from tuition.train.cross_entropy import TokenLoss, linear_cross_entropy
 from tuition.train.head import decoder_of, takes_logits_to_keep
 from tuition.train.model import LoadedModel, base_of
 
@@ -36,14 +39,28 @@ def example_mean(supervised: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 LOSSES: dict[str, Weigh] = {"token_mean": token_mean, "example_mean": example_mean}
 
 
-def step_loss(loaded: LoadedModel, pack: Pack, whole_step_weight: float) -> Tensor:
-    """What a pack adds to the loss of its step: Σ weight × −log p ÷ the whole step's weight, with gradients.
+TOKEN_LOSSES: dict[str, TokenLoss] = {
+    "nll": TokenLoss(),
+    "dft": TokenLoss(by_probability=True),  # Wu et al. 2025, arXiv 2508.05629
+}
+
+
+def token_loss_of(settings: OptimizerSettings) -> TokenLoss:
+    """What a learned token costs, by the recipe."""
+    return replace(TOKEN_LOSSES[settings.token_loss], smoothing=settings.label_smoothing)
+
+
+def step_loss(
+    loaded: LoadedModel, pack: Pack, whole_step_weight: float, token_loss: TokenLoss = TOKEN_LOSSES["nll"]
+) -> Tensor:
+    """What a pack adds to the loss of its step: Σ weight × token loss ÷ the whole step's weight, with gradients.
 
     Returns:
         A float32 scalar.
     """
-    total, _ = _losses(loaded, pack, torch.from_numpy(pack.weights / np.float32(whole_step_weight)))
-    return total
+    coefficients = torch.from_numpy(pack.weights / np.float32(whole_step_weight))
+    with nullcontext() if loaded.noise is None else loaded.noise.over(pack.lengths):
+        return _losses(loaded, pack, coefficients, token_loss)[0]
 
 
 def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
@@ -56,16 +73,18 @@ def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
         (rows,) float32, in the order of `pack.targets`; `[pack.rows]` gives one for each learned token.
     """
     with torch.no_grad():
-        return _losses(loaded, pack, torch.from_numpy(pack.weights))[1]
+        return _losses(loaded, pack, torch.from_numpy(pack.weights), TOKEN_LOSSES["nll"])[1]
 
 
-def _losses(loaded: LoadedModel, pack: Pack, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ coefficient × −log p, and −log p of each learned token."""
+def _losses(
+    loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
+) -> tuple[Tensor, Tensor]:
+    """Σ coefficient × token loss, and the loss of each learned token."""
     keep = torch.from_numpy(pack.keep).to(loaded.device)
     targets = torch.from_numpy(pack.targets).to(loaded.device)
     coefficients = coefficients.to(loaded.device)
     if loaded.head is None:
-        losses = _losses_by_the_models_own_head(loaded, pack, keep, targets)
+        losses = _losses_by_the_models_own_head(loaded, pack, keep, targets, token_loss)
         return (losses * coefficients).sum(), losses.detach()
     decoder: Any = decoder_of(base_of(loaded.model))
     hidden = decoder(**_inputs(loaded, pack)).last_hidden_state[0].index_select(0, keep)
@@ -76,17 +95,28 @@ def _losses(loaded: LoadedModel, pack: Pack, coefficients: Tensor) -> tuple[Tens
         coefficients,
         scale=loaded.head.scale,
         softcap=loaded.head.softcap,
+        token_loss=token_loss,
     )
 
 
-def _losses_by_the_models_own_head(loaded: LoadedModel, pack: Pack, keep: Tensor, targets: Tensor) -> Tensor:
+def _losses_by_the_models_own_head(
+    loaded: LoadedModel, pack: Pack, keep: Tensor, targets: Tensor, token_loss: TokenLoss
+) -> Tensor:
     """For heads that are not linear: logits at learned positions, or all where the model gives no choice."""
     trims = takes_logits_to_keep(base_of(loaded.model))
     trim = {"logits_to_keep": keep} if trims else {}
     logits = loaded.model(**_inputs(loaded, pack), **trim).logits[0]
     logits = logits if trims else logits[keep]
     pieces = zip(logits.split(_LOSS_ROWS), targets.split(_LOSS_ROWS), strict=True)
-    return torch.cat([F.cross_entropy(rows.float(), wanted, reduction="none") for rows, wanted in pieces])
+    return torch.cat([_plain_token_losses(rows.float(), wanted, token_loss) for rows, wanted in pieces])
+
+
+def _plain_token_losses(logits: Tensor, targets: Tensor, token_loss: TokenLoss) -> Tensor:
+    """The loss of each row by plain autograd, the obviously right way."""
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=token_loss.smoothing)
+    if not token_loss.by_probability:
+        return losses
+    return losses * logits.detach().softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
 def _inputs(loaded: LoadedModel, pack: Pack) -> dict[str, Any]:

@@ -3,30 +3,95 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 
 from tuition.recipe import OptimizerSettings
+from tuition.train.quantised import bitsandbytes
+
+# Where Newton-Schulz would treat a table of rows as a map between spaces: their rows are moved by AdamW.
+_TABLES = ("embed", "lm_head", "wte", "wpe", "trainable_tokens")
 
 
-def adamw(parameters: Iterable[torch.nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def adamw(parameters: Mapping[str, torch.nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) on float32 masters; vectors (norms, biases) are never decayed."""
+    return torch.optim.AdamW(_groups(parameters.values(), settings), **_adam(settings), fused=True)
+
+
+def adamw_8bit(parameters: Mapping[str, torch.nn.Parameter], settings: OptimizerSettings) -> Any:
+    """AdamW with its moments in 8 bits, a scale for each block of 256 (Dettmers et al. 2022), by bitsandbytes.
+
+    Weights of fewer than 4,096 numbers keep float32 moments.
+    """
+    return bitsandbytes().optim.AdamW8bit(_groups(parameters.values(), settings), **_adam(settings))
+
+
+def muon(parameters: Mapping[str, torch.nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Muon for the matrices of the layers, AdamW for embeddings, head and vectors.
+
+    Updates are scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982), so that its learning rates hold.
+    """
+    matrices = {
+        name: p for name, p in parameters.items() if p.ndim == 2 and not any(t in name for t in _TABLES)
+    }
+    rest = {name: p for name, p in parameters.items() if name not in matrices}
+    parts: list[torch.optim.Optimizer] = []
+    if matrices:
+        parts.append(
+            torch.optim.Muon(
+                list(matrices.values()),
+                lr=float(settings.learning_rate),
+                weight_decay=settings.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    if rest:
+        parts.append(adamw(rest, settings))
+    return Together(parts)
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers that take their steps as one, each over parameters of its own."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        self.defaults = {}
+        self.param_groups = [group for part in parts for group in part.param_groups]
+        self.state = parts[0].state
+        for part in parts:
+            part.state = self.state
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Each part's update."""
+        for part in self.parts:
+            part.step()
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": adamw,
+    "adamw_8bit": adamw_8bit,
+    "muon": muon,
+}
+
+
+def _groups(parameters: Iterable[torch.nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Matrices, which are decayed, and vectors, which are not."""
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=float(settings.learning_rate),
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        fused=True,
-    )
+    return [group for group in groups if group["params"]]
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw}
+def _adam(settings: OptimizerSettings) -> dict[str, Any]:
+    return {
+        "lr": float(settings.learning_rate),
+        "betas": (settings.adam_beta1, settings.adam_beta2),
+        "eps": settings.adam_epsilon,
+    }
 
 
 def cosine(progress: float) -> float:

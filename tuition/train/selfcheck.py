@@ -17,6 +17,7 @@ from tuition.batch import SHORTEST_PREFIX, make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.head import Head, find_head
+from tuition.train.lean import make_lean
 from tuition.train.loss import token_losses, token_mean
 from tuition.train.model import (
     LoadedModel,
@@ -113,6 +114,8 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     """
     if loaded.model.training and _drops(loaded.model):
         return "with dropout several examples would lose the same values"
+    if loaded.noise is not None:
+        return "with noise several examples would be disturbed alike"
     family = _family(loaded, _probed(examples)[-1])
     disturbed = [_other_tokens(family[0], len(family[0]) - SHORTEST_PREFIX // 2), *family[1:]]
     with evaluating(loaded.model), attention_of(loaded.model, NAME):
@@ -158,6 +161,7 @@ def choose_path(
         share_prefixes: False: the recipe has switched it off.
     """
     base = base_of(loaded.model)
+    make_lean(base)
     shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
         head = find_head(base, shortest)

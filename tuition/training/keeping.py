@@ -47,12 +47,12 @@ def write_samples(ready: Ready, folder: RunFolder, which: str) -> None:
 def write_model(ready: Ready, folder: RunFolder) -> None:
     """The model as it is now becomes model/ or adapter/, whole or not at all."""
     ready.learner.masters.settle()
-    lora = ready.recipe.method == "lora"
-    final = folder.adapter if lora else folder.model
+    adapted = ready.recipe.adapted
+    final = folder.adapter if adapted else folder.model
     if final.exists():  # a sitting that was killed after this point
         files.remove_folder(final)
     temporary = files.fresh_folder(final.with_name(f".{final.name}.tmp"))
-    (_write_adapter if lora else _write_whole)(ready, temporary)
+    (_write_adapter if adapted else _write_whole)(ready, temporary)
     files.publish_folder(temporary, final)
 
 

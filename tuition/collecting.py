@@ -1,0 +1,269 @@
+"""Where the store meets the other rooms: prompts from files, answers from models, losses from runs.
+
+`api` hands these on; the page and the command line call them through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuition import starter
+from tuition.collect import Store, batches, losses, prompts
+from tuition.collect.accepted import read_accepted
+from tuition.collect.texts import plain_text
+from tuition.conversation import Message
+from tuition.data import find_sources
+from tuition.data.asked import Asked, read_asked
+from tuition.data.catalogue import finding
+from tuition.data.storefiles import is_store_name, store_path
+from tuition.errors import Finding, UserError
+
+if TYPE_CHECKING:
+    from tuition.evaluate.demonstrations import RowMarks
+    from tuition.evaluate.load import Answerer
+
+TYPED = "typed in the studio"
+_BATCH = 32
+
+
+# --- prompts from files ---
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        read: prompts read; each is new, known, or has a finding that says why it is none.
+    """
+
+    read: int
+    new: int
+    known: int
+    findings: tuple[Finding, ...]
+
+
+def import_prompts(
+    store: Store,
+    data: Sequence[str],
+    *,
+    source: str,
+    licence: str = "",
+    consent: str = "",
+    tags: Sequence[str] = (),
+    overlap: int = 1,
+    by: int | None = None,
+    called: str | None = None,
+) -> Imported:
+    """Take the prompts of files into the store: any shape that `check` reads, with or without answers.
+
+    Args:
+        source: what the store calls the place they came from; licence and consent hold for it.
+        called: the name of the file in origins and findings, where `data` is a temporary copy of an upload.
+
+    Raises:
+        UserError: a file cannot be read at all.
+    """
+    findings: list[Finding] = []
+    rows = 0
+
+    def read() -> Iterator[prompts.NewPrompt]:
+        nonlocal rows
+        for asked in read_asked(find_sources(data).train):
+            rows += not (isinstance(asked, Finding) and asked.origin.line == 0)
+            new = asked if isinstance(asked, Finding) else _new_prompt(asked)
+            if isinstance(new, Finding):
+                findings.append(
+                    new if called is None else replace(new, origin=replace(new.origin, file=called))
+                )
+            else:
+                yield (
+                    new
+                    if called is None
+                    else replace(new, origin=f"{called}:{new.origin.rpartition(':')[2]}")
+                )
+
+    added = prompts.add(
+        store, read(), source=source, licence=licence, consent=consent, tags=tags, overlap=overlap, by=by
+    )
+    return Imported(rows, added.new, added.known, tuple(findings))
+
+
+def add_typed_prompt(
+    store: Store, text: str, *, system: str = "", tags: Sequence[str] = (), by: int
+) -> prompts.Added:
+    """One prompt that a person of the project typed, who agrees to its use by typing it.
+
+    Raises:
+        UserError: it is empty, or cannot be kept.
+    """
+    plain_text(text, "the prompt", empty=False)
+    instruction = (Message("system", plain_text(system, "the instruction")),) if system.strip() else ()
+    new = prompts.NewPrompt((*instruction, Message("user", text)), TYPED, tags=tuple(tags))
+    return prompts.add(
+        store, [new], source=TYPED, licence="the project's own", consent="typed for this project", by=by
+    )
+
+
+def _new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:
+    """The prompt of a row, with what the row says about itself; a finding where nothing is asked."""
+    origin, row = asked.conversation.origin, asked.row
+    messages = asked.messages
+    if asked.conversation.plain:
+        messages = (Message("user", messages[0].content),)
+    if messages[-1].role not in ("user", "tool") or not messages[-1].content.strip():
+        return finding(
+            "D001", origin, "nobody asks anything at its end", "End the prompt with a user's turn."
+        )
+    if not _is_unicode(messages, asked.expected):
+        return finding("D015", origin, "the text holds half a character")
+    return prompts.NewPrompt(
+        messages,
+        str(origin),
+        expected=asked.expected,
+        tools=asked.conversation.tools,
+        source_user=_text(row.get("user", row.get("user_id"))),
+        group=asked.conversation.group,
+        tags=_tags(row),
+    )
+
+
+def _is_unicode(messages: Iterable[Message], expected: str) -> bool:
+    try:
+        "".join([*(message.content for message in messages), expected]).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(value: object) -> str | None:
+    return str(value)[:200] if isinstance(value, str | int) and value != "" else None
+
+
+def _tags(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """`tags`, a list or words between commas, and `category`."""
+    listed = row.get("tags")
+    named = listed if isinstance(listed, list) else str(listed).split(",") if isinstance(listed, str) else []
+    words = [str(tag).strip() for tag in (*named, row.get("category") or "")]
+    return tuple(dict.fromkeys(word[:60] for word in words if word))
+
+
+# --- two models before people ---
+
+
+def compare(
+    store: Store,
+    a: str,
+    b: str,
+    *,
+    data: Sequence[str] = (),
+    name: str = "",
+    limit: int | None = None,
+    overlap: int = 1,
+    max_new_tokens: int = 256,
+    device: str = "auto",
+    by: int | None = None,
+    on_answer: Callable[[str, int, int], None] = lambda model, done, total: None,
+) -> batches.Batch:
+    """Let two models answer the same prompts, and put the pairs before the people who judge.
+
+    Args:
+        data: files of prompts, taken into the store too; none: the store's own queue, the most urgent first.
+        limit: only the first so many.
+        on_answer: told the model, answers so far and in all.
+
+    Raises:
+        UserError: no prompt, or a model that cannot be loaded.
+    """
+    ids = _prompts_to_compare(store, data, by)[:limit]
+    if not ids:
+        raise UserError("there is no prompt to compare on", next_step="Name a file: --prompts FILE")
+    asked = [prompts.prompt(store, prompt_id) for prompt_id in ids]
+    answers, cut = {}, {}
+    for side, model in (("a", a), ("b", b)):
+        answers[side], cut[f"cut_{side}"] = _answers(model, asked, max_new_tokens, device, on_answer)
+    pairs = [batches.NewPair(*three) for three in zip(ids, answers["a"], answers["b"], strict=True)]
+    return batches.open_batch(
+        store, name=name or f"{_short(a)} and {_short(b)}", model_a=a, model_b=b, pairs=pairs,
+        sampling={"decoding": "greedy", "max_new_tokens": max_new_tokens, **cut}, overlap=overlap, by=by,
+    )  # fmt: skip
+
+
+def _prompts_to_compare(store: Store, data: Sequence[str], by: int | None) -> list[int]:
+    if not data:
+        return list(prompts.each(store))
+    ids = []
+    for file in find_sources(data).train:
+        import_prompts(store, [file], source=Path(file).name, by=by)
+        for asked in read_asked([file]):
+            new = None if isinstance(asked, Finding) else _new_prompt(asked)
+            if isinstance(new, prompts.NewPrompt):
+                ids.append(prompts.prompt_of(store, new.messages, new.tools))
+    return list(dict.fromkeys(found for found in ids if found is not None))
+
+
+def _answers(
+    model: str,
+    asked: Sequence[prompts.Prompt],
+    max_new_tokens: int,
+    device: str,
+    on_answer: Callable[[str, int, int], None],
+) -> tuple[list[str], int]:
+    """A model's answers, and how many of them the limit cut off."""
+    from tuition.evaluate.generate import generate
+
+    answerer = _load(model, device)
+    given = generate(
+        answerer.loaded.model,
+        answerer.renderer,
+        [(prompt.messages, prompt.tools) for prompt in asked],
+        max_new_tokens=max_new_tokens,
+        batch_size=_BATCH,
+        on_answer=lambda done: on_answer(model, done, len(asked)),
+    )
+    return [one.text for one in given], sum(not one.stopped for one in given)
+
+
+def _load(model: str, device: str) -> Answerer:
+    from tuition.evaluate.load import load_answerer
+    from tuition.train.model import quiet_transformers
+
+    quiet_transformers()
+    return load_answerer(starter.model_path(model), device=device)
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+# --- losses of runs ---
+
+
+def note_losses(rows: Iterable[RowMarks], run: str) -> int:
+    """Keep the losses of rows that came from a store with their demonstrations; how many.
+
+    Args:
+        rows: as `evaluate` gives them for the demonstrations named with `rows`.
+        run: the model that was trained.
+    """
+    by_store: dict[str, list[RowMarks]] = {}
+    for row in rows:
+        by_store.setdefault(row.file, []).append(row)
+    return sum(_note_losses(name, found, run) for name, found in by_store.items() if is_store_name(name))
+
+
+def _note_losses(name: str, rows: Sequence[RowMarks], run: str) -> int:
+    path, at = store_path(name)
+    with Store(path, must_exist=True) as store:
+        revisions = {one.demonstration_id: one.provenance["revision"] for one in read_accepted(store, at=at)}
+        return losses.note(
+            store,
+            [
+                losses.Loss(row.line, revisions[row.line], run, row.before, row.after)
+                for row in rows
+                if row.line in revisions
+            ],
+        )

@@ -1,0 +1,133 @@
+"""Where the numbers of a weight live, read and written as one float32 tensor: whole, or split into 16 and 16 bits.
+
+A bfloat16 weight is the upper half of its float32 master, rounded. The lower half beside it is all that the
+master is more, so that both together take 4 bytes instead of 6, and no bit of the result changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from tuition.train.masters import Masters
+
+_HALF = 0x8000
+
+
+class Halves:
+    """A float32 tensor as its bfloat16 rounding, which others hold, and its lower 16 bits.
+
+    Rounding goes to the nearest, and from the middle to the even neighbour. From the middle the lower half does
+    not tell whether it went up or down, so those that went down are listed: one in 131,072 or so.
+
+    Attributes:
+        upper: bfloat16, of the same shape; the weight that the model computes with.
+    """
+
+    def __init__(self, upper: Tensor, values: Tensor) -> None:
+        self.upper = upper
+        self.keep(values)
+
+    def keep(self, values: Tensor) -> None:
+        """Hold these numbers from here on; `upper` becomes their rounding.
+
+        Args:
+            values: float32.
+        """
+        bits = values.contiguous().view(torch.int32)
+        self.upper.copy_(values)
+        lower = bits & 0xFFFF
+        self._went_down = ((lower == _HALF) & (bits & 0x10000 == 0)).flatten().nonzero()[:, 0]
+        self._lower = lower.to(torch.int16)
+
+    def join(self) -> Tensor:
+        """The float32 numbers, to the bit."""
+        lower = self._lower.to(torch.int32) & 0xFFFF
+        went_up = lower >= _HALF
+        went_up.view(-1)[self._went_down] = False
+        upper = self.upper.contiguous().view(torch.int16).to(torch.int32) - went_up.to(torch.int32)
+        return (upper << 16 | lower).view(torch.float32)
+
+
+class SplitMasters(Masters):
+    """Masters that exist as a whole only while the optimizer moves them."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        super().__init__(model, dtype)
+        for name, master in self.parameters.items():
+            master.halves = Halves(self.working[name].data, master.data)  # type: ignore[attr-defined]
+            _empty(master)
+
+    def hand_over(self, name: str, shrink: float) -> None:
+        """A master becomes whole, with its gradient, until it is published."""
+        master: Any = self.parameters[name]
+        master.data = master.halves.join()
+        super().hand_over(name, shrink)
+
+    @torch.no_grad()
+    def publish(self, names: Iterable[str] = ()) -> None:
+        """What the optimizer moved is split again. The model computes with the upper halves themselves."""
+        for name in names:
+            master: Any = self.parameters[name]
+            master.halves.keep(master.data)
+            _empty(master)
+
+    def settle(self) -> None:
+        """The model's weights become the masters themselves, to be written. Training is over after this."""
+        for name, master in self.parameters.items():
+            self.working[name].data = master.halves.join()  # type: ignore[attr-defined]
+            self.working[name].main_grad = None
+        self.parameters, self.split = self.working, False
+
+
+def _empty(master: Parameter) -> None:
+    """Keep the shape, and no memory."""
+    master.data = master.data.new_zeros(()).expand(master.shape)
+
+
+def whole(weight: Tensor) -> Tensor:
+    """All numbers of a weight that learns, float32."""
+    halves: Halves | None = getattr(weight, "halves", None)
+    return weight.detach() if halves is None else halves.join()
+
+
+@torch.no_grad()
+def put(weight: Tensor, values: Tensor) -> None:
+    """Give a weight that learns other numbers."""
+    halves: Halves | None = getattr(weight, "halves", None)
+    if halves is None:
+        weight.copy_(values)
+    else:
+        halves.keep(values.to(halves.upper.device, torch.float32))
+
+
+def whole_state(optimizer: torch.optim.Optimizer, weights: Mapping[str, Parameter]) -> dict[str, Tensor]:
+    """What an optimizer remembers of each weight, as `NAME/KEY` → tensor; counters as integers of no dimension."""
+    return {
+        f"{name}/{key}": value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
+        for name, weight in weights.items()
+        for key, value in optimizer.state.get(weight, {}).items()
+        if isinstance(value, Tensor | int)
+    }
+
+
+def put_state(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Parameter], key: str, value: Tensor
+) -> bool:
+    """Give an optimizer back one thing that it remembered; False where it fits no weight.
+
+    Args:
+        key: as `whole_state` named it.
+    """
+    owner, _, name = key.rpartition("/")
+    of_blocks = name.startswith(("qmap", "absmax"))  # scales and codes of moments in 8 bits
+    weight = weights.get(owner)
+    if weight is None or (value.ndim and value.shape != weight.shape and not of_blocks):
+        return False
+    counted = value.ndim == 0 and value.dtype == torch.int64
+    optimizer.state[weight][name] = int(value) if counted else value.to(weight.device)
+    return True
