@@ -226,8 +226,9 @@ def train_step(
     for pack in packs:
         if hurry():
             raise LeftInTheMiddle
-        pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
-        pack_loss.backward()
+        with breakable():
+            pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
+            pack_loss.backward()
         loss += pack_loss.detach()
     norm = total_norm(learner.masters.gather().values())
     loss_value, norm_value = torch.stack([loss, norm]).tolist()
@@ -331,12 +332,13 @@ def _evaluate(progress: Progress, hooks: Hooks, *, last: bool) -> bool:
     figures: dict[str, float] = {}
     try:
         for evaluator in due:
-            figures |= evaluator.measure()
-    except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
+            with hooks.breakable():
+                figures |= evaluator.measure()
+    except (Interrupted, LeftInTheMiddle):  # it takes longer than a stop may wait: a resume begins with it
         restore_random_state(before)
         progress.evaluation_is_due = True
         hooks.save(progress)
-        raise
+        raise Interrupted from None
     restore_random_state(before)  # whatever measured it, the run goes on as if nobody had looked
     hooks.on_eval(EvalReport(progress.step, figures))
     return note_figures(progress, figures, hooks.choosing)

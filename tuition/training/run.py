@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files
-from tuition.errors import Interrupted, LeftInTheMiddle, UserError
+from tuition.errors import Interrupted, UserError
 from tuition.recipe import OptimizerSettings, Recipe
 from tuition.render.preview import example_json
 from tuition.screen import Opening, Watcher
