@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_the_whole_way_from_prompts_to_tomorrows_queue(chromium: Any, fresh: Run
         _review(page)
         assert _exported(fresh.folder) == answers
         _train(page)
+        _talk(page, fresh)
         _compare(page)
         lost = _judge(page)
         _see_the_win_rate(page)
@@ -149,7 +151,33 @@ def _train(page: Any) -> None:
     page.get_by_label("val_split").fill("0")
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_selector("#status:has-text('finished')")
-    page.wait_for_selector("text=Proved before step 1")
+    page.wait_for_selector("text=stop token that is exported")
+    assert page.locator(".canvas path.smooth").count() == 1
+    assert "tuition train --model starter --data team.db" in page.locator("#run-command").inner_text()
+
+
+def _talk(page: Any, studio: Running) -> None:
+    """Both answer as one reads, and the same without scripts."""
+    page.goto("/chat?tuned=first")
+    page.get_by_label("Your message").fill("<b>Hi</b>")
+    page.get_by_label("Your message").press("Control+Enter")
+    page.wait_for_selector("#cease", state="hidden")
+    answers = page.locator(".turn.assistant .literal").all_inner_texts()
+    assert len(answers) == 2
+    assert page.locator(".turn.user .literal").first.inner_text() == "<b>Hi</b>"
+
+    tab = studio.signed_in("Ada", "admin")
+    plain = tab.post("/chat", data={"tuned": "first", "base": "base of first", "text": "<b>Hi</b>"}).text
+    shown = re.findall(r'<div class="turn assistant">.*?<div class="literal">(.*?)</div>', plain, re.DOTALL)
+    assert [unescape(text).split() for text in shown] == [text.split() for text in answers]
+    history = json.dumps([{"role": "user", "content": "Hi"}])
+    for model, said in (
+        ("first", "nonsense"),
+        ("first", "[]"),
+        ("first", '[{"role":"user"}]'),
+        ("../first", history),
+    ):
+        assert tab.post("/chat/answer", data={"model": model, "history": said}).status_code in (404, 422)
 
 
 def _compare(page: Any) -> None:
