@@ -790,6 +790,7 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
     run = train(
         model=str(starter.BASE),
         data=_from_here(starter.DEMONSTRATIONS),
+        general="starter",
         output_dir=str(first_free("demo")) if output_dir == "auto" else output_dir,
         watcher=watcher,
         command="tuition demo",
