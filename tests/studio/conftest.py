@@ -89,10 +89,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for client in running.clients:
         client.close()
     running.stop()
-    _end_runs(running.folder)
+    end_runs(running.folder)
 
 
-def _end_runs(folder: Path) -> None:
+def end_runs(folder: Path) -> None:
     """Runs outlive the studio: those that a failed test left are ended here."""
     for path in folder.glob("outputs/*"):
         for job in jobs.find_all(path):

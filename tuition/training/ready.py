@@ -127,7 +127,9 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
         UserError: anything the user can mend; a proof failed.
     """
     from tuition.training.judging import make_judging
+    from tuition.training.trackers import refuse_missing
 
+    refuse_missing(recipe.report_to)
     material = _read(recipe, watcher)
     judging = make_judging(material)
     watcher.stage("loading the model")

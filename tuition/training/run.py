@@ -22,6 +22,8 @@ from tuition.training.facts import begin_sitting, changed_surroundings, facts_of
 from tuition.training.keeping import write_model, write_samples
 from tuition.training.opening import opening_of
 from tuition.training.ready import Ready, get_ready
+from tuition.training.telling import Telling
+from tuition.training.trackers import Trackers, session_of
 
 if TYPE_CHECKING:
     from tuition.evaluate.forgetting import Forgetting
@@ -60,6 +62,7 @@ class Training:
         self.signals = signals
         self.started = time.monotonic()
         self.notes: list[str] = []
+        self.telling: Telling | None = None
         self.kept: Kept | None = None
         self.forgotten: Forgetting | None = None
 
@@ -90,6 +93,8 @@ class Training:
             raise self._left(stop) from None
         finally:
             self.watcher.end()
+            if self.telling is not None and self.signals.count < 2:
+                self.telling.trackers.finish()
             self._finish(status)
 
     def _left(self, stop: KeyboardInterrupt) -> BaseException:
@@ -206,18 +211,21 @@ class Training:
             saved_step=self.progress.step or None,
             damaged=found.damaged,
         )
+        session = session_of(recipe, self.folder, self.progress.step)
+        telling = Telling(journal, self.watcher, Trackers(recipe.report_to, session, self._note))
+        self.telling = telling
         self.evaluators = evaluators_of(ready, self._refuse_to_linger)
         if self.progress.step == 0:
-            self._look_before(journal)
+            self._look_before(telling)
         hooks = loop.Hooks(
-            on_step=partial(_report, journal, self.watcher.step),
-            on_eval=partial(_report, journal, self.watcher.evaluation),
+            on_step=telling.step,
+            on_eval=telling.evaluation,
             save=self._save,
             evaluators=self.evaluators,
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
             hurry=self.signals.hurry,
-            on_skip=partial(self._skipped, journal),
+            on_skip=telling.skipped,
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)
         with self.signals.gently(), self.saver:
@@ -237,7 +245,7 @@ class Training:
         if self.signals.asked():  # during the last update: what is left to do, a resume does
             raise Interrupted
 
-    def _look_before(self, journal: Journal) -> None:
+    def _look_before(self, telling: Telling) -> None:
         """The base model, before anything is learned: sample answers, general text, held-out figures."""
         from tuition.train.loop import EvalReport
         from tuition.training.forgetting import score_general_before
@@ -246,15 +254,11 @@ class Training:
         score_general_before(self.ready, self.folder)
         if self.evaluators:
             figures = {k: v for evaluator in self.evaluators for k, v in evaluator.measure().items()}
-            _report(journal, lambda report: None, EvalReport(0, figures))
+            telling.base(EvalReport(0, figures))
 
     def _should_stop(self) -> bool:
         self.saver.check()
         return self.signals.asked()
-
-    def _skipped(self, journal: Journal, report: Any) -> None:
-        journal.write(report.to_json())
-        self.watcher.stage(f"step {report.step} is left out: {report.skipped}")
 
     def _refuse_to_linger(self) -> None:
         if self.signals.hurry():
@@ -326,8 +330,3 @@ def _disk_trouble_in(folder: RunFolder) -> Iterator[None]:
         yield
     except OSError as error:
         raise trouble(error, folder.path) from error
-
-
-def _report(journal: Journal, tell: Any, report: Any) -> None:
-    journal.write(report.to_json())
-    tell(report)

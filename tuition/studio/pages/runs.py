@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, Response
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.confine import refuse_paths_elsewhere
-from tuition.studio.web import Here, redirect, render
+from tuition.studio.web import Here, Studio, redirect, render
 
 router = APIRouter(prefix="/runs")
 Name = str
@@ -59,7 +59,8 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
         request, "run.html", view=view, exports=EXPORTS, first=FIRST_DEMONSTRATIONS,
         shown=SHOWN_DEMONSTRATIONS,
         report=_own_file(folder, "report.html") is not None, exported=str(Path("exported") / name),
-        alone=False, **_live(folder),
+        alone=False, compare_command=api.jobs.shown(_compare_arguments(studio, folder, view.line.base)),
+        **_live(folder),
     )  # fmt: skip
 
 
@@ -108,6 +109,20 @@ def measure(studio: Here, name: Name) -> Response:
     return redirect(f"/runs/{name}", "Each demonstration is being scored by the base and by the tuned model.")
 
 
+@router.post("/{name}/compare")
+def compare(
+    studio: Here,
+    name: Name,
+    other: Annotated[str, Form(min_length=1, max_length=200)],
+    limit: Annotated[int, Form(ge=1, le=100_000)] = 50,
+) -> Response:
+    """Let the run and another model answer the store's prompts, and put the pairs blind before people."""
+    folder = api.board.find_run(studio.runs, name)
+    refuse_paths_elsewhere(studio, [other])
+    api.jobs.start(folder, "compare", _compare_arguments(studio, folder, other, limit))
+    return redirect(f"/runs/{name}", "Both models are answering; then the pairs stand under Judge.")
+
+
 @router.post("/{name}/export")
 def export(
     studio: Here,
@@ -138,6 +153,10 @@ def _live(folder: Path) -> dict[str, Any]:
         "resume_command": api.jobs.shown(["train", str(folder), "--resume"]),
         "measure_command": api.jobs.shown(_measure_arguments(folder)) if line.has_model else "",
     }
+
+
+def _compare_arguments(studio: Studio, folder: Path, other: str, limit: int = 50) -> list[str]:
+    return ["compare", str(folder), other, "--store", str(studio.store.path), "--limit", str(limit)]
 
 
 def _measure_arguments(folder: Path) -> list[str]:
