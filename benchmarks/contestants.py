@@ -99,7 +99,8 @@ def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[di
         keep_freed_memory()
         attention.register()
         settings = OptimizerSettings(learning_rate=LEARNING_RATE, warmup_steps=0, lr_scheduler="constant")
-        learner = make_learner(make_model(job["model"]), torch.device("cpu"), getattr(torch, dtype), settings)
+        device = torch.device(job.get("device", "cpu"))
+        learner = make_learner(make_model(job["model"]).to(device), device, getattr(torch, dtype), settings)
         batches = [[rendered(row) for row in batch] for batch in job["batches"]]
         check = choose_path(learner, batches[0], share_prefixes=share)
         assert check.packed, check.how
@@ -146,6 +147,10 @@ def main() -> None:
     assert tuition.__version__
     updates = contestants()[name](job)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if job.get("device") == "cuda":
+        import torch
+
+        peak = torch.cuda.max_memory_allocated()
     print(json.dumps({"updates": updates, "peak_bytes": peak}))
 
 

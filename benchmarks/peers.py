@@ -67,7 +67,7 @@ def _by_a_trainer(job: dict[str, Any], make: Callable[..., Any], changes: dict[s
             "output_dir": folder, "per_device_train_batch_size": examples,
             "gradient_accumulation_steps": batch // examples, "max_steps": len(job["batches"]),
             "learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant",
-            "train_sampling_strategy": "sequential", "use_cpu": True, "logging_steps": 1,
+            "train_sampling_strategy": "sequential", "use_cpu": job.get("device", "cpu") == "cpu", "logging_steps": 1,
             "save_strategy": "no", "report_to": "none", "disable_tqdm": True, **settings,
         }  # fmt: skip
         trainer = make(model, data, settings, _clock(updates))
