@@ -541,7 +541,7 @@ def evaluate(
         judge: a model that compares the answers of both.
         limit: answer only the first so many prompts.
         trust_remote_code: see `load`; of the model, not of the baseline.
-        on_progress: told the model's name, prompts answered and prompts in all.
+        on_progress: told what is done (`scoring MODEL`, `answering MODEL`), how much of it, and of how much.
 
     Raises:
         UserError: no such metric, no row that can be scored, or two models that read different rows.
@@ -770,7 +770,7 @@ def preferences(
         better,
         Drawing(samples, temperature, top_p, seed, max_new_tokens),
         judged_by=metric if judge is None else judge.model,
-        on_prompt=lambda done: on_progress(model, done, len(questions)),
+        on_prompt=lambda done: on_progress(f"answering {model}", done, len(questions)),
     )
     counts.without_prompt = without_prompt
     return counts
@@ -821,6 +821,7 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
     run = train(
         model=str(starter.BASE),
         data=_from_here(starter.DEMONSTRATIONS),
+        general="starter",
         output_dir=str(first_free("demo")) if output_dir == "auto" else output_dir,
         watcher=watcher,
         command="tuition demo",

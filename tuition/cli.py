@@ -288,14 +288,18 @@ def demo(
 ) -> None:
     """The whole journey on the embedded starter: check, train, before and after, report."""
     from tuition import api
+    from tuition.evaluate.lines import run_lines
     from tuition.screen import Terminal, show_evaluation
 
     watcher = Terminal()
     run, result = api.demo(watcher=watcher, output_dir=output_dir)
+    facts = api.read_report_facts(run.path)
     if as_json:
-        _print_json({"run": str(run.path), **result.to_json()})
+        _print_json({"run": str(run.path), **result.to_json(), "forgetting": facts["forgetting"]})
         return
     show_evaluation(result)
+    for line in run_lines(facts):
+        print(line)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
     print(f'  {_me()} generate {run.path} --prompt "Which currency does Japan use?"')

@@ -46,7 +46,9 @@ def test_several_metrics_are_scored_on_the_same_answers(trained, llama, held):
     assert list(found.scores) == ["number", "contains"]
     assert [c.metric for c in found.comparisons] == ["number", "contains"]
     assert found.metric == "number" and found.comparison == found.comparisons[0]
-    assert {name for name, _, _ in calls} == {str(trained.path), str(llama)}
+    assert {name for name, _, _ in calls} == {
+        f"{what} {m}" for what in ("scoring", "answering") for m in (trained.path, llama)
+    }
     assert calls[-1][1:] == (35, 35)
     assert [c["metric"] for c in kept(trained)["comparisons"]] == ["number", "contains"]
     assert found.differences["loss"].value == pytest.approx(found.held_out.loss - found.base_held_out.loss)
