@@ -26,6 +26,7 @@ bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/resu
 	@$(BIN)/python -m benchmarks.prefix
 	@$(BIN)/python -m benchmarks.prepare
 	@$(BIN)/python -m benchmarks.scale
+	@$(BIN)/python -m benchmarks.studio
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove
