@@ -32,10 +32,10 @@ bench: $(READY)  ## speed and memory beside peers, about 20 minutes; results go 
 
 bench-scale: $(READY)  ## memory and time of preparing a million rows
 	@$(BIN)/python -m benchmarks.scale
+	@$(BIN)/python -m benchmarks.studio
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove
-	@$(BIN)/python -m tests.prove.fuzz
 	@$(BIN)/python -m tests.prove.requests
 
 docs: $(READY)  ## write the generated pages of docs/ anew

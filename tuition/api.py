@@ -36,9 +36,12 @@ from tuition.collect import queue as queue
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
 from tuition.collecting import add_typed_prompt as add_typed_prompt
+from tuition.collecting import ask_service as ask_service
 from tuition.collecting import compare as compare
 from tuition.collecting import import_prompts as import_prompts
 from tuition.collecting import note_losses
+from tuition.collecting import set_suggestion_service as set_suggestion_service
+from tuition.collecting import suggestion_service as suggestion_service
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (
     Ledger,

@@ -135,6 +135,7 @@ def _train(
 ) -> None:
     from tuition import api
     from tuition.screen import Terminal
+    from tuition.signals import second_signal_leaves
     from tuition.training import command_line
 
     watcher = Terminal()
@@ -146,7 +147,8 @@ def _train(
         else:
             watcher.opening(opening)
         return
-    run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    with second_signal_leaves():
+        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
     _print_end(run.path, as_json)
     if not run.passed:
         raise typer.Exit(1)
