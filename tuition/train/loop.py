@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from tuition.batch import Pack, Plan, make_packs
 from tuition.conversation import Rendered
-from tuition.errors import Interrupted, UserError
+from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
@@ -21,7 +22,7 @@ from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
 from tuition.train.noise import EmbeddingNoise
-from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
+from tuition.train.optimizer import OPTIMIZERS, learning_rate_at, moment_bytes
 from tuition.train.randomness import RandomState, random_state, restore_random_state
 from tuition.train.storage import SplitMasters
 
@@ -87,10 +88,14 @@ class Evaluator:
 
 @dataclass(slots=True)
 class Learner(LoadedModel):
-    """A model with the masters of its weights that learn, and the optimizer that moves them."""
+    """A model with the masters of its weights that learn, and the optimizer that moves them.
+
+    `moment_bytes` is the memory that the optimizer takes at its first step.
+    """
 
     masters: Masters = field(kw_only=True)
     optimizer: torch.optim.Optimizer = field(kw_only=True)
+    moment_bytes: int = field(default=0, kw_only=True)
     updating: bool = field(default=False, kw_only=True)
 
 
@@ -102,7 +107,15 @@ def make_learner(
     masters = (SplitMasters if split else Masters)(model, dtype)
     optimizer = OPTIMIZERS[settings.optimizer](masters.parameters, settings)
     noise = EmbeddingNoise(model, settings.neftune_alpha) if settings.neftune_alpha else None
-    return Learner(model.train(), device, dtype, noise=noise, masters=masters, optimizer=optimizer)
+    return Learner(
+        model.train(),
+        device,
+        dtype,
+        noise=noise,
+        masters=masters,
+        optimizer=optimizer,
+        moment_bytes=moment_bytes(settings.optimizer, masters.parameters),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +138,7 @@ class Hooks:
     choosing: Choosing = field(default_factory=Choosing)
     should_stop: Callable[[], bool] = field(default=lambda: False)
     hurry: Callable[[], bool] = field(default=lambda: False)
+    breakable: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     on_skip: Callable[[SkipReport], None] = field(default=lambda report: None)
 
 
@@ -132,10 +146,6 @@ class NotFinite(UserError):
     """A loss or a gradient was NaN or infinite; the weights are as before."""
 
     rows: tuple[str, ...] = ()
-
-
-class LeftInTheMiddle(Exception):
-    """A stop could not wait for the end of the update; the weights are as before."""
 
 
 def train(
@@ -175,7 +185,7 @@ def train(
         )
         before = random_state()
         try:
-            report = train_step(learner, packs, batch, plan, settings, step, hooks.hurry)
+            report = train_step(learner, packs, batch, plan, settings, step, hooks)
         except LeftInTheMiddle:
             _back_to(before, learner)
             hooks.save(progress)
@@ -217,18 +227,20 @@ def train_step(
     plan: Plan,
     settings: OptimizerSettings,
     step: int,
-    hurry: Callable[[], bool] = lambda: False,
+    hooks: Hooks | None = None,
 ) -> StepReport:
     """One update of the weights, over all packs of the step."""
     started = time.perf_counter()
+    hurry, breakable = (hooks.hurry, hooks.breakable) if hooks else (lambda: False, nullcontext)
     whole_step_weight = sum(pack.weight for pack in packs)
     loss = torch.zeros((), device=learner.device)
     learner.masters.forget_gradients()
     for pack in packs:
         if hurry():
             raise LeftInTheMiddle
-        pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
-        pack_loss.backward()
+        with breakable():
+            pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
+            pack_loss.backward()
         loss += pack_loss.detach()
     norm = total_norm(learner.masters.gather().values())
     loss_value, norm_value = torch.stack([loss, norm]).tolist()
@@ -332,12 +344,13 @@ def _evaluate(progress: Progress, hooks: Hooks, *, last: bool) -> bool:
     figures: dict[str, float] = {}
     try:
         for evaluator in due:
-            figures |= evaluator.measure()
-    except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
+            with hooks.breakable():
+                figures |= evaluator.measure()
+    except (Interrupted, LeftInTheMiddle):  # it takes longer than a stop may wait: a resume begins with it
         restore_random_state(before)
         progress.evaluation_is_due = True
         hooks.save(progress)
-        raise
+        raise Interrupted from None
     restore_random_state(before)  # whatever measured it, the run goes on as if nobody had looked
     hooks.on_eval(EvalReport(progress.step, figures))
     return note_figures(progress, figures, hooks.choosing)

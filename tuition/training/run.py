@@ -77,10 +77,12 @@ class Training:
         Raises:
             Interrupted: a complete checkpoint was written.
         """
-        with _disk_trouble_in(self.folder):
+        with _disk_trouble_in(self.folder), self.signals.gently():  # a moment; half a beginning would stay
             self._begin()
         status = "failed"
         try:
+            if self.signals.asked():
+                raise Interrupted
             with _disk_trouble_in(self.folder):
                 self._train()
                 self._keep_model()
@@ -225,6 +227,7 @@ class Training:
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
             hurry=self.signals.hurry,
+            breakable=self.signals.breakable,
             on_skip=telling.skipped,
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)

@@ -28,7 +28,7 @@ def show(request: Request, studio: Here) -> Response:
         sources=api.overview.by_source(store),
         tags=api.overview.by_tag(store),
         mix=api.overview.target_mix(store),
-        batches=[api.batches.results(store, batch.id) for batch in api.batches.batches(store)[:10]],
+        comparisons=[(one, api.batches.rate(store, one.id)) for one in api.batches.batches(store)[:10]],
         exports=api.exports.exports(store)[:10],
         kinds=list(api.exports.EXPORTS),
         rules={kind: api.gold.rule(store, kind) for kind in ("writing", "judging")},
