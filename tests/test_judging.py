@@ -17,6 +17,7 @@ from tests.conftest import write_jsonl
 from tests.test_run import StopAt, lines, weights_of
 from tuition import api, cli
 from tuition.errors import Interrupted, UserError
+from tuition.recipe import Recipe, Section
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
 
@@ -115,6 +116,7 @@ def test_the_average_is_kept_only_where_it_measures_better(planted: dict[str, An
         assert average["steps"] == [8, 12, 16]
         assert average["is_kept"] == (average["value"] < average["value_without"]) == (name == "noisy")
         assert ("is kept" in kept["sentence"]) == average["is_kept"]
+        assert kept["sentence"][1:] in (run.path / "report.html").read_text()
         assert kept["sentence"] in json.loads((run.path / "run.json").read_text())["sittings"][-1]["notes"]
         parts = [
             load_file(run.path / f"checkpoints/step-{step}/weights.safetensors") for step in kept["steps"]
@@ -217,3 +219,12 @@ def test_what_was_forgotten_fails_the_gate_and_suggests_replay(
     assert again.forgetting.difference.value == pytest.approx(
         facts["forgetting"]["difference"]["value"], abs=1e-6
     )
+
+
+def test_no_section_of_the_recipe_replaces_a_check_of_another() -> None:
+    """A recipe inherits from all its sections: of two checks of one name it would run only one."""
+    sections = [
+        kind for kind in Recipe.__mro__ if issubclass(kind, Section) and kind not in (Recipe, Section)
+    ]
+    checks = [name for kind in sections for name in vars(kind)["__pydantic_decorators__"].field_validators]
+    assert len(set(checks)) == len(checks) > 10

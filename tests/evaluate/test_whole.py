@@ -13,6 +13,7 @@ from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
 from tuition.evaluate.demonstrations import suspicions_of
 from tuition.evaluate.forgetting import read_plain_text
+from tuition.evaluate.lines import all_lines
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,9 @@ def test_every_demonstration_is_shown_before_and_after(trained, tmp_path, rows):
     assert f"{data}:4 asks nearly the same and answers otherwise" in shown[12].suspicions
     lines = (trained.path / "demonstrations.jsonl").read_text().splitlines()
     assert len(lines) == 13
+    place = f"{data}:13"
+    assert any(place in line and "answers otherwise" in line for line in all_lines(found))
+    assert place in (trained.path / "report.html").read_text(), "the report shows the row with its place"
     assert kept(trained)["demonstrations"]["suspicious"] == sum(bool(row.suspicions) for row in shown)
 
 
@@ -177,6 +181,7 @@ def test_the_harness_command_names_the_weights_of_the_run(trained, tmp_path):
     assert command[command.index("--model_args") + 1] == f"pretrained={trained.path / 'model'}"
     assert command[command.index("--tasks") + 1] == "hellaswag,arc_easy"
     assert "--apply_chat_template" in command
+    assert command[command.index("--output_path") + 1 :] == [str(trained.path / "harness"), "--log_samples"]
     plain = tmp_path / "plain"
     make_tokenizer(template=None).save_pretrained(plain)
     assert "--apply_chat_template" not in api.harness_command(str(plain), "x")
@@ -185,7 +190,8 @@ def test_the_harness_command_names_the_weights_of_the_run(trained, tmp_path):
     make_tokenizer().save_pretrained(adapter)
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base", "revision": "v1"}')
     command = api.harness_command(str(adapter), "x")
-    assert f"pretrained=org/base,peft={adapter},revision=v1" in command
+    assert f"pretrained=org/base,peft={adapter},tokenizer={adapter},revision=v1" in command
+    assert "--log_samples" not in command, "there is no run folder to keep them in"
     with pytest.raises(UserError, match="no task is named"):
         api.harness_command(str(trained.path), " ")
 
