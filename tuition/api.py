@@ -836,7 +836,6 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         str(starter.HELDOUT),
         baseline=str(starter.BASE),
         metric="exact_match",
-        general="starter",
         max_new_tokens=32,
     )
     return run, result
