@@ -33,6 +33,7 @@ from tuition.collect import overview as overview
 from tuition.collect import people as people
 from tuition.collect import prompts as prompts
 from tuition.collect import queue as queue
+from tuition.collect import suggestions as suggestions
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
 from tuition.collecting import add_typed_prompt as add_typed_prompt
@@ -716,7 +717,7 @@ def push(
     """
     import tempfile
 
-    from tuition.ship.push import Pushed, check_name, files_in, token_or_refuse, upload
+    from tuition.ship.push import Pushed, check_name, files_in, refuse_local_base, token_or_refuse, upload
 
     check_name(to)
     token = None if dry_run else token_or_refuse()
@@ -724,6 +725,7 @@ def push(
         folder = export(
             model, Path(place) / to.split("/")[1], format=format, dtype=dtype, on_checked=on_checked
         )
+        refuse_local_base(folder)
         address = None if token is None else upload(folder, to, token=token, private=private)
         return Pushed(to, files_in(folder), address)
 
@@ -834,7 +836,6 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         str(starter.HELDOUT),
         baseline=str(starter.BASE),
         metric="exact_match",
-        general="starter",
         max_new_tokens=32,
     )
     return run, result
