@@ -1,6 +1,8 @@
 """One function per verb: what the command line and the page call, and what Python users import.
 
-The rooms meet here, in `door.py` (what a run needs to begin) and in `training/` (the run in the making). Nothing here prints or parses.
+The rooms meet here, in `door.py` (what a run needs to begin), in `training/` (the run in the making) and in
+`collecting.py`; what the page asks of the store, of runs (`board`), of processes (`jobs`) and of models (`talk`)
+is handed on under its module's name. Nothing here prints or parses.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from tuition.collect import overview as overview
 from tuition.collect import people as people
 from tuition.collect import prompts as prompts
 from tuition.collect import queue as queue
+from tuition.collect import suggestions as suggestions
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
 from tuition.collecting import add_typed_prompt as add_typed_prompt
@@ -835,7 +838,6 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         str(starter.HELDOUT),
         baseline=str(starter.BASE),
         metric="exact_match",
-        general="starter",
         max_new_tokens=32,
     )
     return run, result
