@@ -262,6 +262,11 @@ class BatchSettings(Section):
         description="Most tokens in one forward pass; made smaller before step 1 where memory asks for it. "
         "Never changes the result.",
     )
+    parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
+        "ddp",
+        description="How several ranks hold the model: each the whole (ddp), each a part (fsdp), or a part on each "
+        "machine (hsdp). Never changes the result.",
+    )
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Compute activations twice instead of keeping them, for less memory and a fifth more time; "
@@ -536,6 +541,7 @@ ALIASES: dict[str, str] = {
     "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
     "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
     "gradient_checkpointing": "activation_checkpointing", "use_gradient_checkpointing": "activation_checkpointing",
+    "fsdp": "parallel", "deepspeed": "parallel", "ddp": "parallel", "distributed": "parallel",
     "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "use_cpu": "device",
 }  # fmt: skip
 
