@@ -85,6 +85,12 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    @property
+    def passed(self) -> bool:
+        """No more of the general text was forgotten than the recipe allows; True where none was given."""
+        forgetting = read_report_facts(self.path).get("forgetting")
+        return not (forgetting and forgetting["exceeded"])
+
     def generate(
         self, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = _ANSWER_TOKENS
     ) -> str:
@@ -533,6 +539,7 @@ def evaluate(
     Raises:
         UserError: no such metric, no row that can be scored, or two models that read different rows.
     """
+    from tuition.evaluate.forgetting import find_general
     from tuition.evaluate.gate import read_conditions
     from tuition.evaluate.measures import find_metrics, split_names
     from tuition.evaluate.whole import Wishes, evaluate_all
@@ -546,7 +553,7 @@ def evaluate(
         data=_all_of(data) if data else (),
         metrics=tuple(metrics),
         baseline=None if baseline is None else starter.model_path(baseline),
-        general=_general(general),
+        general=find_general(as_names(starter.general_path(general))),
         rows=_all_of(rows) if rows else (),
         conditions=tuple(conditions),
         certain=require_certain,
@@ -560,15 +567,6 @@ def evaluate(
     found = evaluate_all(starter.model_path(model), wishes, on_progress)
     note_losses(found.demonstrations or (), model)
     return found
-
-
-def _general(data: str | Sequence[str]) -> tuple[str, ...]:
-    """Files of general text: plain text as named, everything else as data is."""
-    from tuition.evaluate.forgetting import is_plain_text
-
-    names = as_names(starter.general_path(data))
-    rows = [name for name in names if not is_plain_text(name)]
-    return (*(name for name in names if is_plain_text(name)), *(_all_of(rows) if rows else ()))
 
 
 def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:
@@ -790,8 +788,7 @@ def schema() -> dict[str, Any]:
 
 def _all_of(data: str | Sequence[str]) -> tuple[str, ...]:
     """Every file of a source to be judged on: a folder's test files, else its validation files, else all."""
-    sources = find_sources(as_names(data))
-    return sources.test or sources.validation or sources.train
+    return find_sources(as_names(data)).held_out()
 
 
 def read_report_facts(folder: str | Path) -> dict[str, Any]:

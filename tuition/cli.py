@@ -148,18 +148,22 @@ def _train(
         return
     run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
     _print_end(run.path, as_json)
+    if not run.passed:
+        raise typer.Exit(1)
 
 
 def _print_end(folder: Path, as_json: bool) -> None:
     from tuition import api
+    from tuition.evaluate.lines import run_lines
 
     facts = api.read_report_facts(folder)
+    forgetting = facts.get("forgetting")
     if as_json:
-        _print_json({"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")})
+        shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
+        _print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
         return
-    result = facts["result"]
-    if result.get("best_eval_loss") is not None:
-        print(f"best held-out loss {result['best_eval_loss']:.4f} at step {result['best_step']}")
+    for line in run_lines(facts):
+        print(line)
     print(f"report: {folder / 'report.html'}")
     print("next:")
     print(f"  {_me()} chat {folder}")

@@ -103,7 +103,7 @@ def _beside(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
         beside = recipe.parent / str(name)
         return str(beside) if not _exists(Path(str(name))) and _exists(beside) else name
 
-    for key in ("data", "val_data", "replay", "model", "chat_template"):
+    for key in ("data", "val_data", "replay", "general", "model", "chat_template"):
         value = settings.get(key)
         if value is not None:
             settings[key] = [found(name) for name in value] if isinstance(value, list) else found(value)

@@ -425,7 +425,7 @@ class RunSettings(Section):
     log_every_steps: int = Field(1, ge=1, description="Updates between lines in metrics.jsonl.")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="Which checkpoint becomes the model: the one with the lowest held-out loss, or the last.",
+        description="Which checkpoint becomes the model: the best one by best_by, or the last.",
     )
     allow_unproved: tuple[str, ...] = Field(
         (),
@@ -456,10 +456,81 @@ class RunSettings(Section):
         return value
 
 
+class JudgingSettings(Section):
+    """How a run is judged while it learns, and which of its checkpoints becomes the model."""
+
+    eval_metrics: tuple[str, ...] = Field(
+        (),
+        description="Metrics of the model's own answers to held-out prompts while it learns: exact_match, number, "
+        "and the others of `tuition evaluate`.",
+    )
+    eval_metrics_every_steps: int | Auto = Field(
+        "auto",
+        description="Updates between those; auto: ten a run, fewer where they would take over a fifth of its time.",
+    )
+    eval_prompts: int = Field(
+        64, ge=1, le=256, description="With eval_metrics: most held-out prompts that are answered each time."
+    )
+    eval_max_new_tokens: int = Field(128, ge=1, description="With eval_metrics: longest answer in tokens.")
+    best_by: str = Field(
+        "loss",
+        description="What makes a checkpoint the best: the held-out loss, bits_per_byte, or a metric of answers, "
+        "which is then measured.",
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many evaluations in a row that best_by did not gain from. null: never.",
+    )
+    keep_every_epoch: bool = Field(
+        False, description="Keep a checkpoint of every epoch's end beside those of keep_checkpoints."
+    )
+    average_checkpoints: int | None = Field(
+        None,
+        ge=2,
+        description="Average the weights of so many checkpoints at the end, and keep the average where best_by "
+        "measures better on the held-out rows. null: no averaging.",
+    )
+    average_of: Literal["last", "best"] = Field(
+        "last", description="With average_checkpoints: the last ones of save_every_steps, or the best ones."
+    )
+    general: tuple[str, ...] = Field(
+        (),
+        description="General text or rows, scored before and after, to see what was forgotten; starter: the small "
+        "English one that comes with tuition.",
+    )
+    max_forgetting: float = Field(
+        0.05, ge=0, description="With general: bits a byte that may be lost on it; more fails the run's gate."
+    )
+
+    @field_validator("eval_metrics", mode="before")
+    @classmethod
+    def _metrics_may_be_joined_by_commas(cls, value: Any) -> Any:
+        names: list[str] = []
+        for text in [value] if isinstance(value, str) else value:
+            plain, mark, pattern = str(text).partition("regex:")  # a pattern may hold commas
+            names += [name.strip() for name in plain.split(",") if name.strip()]
+            names += [mark + pattern] if mark else []
+        return tuple(names)
+
+    @field_validator("general", mode="before")
+    @classmethod
+    def _general_may_be_one_name(cls, value: Any) -> Any:
+        return (str(value),) if isinstance(value, str | Path) else value
+
+    @field_validator("eval_metrics_every_steps")
+    @classmethod
+    def _answers_at_least_one_step(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+
 S = TypeVar("S", bound=Section)
 
 
 class Recipe(
+    JudgingSettings,
     RunSettings,
     AdapterSettings,
     LearnedSettings,
@@ -539,6 +610,11 @@ ALIASES: dict[str, str] = {
     "save_total_limit": "keep_checkpoints", "keep_latest_k": "keep_checkpoints",
     "save_steps": "save_every_steps", "save_freq": "save_every_steps",
     "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
+    "metric_for_best_model": "best_by", "predict_with_generate": "eval_metrics", "compute_metrics": "eval_metrics",
+    "do_causal_lm_eval": "eval_metrics", "eval_causal_lm_metrics": "eval_metrics",
+    "load_best_model_at_end": "keep", "early_stopping": "early_stopping_patience",
+    "generation_max_length": "eval_max_new_tokens", "eval_max_tokens": "eval_max_new_tokens",
+    "save_strategy": "keep_every_epoch", "max_eval_samples": "eval_prompts",
     "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
     "gradient_checkpointing": "activation_checkpointing", "use_gradient_checkpointing": "activation_checkpointing",
     "fsdp": "parallel", "deepspeed": "parallel", "ddp": "parallel", "distributed": "parallel",

@@ -126,18 +126,24 @@ class Terminal(Watcher):
             )
 
     def evaluation(self, report: EvalReport) -> None:
-        self._held_out = f"  held-out {report.eval_loss:.4f}"
+        figures = "  ".join(
+            _figure(name, value) for name, value in report.figures.items() if name != "tokens"
+        )
+        self._held_out = f"  held-out {figures}"
         if self._bar is None:
             self.console.print(
-                f"step {report.step}/{self._steps}  held-out loss {report.eval_loss:.4f}  "
-                f"{report.eval_bits_per_byte:.3f} bits a byte",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                f"step {report.step}/{self._steps}  held-out {figures}", highlight=False, soft_wrap=True
+            )
 
     def end(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _figure(name: str, value: float) -> str:
+    words = {"loss": f"loss {value:.4f}", "bits_per_byte": f"{value:.3f} bits a byte"}
+    return words.get(name, f"{name} {value:.3f}")
 
 
 def show_opening(console: Console, opening: Opening) -> None:

@@ -572,10 +572,10 @@ def test_the_loop_trains_on_a_side_as_on_a_list_to_the_last_bit(tmp_path: Path, 
         choose_path(learner, train)
         plan = make_plan(examples=len(train), batch_size=4, epochs=1, max_steps=2, seed=0)
         hooks = loop.Hooks(
-            on_step=lambda report: None, on_eval=lambda report: None, evaluate=None,
+            on_step=lambda report: None, on_eval=lambda report: None,
             save=lambda progress: None, should_stop=lambda: False,
         )  # fmt: skip
-        loop.train(learner, train, plan, steps, (None, 4096), loop.Pacing(9, 9, 1), Progress(), hooks)
+        loop.train(learner, train, plan, steps, (None, 4096), loop.Pacing(9, 1), Progress(), hooks)
         return [p.detach().clone() for p in model.parameters()]
 
     written = rendered_conversations()

@@ -249,7 +249,7 @@ def test_memory_that_runs_short_in_the_middle_of_a_run_makes_passes_smaller_and_
             if short:
                 ShortOfMemory(patch, 40, MemoryError())
             hooks = loop.Hooks(
-                on_step=lambda report: None, on_eval=lambda report: None, evaluate=None,
+                on_step=lambda report: None, on_eval=lambda report: None,
                 save=lambda progress: None, should_stop=lambda: False,
             )  # fmt: skip
             progress = loop.train(
@@ -258,7 +258,7 @@ def test_memory_that_runs_short_in_the_middle_of_a_run_makes_passes_smaller_and_
                 Plan(4, 4, 2, 0),
                 SETTINGS,
                 (None, 4096),
-                loop.Pacing(9, 9, 1),
+                loop.Pacing(9, 1),
                 Progress(),
                 hooks,
             )

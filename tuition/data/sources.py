@@ -61,6 +61,10 @@ class Sources:
         """The same with these held out instead."""
         return replace(self, validation=names)
 
+    def held_out(self) -> tuple[str, ...]:
+        """What a model is judged on: the test files, else the validation files, else all."""
+        return self.test or self.validation or self.train
+
     def with_replay(self, specs: Sequence[str], share: float) -> Sources:
         """The same with a share of general data.
 

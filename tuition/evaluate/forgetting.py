@@ -11,15 +11,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tuition.conversation import Conversation, Message
+from tuition.conversation import Conversation, Message, Rendered
+from tuition.data import find_sources
 from tuition.errors import Origin, UserError
-from tuition.evaluate.heldout import HeldOut
+from tuition.evaluate.heldout import ExampleMarks, HeldOut
+from tuition.evaluate.lines import signed
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.score import Placed, differences, place_marks, read_test_set, summed
 from tuition.interval import Score
+from tuition.render import Renderer
+from tuition.render.tokens import Tokens
+from tuition.train.model import LoadedModel
 from tuition.train.selfcheck import choose_path
 
 MOST_FORGOTTEN = 0.05  # bits a byte
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralText:
+    """The examples of general text, and how many rows could not be rendered."""
+
+    examples: list[Rendered]
+    rows_in: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,28 @@ class General:
     examples: list[Placed]
     rows_in: int
     left: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> General:
+        """The marks as `to_json` wrote them.
+
+        Raises:
+            TypeError, KeyError, ValueError: the object is none of those.
+        """
+        examples = [
+            Placed(
+                (str(e["place"][0]), int(e["place"][1]), int(e["place"][2])),
+                str(e["prompt"]),
+                int(e["text_bytes"]),
+                ExampleMarks(**e["marks"]),
+            )
+            for e in value["examples"]
+        ]
+        return cls(examples, int(value["rows_in"]), int(value["left"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +93,50 @@ class Forgetting:
     def advice(self) -> str:
         """What to do about it."""
         return (
+            f"forgotten: more than {self.most} bits a byte were lost. "
             "Learn general rows beside yours: write replay: [GENERAL.jsonl] and replay_share: 0.1 into the "
             "recipe and train again, or lower learning_rate or epochs."
         )
 
+    @property
+    def sentence(self) -> str:
+        """What was found, in a line."""
+        return (
+            f"general text: {self.base.bits_per_byte:.3f} → {self.tuned.bits_per_byte:.3f} bits a byte, "
+            f"{signed(self.difference, 'bits a byte')} ({self.rows_in - self.left:,} of {self.rows_in:,} rows scored)"
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """The object in `evaluation.json`."""
-        return {**asdict(self), "advice": self.advice if self.exceeded else None}
+        """The object in `evaluation.json` and `run.json`."""
+        return {
+            **asdict(self),
+            "sentence": self.sentence,
+            "advice": self.advice if self.exceeded else None,
+        }
+
+
+def find_general(names: Sequence[str]) -> tuple[str, ...]:
+    """Files of general text: plain text as named, everything else as data is found."""
+    rows = [name for name in names if not is_plain_text(name)]
+    return (
+        *(name for name in names if is_plain_text(name)),
+        *(find_sources(rows).held_out() if rows else ()),
+    )
 
 
 def general_marks(answerer: Answerer, sources: Sequence[str]) -> General:
     """Score general text: plain text files, or rows of any shape.
+
+    Raises:
+        UserError: no row can be scored, or a file cannot be read.
+    """
+    text = read_general(answerer.renderer, sources)
+    choose_path(answerer.loaded, text.examples)
+    return score_general(answerer.loaded, answerer.renderer.tokens, text)
+
+
+def read_general(renderer: Renderer, sources: Sequence[str]) -> GeneralText:
+    """The examples of general text: plain text files, or rows of any shape.
 
     Raises:
         UserError: no row can be scored, or a file cannot be read.
@@ -78,17 +147,21 @@ def general_marks(answerer: Answerer, sources: Sequence[str]) -> General:
     others = [name for name in sources if not is_plain_text(name)]
     rows = read_test_set(others, limit=None) if others else None
     conversations = [*plain, *(rows.conversations if rows else [])]
-    examples = [e for outcome in answerer.renderer.render(conversations) for e in outcome.examples]
+    examples = [e for outcome in renderer.render(conversations) for e in outcome.examples]
     if not examples:
         raise UserError(
             "no row of the general text can be scored",
             where=", ".join(sources),
             next_step="`tuition check DATA --model MODEL` shows every finding",
         )
-    choose_path(answerer.loaded, examples)
     rows_in = len(plain) + (rows.ledger.rows_in if rows else 0)
     scored = {(e.origin.file, e.origin.line) for e in examples}
-    return General(place_marks(answerer, examples), rows_in, rows_in - len(scored))
+    return GeneralText(examples, rows_in, rows_in - len(scored))
+
+
+def score_general(loaded: LoadedModel, tokens: Tokens, text: GeneralText) -> General:
+    """The marks of a model, whose path is chosen, on general text."""
+    return General(place_marks(loaded, tokens, text.examples), text.rows_in, text.left)
 
 
 def is_plain_text(name: str) -> bool:

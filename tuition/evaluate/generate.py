@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ def generate(
     batch_size: int,
     on_answer: Callable[[int], None] = lambda done: None,
     on_generated: Callable[[int, Generated], None] = lambda place, given: None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[Generated]:
     """Answer each prompt greedily, the shortest first.
 
@@ -71,6 +73,7 @@ def generate(
         prompts: messages and tools of each.
         on_generated: given each answer as it comes, with the place of its prompt.
         on_answer: told how many are answered so far.
+        go_on: called before each token; what it raises ends the answering.
 
     Returns:
         one answer a prompt, in the order given.
@@ -78,13 +81,14 @@ def generate(
     ids = [renderer.prompt_ids(messages, tools).tolist() for messages, tools in prompts]
     answers: dict[int, Generated] = {}
     with evaluating(model), attention_of(model, ordinary_attention(model)):
-        for group in _same_length(ids, batch_size):
+        for group in batches_of(ids, batch_size):
             batch = torch.tensor([ids[i] for i in group], device=model.device)
             room = room_for_answer(model, batch.shape[1], max_new_tokens)
             if room < 1:
                 given = [Generated("", 0, stopped=False)] * len(group)
             else:
-                given = [_as_answer(row, renderer) for row in _greedy(model, batch, renderer.stop_ids, room)]
+                rows = _greedy(model, batch, renderer.stop_ids, room, go_on)
+                given = [_as_answer(row, renderer) for row in rows]
             for i, answer in zip(group, given, strict=True):
                 answers[i] = answer
                 on_generated(i, answer)
@@ -92,7 +96,8 @@ def generate(
     return [answers[i] for i in range(len(prompts))]
 
 
-def _same_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+def batches_of(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Places of the prompts that are answered together: those of one length, the shortest first."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for position, row in enumerate(ids):
         by_length[len(row)].append(position)
@@ -110,7 +115,9 @@ def room_for_answer(model: Any, prompt_tokens: int, wanted: int) -> int:
     return wanted if context is None else min(wanted, context - prompt_tokens)
 
 
-def _greedy(model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int) -> list[list[int]]:
+def _greedy(
+    model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int, go_on: Callable[[], None]
+) -> list[list[int]]:
     from transformers import GenerationConfig
 
     stops = list(stop_ids) or None
@@ -122,11 +129,20 @@ def _greedy(model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int)
     base_of(model).generation_config = GenerationConfig()
     try:
         output = model.generate(
-            input_ids=batch, attention_mask=torch.ones_like(batch), generation_config=plain
+            input_ids=batch,
+            attention_mask=torch.ones_like(batch),
+            generation_config=plain,
+            stopping_criteria=[partial(_ask, go_on)],
         )
     finally:
         base_of(model).generation_config = shipped
     return [row[batch.shape[1] :] for row in output.tolist()]
+
+
+def _ask(go_on: Callable[[], None], ids: torch.Tensor, scores: Any, **rest: Any) -> torch.Tensor:
+    """Between two tokens: `go_on` may end the answering; no answer ends here."""
+    go_on()
+    return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 
 def _as_answer(row: Sequence[int], renderer: Renderer) -> Generated:

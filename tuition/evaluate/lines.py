@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuition.interval import FEW_PROMPTS, Score
@@ -84,12 +84,22 @@ def evaluation_lines(result: Any) -> Iterator[str]:
 
 def forgetting_lines(found: Any) -> Iterator[str]:
     """What training took away."""
-    yield (
-        f"general text: {found.base.bits_per_byte:.3f} → {found.tuned.bits_per_byte:.3f} bits a byte, "
-        f"{signed(found.difference, 'bits a byte')} ({found.rows_in - found.left:,} of {found.rows_in:,} rows scored)"
-    )
+    yield found.sentence
     if found.exceeded:
-        yield f"forgotten: more than {found.most} bits a byte were lost. {found.advice}"
+        yield found.advice
+
+
+def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What came of a run, from its run.json: the checkpoint that was best, the average, what was forgotten."""
+    result, forgetting = facts["result"], facts.get("forgetting")
+    if result.get("best_value") is not None:
+        name = {"loss": "held-out loss"}.get(result["best_by"], result["best_by"])
+        early = f", stopped early at step {result['step']}" if result["stopped_early"] else ""
+        yield f"best {name} {result['best_value']:.4f} at step {result['best_step']}{early}"
+    if result.get("kept") and result["kept"]["sentence"]:
+        yield result["kept"]["sentence"]
+    if forgetting:
+        yield from filter(None, (forgetting["sentence"], forgetting["advice"]))
 
 
 def row_lines(rows: Any) -> Iterator[str]:

@@ -30,7 +30,9 @@ from tuition.interval import Score, interval, ratio
 from tuition.render.codes import finding
 from tuition.render.corpus import settle
 from tuition.render.spans import BadMarkers, unmark
+from tuition.render.tokens import Tokens
 from tuition.train.folder import RunFolder
+from tuition.train.model import LoadedModel
 from tuition.train.selfcheck import choose_path
 
 if TYPE_CHECKING:
@@ -182,7 +184,7 @@ def read_test_set(
             where=", ".join(sources),
             next_step="`tuition check` shows every finding",
         )
-    rows = _rows_of(sources, questions) if any(":" in metric.name for metric in metrics) else None
+    rows = rows_of(sources, questions) if reads_rows(metrics) else None
     return TestSet(conversations, questions, ledger, choices, rows)
 
 
@@ -196,7 +198,13 @@ def _unmarked(
             ledger.reject(conversation.origin, finding("R025", conversation.origin, str(reason)))
 
 
-def _rows_of(sources: Sequence[str], questions: Sequence[Question]) -> list[Mapping[str, Any]]:
+def reads_rows(metrics: Sequence[Metric]) -> bool:
+    """Whether a metric asks for the row as it stands in its file."""
+    return any(":" in metric.name for metric in metrics)
+
+
+def rows_of(sources: Sequence[str], questions: Sequence[Question]) -> list[Mapping[str, Any]]:
+    """The row of each question as it stands in its file."""
     places = {(q.conversation.origin.file, q.conversation.origin.line) for q in questions}
     found: dict[tuple[str, int], Mapping[str, Any]] = {}
     for source in sources:
@@ -223,7 +231,7 @@ def examine(
     """
     examples = rendered(answerer, test_set)
     choose_path(answerer.loaded, examples)
-    placed = place_marks(answerer, examples)
+    placed = place_marks(answerer.loaded, answerer.renderer.tokens, examples)
     held_out = summed(placed)
     total = len(test_set.questions)
     answers: dict[str, list[str]] = {}
@@ -241,10 +249,10 @@ def examine(
     return Marks(held_out, placed, answers)
 
 
-def place_marks(answerer: Answerer, examples: Sequence[Rendered]) -> list[Placed]:
+def place_marks(loaded: LoadedModel, tokens: Tokens, examples: Sequence[Rendered]) -> list[Placed]:
     """The marks of each example of a model, token accuracy among them, with its place."""
-    marks = score_examples(answerer.loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True)
-    sizes = bytes_of_each(examples, answerer.renderer.tokens)
+    marks = score_examples(loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True)
+    sizes = bytes_of_each(examples, tokens)
     return [
         Placed((e.origin.file, e.origin.line, e.part), e.prompt_key or str(e.origin), size, mark)
         for e, size, mark in zip(examples, sizes, marks, strict=True)

@@ -184,7 +184,7 @@ def _see(
     if material.demonstrations is not None:
         examples = rendered(answerer, material.demonstrations)
         choose_path(answerer.loaded, examples)
-        demonstrations = place_marks(answerer, examples)
+        demonstrations = place_marks(answerer.loaded, answerer.renderer.tokens, examples)
     general = general_marks(answerer, wishes.general) if wishes.general else None
     return _Seen(marks, general, demonstrations)
 

@@ -12,7 +12,7 @@ from tuition.render.evidence import Witness
 from tuition.render.renderer import Outcome, Renderer
 from tuition.render.template import date_notice
 
-_CONVERSATIONS_KEPT = 64
+_CONVERSATIONS_KEPT = 256
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tuition.train.randomness import RandomState, random_state, restore_random_s
 from tuition.train.storage import put, put_state, whole, whole_state
 from tuition.train.tensorfile import tensor_pieces
 
-FORMAT = "tuition checkpoint 1"
+FORMAT = "tuition checkpoint 2"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -37,8 +37,12 @@ class Progress:
         tokens: real tokens seen.
         learned_tokens: learned tokens seen.
         seconds: time spent training, over all sittings.
-        best_step: the update with the lowest held-out loss; None before the first evaluation.
-        best_eval_loss: that loss, nats a token.
+        best_step: the update after which the figure that chooses was best; None before the first evaluation.
+        best_value: that figure there.
+        best_eval_loss: held-out loss there, nats a token; None where it was not measured.
+        next_best: [update, figure] of the next best that are kept, the better first.
+        evaluations_without_gain: how many came since the best one.
+        stopped_early: they were too many, and no update follows.
         skipped: updates left out because the loss or the gradient was not finite.
         skipped_in_a_row: how many of them came last, one behind the other.
         evaluation_is_due: the run was stopped while it scored the held-out examples of this step.
@@ -49,10 +53,20 @@ class Progress:
     learned_tokens: int = 0
     seconds: float = 0.0
     best_step: int | None = None
+    best_value: float | None = None
     best_eval_loss: float | None = None
+    next_best: list[list[float]] = field(default_factory=list)
+    evaluations_without_gain: int = 0
+    stopped_early: bool = False
     skipped: int = 0
     skipped_in_a_row: int = 0
     evaluation_is_due: bool = False
+
+    @property
+    def best_steps(self) -> tuple[int, ...]:
+        """The updates whose checkpoints are kept for their figure, the best first."""
+        best = () if self.best_step is None else (self.best_step,)
+        return (*best, *(int(step) for step, _ in self.next_best))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,7 @@ class Snapshot:
     """A run at one step, in memory of its own: training may go on while it is written."""
 
     step: int
-    best_step: int | None
+    best_steps: tuple[int, ...]
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
     random: RandomState
@@ -115,7 +129,7 @@ def take_snapshot(
     random = random_state()
     return Snapshot(
         progress.step,
-        progress.best_step,
+        progress.best_steps,
         weights,
         {name: _copied(value) for name, value in whole_state(optimizer, parameters).items()},
         random,
@@ -179,10 +193,18 @@ def _give_back_space(temporary: Path) -> None:
         return  # the fault that is reported came first; the next save removes what is left
 
 
-def rotate(root: Path, snapshot: Snapshot, *, keep: int, damaged: frozenset[int]) -> None:
-    """Remove all but the `keep` newest checkpoints and the best one, counted by step and never by time.
+def rotate(
+    root: Path,
+    snapshot: Snapshot,
+    *,
+    keep: int,
+    damaged: frozenset[int],
+    stays: Callable[[int, int], bool] = lambda step, newest: False,
+) -> None:
+    """Remove all but the `keep` newest checkpoints and the best ones, counted by step and never by time.
 
     Args:
+        stays: whether the checkpoint of a step stays for another reason, when this one is the newest.
         snapshot: what was just written and verified.
         damaged: steps whose checkpoint a resume passed over; they never count as kept. What belongs to
             another run is left alone.
@@ -190,7 +212,7 @@ def rotate(root: Path, snapshot: Snapshot, *, keep: int, damaged: frozenset[int]
     newest, owner = snapshot.step, snapshot.state["fingerprint"]
     ours = [s for s in checkpoint_steps(root) if _read_state(root / f"step-{s}").get("fingerprint") == owner]
     whole = sorted((step for step in ours if step < newest and step not in damaged), reverse=True)
-    kept = {newest, snapshot.best_step, *whole[: keep - 1]}
+    kept = {newest, *snapshot.best_steps, *whole[: keep - 1], *(s for s in whole if stays(s, newest))}
     for step in {*ours, *damaged} - kept:
         if (root / f"step-{step}").is_dir():
             files.remove_folder(root / f"step-{step}")

@@ -57,6 +57,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def general(self) -> Path:
+        return self.path / "general.json"
+
+    @property
     def proof(self) -> Path:
         return self.path / "proof.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from tuition.conversation import Rendered
 from tuition.errors import Interrupted, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
+from tuition.train.choosing import Choosing, note_figures
 from tuition.train.loss import LOSSES, step_loss, token_loss_of
 from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
@@ -45,6 +46,10 @@ class StepReport:
     seconds: float
     tokens_per_second: float
 
+    def to_json(self) -> dict[str, Any]:
+        """The line in metrics.jsonl."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class SkipReport:
@@ -55,15 +60,29 @@ class SkipReport:
     skipped: str
     rows: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The line in metrics.jsonl."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class EvalReport:
-    """Held-out figures at one point of the run. Loss is in nats a learned token, weighted by token."""
+    """Held-out figures at one point of the run, by name; `loss` is in nats a learned token, weighted by token."""
 
     step: int
-    eval_loss: float
-    eval_bits_per_byte: float
-    eval_tokens: int
+    figures: dict[str, float]
+
+    def to_json(self) -> dict[str, float]:
+        """The line in metrics.jsonl: each name with `eval_` before it."""
+        return {"step": self.step, **{f"eval_{name}": value for name, value in self.figures.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Figures of the model as it is, by name; taken every so many updates, and after the last."""
+
+    every_steps: int
+    measure: Callable[[], dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -88,11 +107,11 @@ def make_learner(
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """When the loop looks up: updates between evaluations, checkpoints and journal lines."""
+    """When the loop looks up: updates between checkpoints and between journal lines."""
 
-    eval_every_steps: int
     save_every_steps: int
     log_every_steps: int
+    save_every_epoch: bool = False
 
 
 @dataclass(slots=True)
@@ -101,8 +120,9 @@ class Hooks:
 
     on_step: Callable[[StepReport], None]
     on_eval: Callable[[EvalReport], None]
-    evaluate: Callable[[int], EvalReport] | None
     save: Callable[[Progress], None]
+    evaluators: Sequence[Evaluator] = ()
+    choosing: Choosing = field(default_factory=Choosing)
     should_stop: Callable[[], bool] = field(default=lambda: False)
     hurry: Callable[[], bool] = field(default=lambda: False)
     on_skip: Callable[[SkipReport], None] = field(default=lambda report: None)
@@ -143,7 +163,7 @@ def train(
     most_examples, token_budget = packing if learner.packed else (1, packing[1])
     if progress.evaluation_is_due:
         _look_up(plan, pacing, progress, hooks)
-    while progress.step < plan.steps:
+    while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
         packs = make_packs(
@@ -289,20 +309,31 @@ def _skip(fault: NotFinite, plan: Plan, step: int, progress: Progress, hooks: Ho
 def _look_up(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> None:
     """After an update: evaluate, save, or stop, when it is time to."""
     last, stop = progress.step == plan.steps, hooks.should_stop()
-    improved = False
-    if hooks.evaluate is not None and (last or progress.step % pacing.eval_every_steps == 0):
-        try:
-            report = hooks.evaluate(progress.step)
-        except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
-            progress.evaluation_is_due = True
-            hooks.save(progress)
-            raise
-        progress.evaluation_is_due = False
-        hooks.on_eval(report)
-        improved = progress.best_eval_loss is None or report.eval_loss < progress.best_eval_loss
-        if improved:
-            progress.best_step, progress.best_eval_loss = progress.step, report.eval_loss
-    if last or stop or improved or progress.step % pacing.save_every_steps == 0:
+    among_the_best = _evaluate(progress, hooks, last=last)
+    last = last or progress.stopped_early
+    epoch_ends = pacing.save_every_epoch and progress.step % plan.steps_per_epoch == 0
+    if last or stop or among_the_best or epoch_ends or progress.step % pacing.save_every_steps == 0:
         hooks.save(progress)
     if stop and not last:
         raise Interrupted
+
+
+def _evaluate(progress: Progress, hooks: Hooks, *, last: bool) -> bool:
+    """Take the figures that are due, all or none; whether this step's checkpoint is among the best now."""
+    due = [e for e in hooks.evaluators if last or progress.step % e.every_steps == 0]
+    progress.evaluation_is_due = False
+    if not due:
+        return False
+    before = random_state()
+    figures: dict[str, float] = {}
+    try:
+        for evaluator in due:
+            figures |= evaluator.measure()
+    except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
+        restore_random_state(before)
+        progress.evaluation_is_due = True
+        hooks.save(progress)
+        raise
+    restore_random_state(before)  # whatever measured it, the run goes on as if nobody had looked
+    hooks.on_eval(EvalReport(progress.step, figures))
+    return note_figures(progress, figures, hooks.choosing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ class Saver:
         identity: what a resume will compare.
         journal: brought to the disk before a checkpoint that counts on its lines.
         keep: how many of the newest stay, beside the best.
+        stays: whether the checkpoint of a step stays for another reason, when this one is the newest.
         saved_step: the step of the checkpoint that a resume began with.
         damaged: steps whose checkpoint it passed over.
     """
@@ -36,11 +37,12 @@ class Saver:
         journal: Journal,
         *,
         keep: int,
+        stays: Callable[[int, int], bool] = lambda step, newest: False,
         saved_step: int | None = None,
         damaged: frozenset[int] = frozenset(),
     ) -> None:
         self.root, self.identity, self.journal = root, identity, journal
-        self.keep, self.damaged = keep, damaged
+        self.keep, self.stays, self.damaged = keep, stays, damaged
         self.saved_step = saved_step
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -70,7 +72,8 @@ class Saver:
             files.sync(self.journal.path)
             write_snapshot(self.root, snapshot, go_on=self._go_on)
             self.saved_step = snapshot.step
-            rotate(self.root, snapshot, keep=self.keep, damaged=self.damaged - {snapshot.step})
+            damaged = self.damaged - {snapshot.step}
+            rotate(self.root, snapshot, keep=self.keep, damaged=damaged, stays=self.stays)
             self.damaged = frozenset()
         except BaseException as error:  # handed to the training thread, which stops at its next step
             self._error = error

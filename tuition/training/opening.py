@@ -24,6 +24,7 @@ def opening_of(ready: Ready, folder: RunFolder) -> Opening:
             *_model(ready),
             *_data(ready),
             _plan(ready),
+            *_judged(ready),
             *(("proof" if n == 0 else "", _proof_line(proof)) for n, proof in enumerate(ready.proofs)),
             *_machine(ready),
             ("run folder", str(folder.path)),
@@ -71,6 +72,32 @@ def _plan(ready: Ready) -> Fact:
         f"{plan.steps:,} updates of {recipe.batch_size} examples ({plan.epochs:.3g} epochs), "
         f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
     )
+
+
+def _judged(ready: Ready) -> list[Fact]:
+    """What chooses the model, and how often it is looked at; nothing where no row is held out."""
+    recipe, scorer = ready.recipe, ready.judging.scorer
+    if not ready.corpus.validation:
+        return []
+    parts = [f"held-out loss every {_updates(int(recipe.eval_every_steps))}"]
+    if scorer is not None:
+        names = ", ".join(metric.name for metric in scorer.metrics)
+        every = _updates(int(recipe.eval_metrics_every_steps))
+        parts.append(f"{names} of {len(scorer.questions):,} answers every {every}")
+    parts.append(f"the best by {recipe.best_by} is kept" if recipe.keep == "best" else "the last is kept")
+    if recipe.early_stopping_patience is not None:
+        parts.append(
+            f"stops after {recipe.early_stopping_patience} evaluations without a gain in {recipe.best_by}"
+        )
+    if recipe.average_checkpoints is not None:
+        parts.append(
+            f"or the average of the {recipe.average_checkpoints} {recipe.average_of}, where it is better"
+        )
+    return [("judged", "; ".join(parts))]
+
+
+def _updates(count: int) -> str:
+    return "update" if count == 1 else f"{count:,} updates"
 
 
 def _machine(ready: Ready) -> list[Fact]:

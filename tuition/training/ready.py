@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tuition.train.loop import Learner
     from tuition.train.selfcheck import PathCheck
     from tuition.train.trial import Trial
+    from tuition.training.judging import Judging
 
 _LONGEST_BY_DEFAULT = 8192
 
@@ -69,6 +70,7 @@ class Ready(Material):
         parameters, trainable: how many numbers the model has, and how many of them learn.
         path: how examples are laid in a forward pass, as the self-check chose it.
         trial: what the largest pass took.
+        judging: what the run is judged by while it learns.
     """
 
     learner: Learner
@@ -78,6 +80,7 @@ class Ready(Material):
     path: PathCheck
     trial: Trial
     proofs: list[Proof]
+    judging: Judging
 
     @property
     def model(self) -> Any:
@@ -123,7 +126,10 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
     Raises:
         UserError: anything the user can mend; a proof failed.
     """
+    from tuition.training.judging import make_judging
+
     material = _read(recipe, watcher)
+    judging = make_judging(material)
     watcher.stage("loading the model")
     model, device, dtype = _load(material)
     parameters, trainable = _count(model)
@@ -136,11 +142,11 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
     proofs = [
         *_prove(material, model),
         Proof("packed", True, path.detail),
-        _room_on_disk(resolved, folder, parameters, trainable),
+        _room_on_disk(resolved, folder, plan, parameters, trainable),
     ]
     refuse_unproved(proofs, resolved.allow_unproved)
     return Ready(
-        **{**vars(material), "recipe": _with_measured(resolved, trial)},
+        **{**vars(material), "recipe": _with_measured(resolved, trial, judging, material, plan, model)},
         learner=learner,
         parameters=parameters,
         trainable=trainable,
@@ -148,6 +154,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
         path=path,
         trial=trial,
         proofs=proofs,
+        judging=judging,
     )
 
 
@@ -253,6 +260,7 @@ def _resolve(
 ) -> Recipe:
     """Every `auto` becomes a value, written to the run folder and never changed again."""
     from tuition.train.optimizer import default_learning_rate
+    from tuition.training.judging import loss_every_steps
 
     recipe = material.recipe
     autos = {
@@ -261,18 +269,9 @@ def _resolve(
         "dtype": str(dtype).removeprefix("torch."),
         "output_dir": str(folder.path),
         "save_every_steps": max(1, plan.steps // 10),
-        "eval_every_steps": max(1, plan.steps // _affordable_evaluations(material, plan)),
+        "eval_every_steps": loss_every_steps(material, plan),
     }
     return recipe.replace(**{k: v for k, v in autos.items() if getattr(recipe, k) == "auto"})
-
-
-def _affordable_evaluations(material: Material, plan: Plan) -> int:
-    """Ten a run, or as many as take at most a fifth of its time; scoring a token costs a third of learning it."""
-    corpus = material.corpus
-    mean_tokens = corpus.train.tokens / len(corpus.train)
-    learning = mean_tokens * material.recipe.batch_size * plan.steps
-    scoring = corpus.validation.tokens / 3
-    return min(10, max(1, int(0.2 * learning / max(1.0, scoring))))
 
 
 def _make_learner(model: Any, device: Any, dtype: Any, recipe: Recipe) -> Learner:
@@ -306,11 +305,19 @@ def _packing(recipe: Recipe) -> tuple[int | None, int]:
     return recipe.micro_batch_size, recipe.micro_batch_tokens
 
 
-def _with_measured(recipe: Recipe, trial: Trial) -> Recipe:
-    """The recipe with what the trial found to fit."""
+def _with_measured(
+    recipe: Recipe, trial: Trial, judging: Judging, material: Material, plan: Plan, model: Any
+) -> Recipe:
+    """The recipe with what was found to fit, and how often answers can be afforded."""
+    from tuition.training.judging import answers_every_steps
+
+    every = recipe.eval_metrics_every_steps
+    if every == "auto":
+        every = answers_every_steps(judging, material, plan, model, trial.tokens_per_second)
     return recipe.replace(
         micro_batch_tokens=trial.token_budget,
         activation_checkpointing="on" if trial.checkpointing else recipe.activation_checkpointing,
+        eval_metrics_every_steps=every,
     )
 
 
@@ -326,14 +333,17 @@ def _prove(material: Material, model: Any) -> list[Proof]:
     )
 
 
-def _room_on_disk(recipe: Recipe, folder: RunFolder, parameters: int, trainable: int) -> Proof:
+def _room_on_disk(recipe: Recipe, folder: RunFolder, plan: Plan, parameters: int, trainable: int) -> Proof:
     """What the run may write at most fits beside what lies there."""
     from tuition.train.saving import bytes_to_write
+
+    averaged = recipe.average_checkpoints or 0
+    epochs = plan.steps // plan.steps_per_epoch if recipe.keep_every_epoch else 0
 
     need = bytes_to_write(
         trainable,
         parameters,
-        checkpoints=recipe.keep_checkpoints + 2,  # the best, and the one being written
+        checkpoints=recipe.keep_checkpoints + averaged + epochs + 2,  # the best, and the one being written
         full=not recipe.adapted,
     )
     there = files.folder_bytes(folder.checkpoints)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuition import files
 from tuition.errors import Interrupted, UserError
@@ -22,6 +22,10 @@ from tuition.training.facts import begin_sitting, changed_surroundings, facts_of
 from tuition.training.keeping import write_model, write_samples
 from tuition.training.opening import opening_of
 from tuition.training.ready import Ready, get_ready
+
+if TYPE_CHECKING:
+    from tuition.evaluate.forgetting import Forgetting
+    from tuition.training.choosing import Kept
 
 
 class Training:
@@ -56,6 +60,8 @@ class Training:
         self.signals = signals
         self.started = time.monotonic()
         self.notes: list[str] = []
+        self.kept: Kept | None = None
+        self.forgotten: Forgetting | None = None
 
     def prepare(self) -> Opening:
         """Everything before step 1. Writes nothing."""
@@ -183,6 +189,8 @@ class Training:
 
         from tuition.train import loop
         from tuition.train.saving import Saver
+        from tuition.training.choosing import early_sentence, stays
+        from tuition.training.judging import evaluators_of
 
         ready, recipe = self.ready, self.ready.recipe
         torch.manual_seed(recipe.seed)
@@ -194,25 +202,24 @@ class Training:
             self.identity,
             journal,
             keep=recipe.keep_checkpoints,
+            stays=partial(stays, recipe, ready.plan),
             saved_step=self.progress.step or None,
             damaged=found.damaged,
         )
+        self.evaluators = evaluators_of(ready, self._refuse_to_linger)
         if self.progress.step == 0:
-            write_samples(ready, self.folder, "base")
-            if ready.corpus.validation:
-                journal.write(asdict(self._evaluate(0)))
+            self._look_before(journal)
         hooks = loop.Hooks(
             on_step=partial(_report, journal, self.watcher.step),
             on_eval=partial(_report, journal, self.watcher.evaluation),
-            evaluate=self._evaluate if ready.corpus.validation else None,
             save=self._save,
+            evaluators=self.evaluators,
+            choosing=ready.judging.choosing,
             should_stop=self._should_stop,
             hurry=self.signals.hurry,
             on_skip=partial(self._skipped, journal),
         )
-        pacing = loop.Pacing(
-            int(recipe.eval_every_steps), int(recipe.save_every_steps), recipe.log_every_steps
-        )
+        pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)
         with self.signals.gently(), self.saver:
             self.watcher.begin(ready.plan.steps, self.progress.step)
             loop.train(
@@ -225,35 +232,29 @@ class Training:
                 self.progress,
                 hooks,
             )
+        if self.progress.stopped_early:
+            self._note(early_sentence(self.progress, recipe.best_by))
         if self.signals.asked():  # during the last update: what is left to do, a resume does
             raise Interrupted
+
+    def _look_before(self, journal: Journal) -> None:
+        """The base model, before anything is learned: sample answers, general text, held-out figures."""
+        from tuition.train.loop import EvalReport
+        from tuition.training.forgetting import score_general_before
+
+        write_samples(self.ready, self.folder, "base")
+        score_general_before(self.ready, self.folder)
+        if self.evaluators:
+            figures = {k: v for evaluator in self.evaluators for k, v in evaluator.measure().items()}
+            _report(journal, lambda report: None, EvalReport(0, figures))
 
     def _should_stop(self) -> bool:
         self.saver.check()
         return self.signals.asked()
 
     def _skipped(self, journal: Journal, report: Any) -> None:
-        journal.write(asdict(report))
+        journal.write(report.to_json())
         self.watcher.stage(f"step {report.step} is left out: {report.skipped}")
-
-    def _evaluate(self, step: int) -> Any:
-        from tuition.evaluate.heldout import held_out_loss
-        from tuition.train.loop import EvalReport
-
-        held_out = held_out_loss(
-            self.ready.learner,
-            self.ready.corpus.validation,
-            text_bytes=self._held_out_bytes,
-            packing=self.ready.packing,
-            go_on=self._refuse_to_linger,
-        )
-        return EvalReport(step, held_out.loss, held_out.bits_per_byte, held_out.tokens)
-
-    @cached_property
-    def _held_out_bytes(self) -> int:
-        from tuition.evaluate.heldout import learned_bytes
-
-        return learned_bytes(self.ready.corpus.validation, self.ready.renderer.tokens)
 
     def _refuse_to_linger(self) -> None:
         if self.signals.hurry():
@@ -265,14 +266,15 @@ class Training:
     # --- keep, and finish ---
 
     def _keep_model(self) -> None:
-        """The kept checkpoint answers the samples and becomes the model."""
-        from tuition.train.checkpoint import load_weights
+        """The weights that are kept answer the samples, read the general text, and become the model."""
+        from tuition.training.choosing import choose_weights
+        from tuition.training.forgetting import forgotten
 
-        best = self.progress.best_step
-        if self.ready.recipe.keep == "best" and best is not None and best != self.progress.step:
-            load_weights(self.folder.checkpoints / f"step-{best}", self.ready.learned)
-            self.ready.learner.masters.publish()
+        self.kept = choose_weights(self.ready, self.folder, self.progress, self.evaluators)
+        if self.kept.sentence is not None:
+            self._note(self.kept.sentence)
         write_samples(self.ready, self.folder, "tuned")
+        self.forgotten = forgotten(self.ready, self.folder, self._note)
         write_model(self.ready, self.folder)
 
     def _finish(self, status: str) -> None:
@@ -286,6 +288,7 @@ class Training:
                 finished=now(),
                 seconds=round(time.monotonic() - self.started, 3),
                 result=result,
+                **({} if self.forgotten is None else {"forgetting": self.forgotten.to_json()}),
             )
         except (OSError, UserError) as error:  # the fault that ended the run is what is reported
             self.watcher.stage(f"run.json could not be written ({error})")
@@ -307,6 +310,8 @@ class Training:
             return {}
         return {
             **asdict(progress),
+            "best_by": self.ready.recipe.best_by,
+            "kept": None if self.kept is None else asdict(self.kept),
             "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
             "peak_memory_bytes": peak_memory(self.ready.device),
         }
@@ -324,5 +329,5 @@ def _disk_trouble_in(folder: RunFolder) -> Iterator[None]:
 
 
 def _report(journal: Journal, tell: Any, report: Any) -> None:
-    journal.write(asdict(report))
+    journal.write(report.to_json())
     tell(report)

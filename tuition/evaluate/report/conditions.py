@@ -23,7 +23,7 @@ def condition_rows(run: Run) -> list[Row]:
 
 def forgetting_sentence(run: Run) -> str:
     """Bits a byte on general text before and after; empty where that was not measured."""
-    found = run.evaluation.get("forgetting")
+    found = run.evaluation.get("forgetting") or run.facts.get("forgetting")
     parts = (
         [found.get(name) for name in ("base", "tuned", "difference")] if isinstance(found, Mapping) else []
     )

@@ -122,7 +122,7 @@ def read_metrics(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
         step = number(row, "step")
         if step is not None and "loss" in row:
             training[step] = row
-        if step is not None and "eval_loss" in row:
+        if step is not None and any(key.startswith("eval_") for key in row):
             held_out[step] = row
     return [training[step] for step in sorted(training)], [held_out[step] for step in sorted(held_out)]
 
