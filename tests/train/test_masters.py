@@ -61,17 +61,29 @@ def step(learner: loop.Learner, number: int = 1, most: int | None = None) -> loo
     return loop.train_step(learner, packs, batch, Plan(4, 4, 10, 0), SETTINGS, number)
 
 
+def gradients(learner: loop.Learner, most: int | None = None) -> dict[str, torch.Tensor]:
+    """Of the step that `step` takes, which it does not keep."""
+    packs = make_packs(rows(), token_mean, max_examples=most, token_budget=10**6)
+    learner.masters.forget_gradients()
+    for pack in packs:
+        step_loss(learner, pack, sum(pack.weight for pack in packs)).backward()
+    found = {name: gradient.float() for name, gradient in learner.masters.gather().items()}
+    learner.masters.forget_gradients()
+    return found
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_an_update_of_the_size_of_the_learning_rate_moves_every_weight_that_has_a_gradient(
     folder: Path, method: str
 ) -> None:
     learner = learner_of(folder, BF16, method)
+    slopes = gradients(learner)
     before = {name: p.detach().clone() for name, p in learner.masters.parameters.items()}
     step(learner)
     for name, p in learner.masters.parameters.items():
         assert p.dtype == FP32
         moved = p.detach() != before[name]
-        has_gradient = p.grad != 0
+        has_gradient = slopes[name] != 0
         assert has_gradient.any() or "lora_A" in name, name  # LoRA's A learns once B is not zero
         assert torch.equal(moved, has_gradient), name
         largest = (p.detach() - before[name]).abs().max()
@@ -103,9 +115,8 @@ def test_the_copies_are_always_the_masters_rounded(folder: Path) -> None:
 def test_gradients_of_many_small_passes_add_up_as_one(folder: Path) -> None:
     sums = []
     for most in (None, 1):
-        learner = learner_of(folder, BF16)
-        step(learner, most=most)
-        sums.append(torch.cat([p.grad.flatten() for p in learner.masters.parameters.values()]))
+        found = gradients(learner_of(folder, BF16), most)
+        sums.append(torch.cat([gradient.flatten() for gradient in found.values()]))
     assert float((sums[0] - sums[1]).norm() / sums[0].norm()) < 0.01
 
 
@@ -116,12 +127,30 @@ def test_bfloat16_and_float32_take_nearly_the_same_step(folder: Path) -> None:
 
 
 def test_clipping_scales_to_the_norm_asked_for() -> None:
-    gradients = [torch.full((4,), 3.0), torch.full((9,), 1.0)]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    loop.clip(gradients, norm, 1.0)
-    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1.0, rel=1e-5)
-    loop.clip(gradients, 1.0, 0.0)
-    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1.0, rel=1e-5)
+    slopes = [torch.full((4,), 3.0), torch.full((9,), 1.0, dtype=BF16)]
+    norm = float(loop.total_norm(slopes))
+    assert norm == pytest.approx(45**0.5)
+    assert norm * loop.shrink_to(1.0, norm) == pytest.approx(1.0, rel=1e-5)
+    assert loop.shrink_to(0.0, norm) == loop.shrink_to(10.0, norm) == 1.0
+
+
+def test_gradients_are_gone_after_the_update_and_were_never_all_there_in_float32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, alike = learner_of(folder, BF16), learner_of(folder, BF16)
+    step(alike)
+    monkeypatch.setattr("tuition.train.masters._HANDED_OVER_BYTES", 1)
+    present: list[int] = []
+
+    def count(*_: Any) -> None:
+        present.append(sum(p.grad is not None for p in learner.masters.parameters.values()))
+
+    learner.optimizer.register_step_pre_hook(count)
+    step(learner)
+    assert present == [1] * len(learner.masters.parameters)
+    assert not learner.masters.gather()
+    for name, p in learner.masters.parameters.items():
+        assert torch.equal(p, alike.masters.parameters[name]), name
 
 
 def test_settling_leaves_a_float32_model(folder: Path) -> None:
@@ -149,10 +178,9 @@ def test_activations_computed_twice_change_no_bit_of_the_gradient(folder: Path) 
         learner = learner_of(folder, FP32)
         if again:
             checkpoint_activations(learner.model)
-        found.append(step(learner))
-        found.append([p.grad.clone() for p in learner.masters.parameters.values()])
-    assert found[0].loss == found[2].loss
-    assert all(torch.equal(a, b) for a, b in zip(found[1], found[3], strict=True))
+        found.append((step(learner).loss, gradients(learner)))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
 
 
 def attempt(learner: loop.Learner, examples: list[Rendered], checkpointing: str = "auto") -> trial.Trial:

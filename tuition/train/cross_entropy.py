@@ -68,17 +68,24 @@ def linear_cross_entropy(
 
 
 def add_gradient(parameter: Any, gradient: Tensor) -> None:
-    """Add to the float32 sum of a parameter's gradients (`main_grad`, as in Megatron-LM), the first time by copying."""
-    fresh: bool = parameter.main_grad_is_fresh
-    total: Tensor = parameter.main_grad
+    """Add to the sum of a parameter's gradients (`main_grad`, as in Megatron-LM): float32 as soon as it is a sum.
+
+    The first gradient of a step is kept as it is, so that a step of one pass needs no float32 copy.
+
+    Args:
+        gradient: nobody else's; it may become the sum.
+    """
+    total: Tensor | None = parameter.main_grad
+    if total is None and not gradient.is_sparse:
+        parameter.main_grad = gradient
+        return
+    if total is None:
+        total = torch.zeros(parameter.shape, device=parameter.device)
+    total = parameter.main_grad = total.float()
     if gradient.is_sparse:
-        total = total.zero_() if fresh else total
         total.index_add_(0, gradient._indices()[0], gradient._values().float())
-    elif fresh:
-        total.copy_(gradient)
     else:
         total.add_(gradient)
-    parameter.main_grad_is_fresh = False
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -142,11 +149,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _deliver(parameter: Tensor, gradient: Tensor | None, upstream: Tensor) -> Tensor | None:
-    """A gradient in its parameter's dtype; straight into its float32 sum where it keeps one."""
+    """A gradient in its parameter's dtype; straight into its sum where it keeps one."""
     if gradient is None:
         return None
     gradient = gradient.mul_(upstream)
-    if getattr(parameter, "main_grad", None) is None:
+    if not hasattr(parameter, "main_grad"):
         return gradient.to(parameter.dtype)
     add_gradient(parameter, gradient)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -230,15 +230,14 @@ def train_step(
         pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
         pack_loss.backward()
         loss += pack_loss.detach()
-    gradients = learner.masters.gather()
-    loss_value, norm_value = torch.stack([loss, torch.nn.utils.get_total_norm(gradients)]).tolist()
+    norm = total_norm(learner.masters.gather().values())
+    loss_value, norm_value = torch.stack([loss, norm]).tolist()
     refuse_not_finite(learner, batch, step, loss_value, norm_value)
-    clip(gradients, norm_value, settings.max_grad_norm)
     rate = learning_rate_at(step, steps=plan.steps, settings=settings)
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
     learner.updating = True  # from here on, a failed step cannot be taken again
-    learner.masters.update(learner.optimizer)
+    learner.masters.update(learner.optimizer, shrink=shrink_to(settings.max_grad_norm, norm_value))
     learner.updating = False
     tokens, seconds = sum(pack.tokens for pack in packs), time.perf_counter() - started
     return StepReport(
@@ -255,10 +254,15 @@ def train_step(
     )
 
 
-def clip(gradients: Sequence[torch.Tensor], norm: float, most: float) -> None:
-    """Scale gradients down to a norm of at most `most`; 0: leave them."""
-    if most and norm > most:
-        torch._foreach_mul_(list(gradients), most / (norm + 1e-6))
+def total_norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The norm of all gradients together, a float32 scalar; 0 where there are none."""
+    norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def shrink_to(most: float, norm: float) -> float:
+    """What gradients of this norm are multiplied by to have a norm of at most `most`; 0: they are left."""
+    return most / (norm + 1e-6) if most and norm > most else 1.0
 
 
 def refuse_not_finite(

@@ -7,6 +7,7 @@ copies follow. Where the model computes in float32, its parameters are the maste
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn import Parameter
 
 from tuition.train.cross_entropy import add_gradient
 from tuition.train.model import base_of, trainable_parameters
+
+_HANDED_OVER_BYTES = 64 << 20  # of float32 gradients that exist while the optimizer moves their masters
 
 
 class Masters:
@@ -37,8 +40,7 @@ class Masters:
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
         for name, p in self.working.items():
             p.data = p.data.to(dtype)
-            p.main_grad = torch.empty_like(self.parameters[name])
-            p.main_grad_is_fresh = True
+            p.main_grad = None
             p.register_post_accumulate_grad_hook(_move_gradient)
         # Few rows of the embedding are read in a step: as a sparse gradient, each is added to its float32 sum,
         # where a dense one would be a second vocabulary × width matrix, summed in bfloat16.
@@ -46,31 +48,61 @@ class Masters:
         if type(embedding) is torch.nn.Embedding and embedding.weight.requires_grad:
             embedding.sparse = True
 
-    def gather(self) -> list[Tensor]:
-        """Gradients of the masters, float32, ready for the optimizer; in the order of `parameters`."""
+    def gather(self) -> dict[str, Tensor]:
+        """The step's gradients by name: float32, or as the only pass that made one left it."""
+        found = {name: p.main_grad if self.split else p.grad for name, p in self.working.items()}
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
+
+    @torch.no_grad()
+    def update(self, optimizer: torch.optim.Optimizer, *, shrink: float = 1.0) -> None:
+        """Move the masters by the gradients times `shrink`, and the model's copies with them.
+
+        A few at a time, so that float32 gradients of all of them never exist together. Gradients are gone after.
+        """
+        for names in self._in_groups():
+            for name in names:
+                self.hand_over(name, shrink)
+            optimizer.step()
+            self.publish(names)
+            for name in names:
+                self.parameters[name].grad = None
+
+    def hand_over(self, name: str, shrink: float) -> None:
+        """A master gets its gradient, in float32, and nobody else keeps it."""
+        working, master = self.working[name], self.parameters[name]
         if self.split:
-            for name, p in self.working.items():
-                self.parameters[name].grad = None if p.main_grad_is_fresh else p.main_grad
-        return [p.grad for p in self.parameters.values() if p.grad is not None]
+            gradient, working.main_grad = working.main_grad, None
+            master.grad = gradient if gradient is None else gradient.float()
+        if master.grad is not None and shrink != 1.0:
+            master.grad.mul_(shrink)
+
+    def _in_groups(self) -> list[list[str]]:
+        """All names, those of small weights together."""
+        groups: list[list[str]] = [[]]
+        taken = 0
+        for name, master in self.parameters.items():
+            taken += 4 * master.numel()
+            if groups[-1] and taken > _HANDED_OVER_BYTES:
+                groups.append([])
+                taken = 4 * master.numel()
+            groups[-1].append(name)
+        return groups
 
     def forget_gradients(self) -> None:
         """Begin a step: no gradient is left from another."""
         for name, p in self.working.items():
-            p.grad = None
+            p.grad = self.parameters[name].grad = None
             if self.split:
-                p.main_grad_is_fresh = True
-                self.parameters[name].grad = None
-
-    def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Move the masters by their gradients, and the model's copies with them."""
-        optimizer.step()
-        self.publish()
+                p.main_grad = None
 
     @torch.no_grad()
-    def publish(self) -> None:
-        """After an update: the model's copies follow the masters."""
+    def publish(self, names: Iterable[str] = ()) -> None:
+        """The model's copies follow these masters; none named: all."""
         if self.split:
-            torch._foreach_copy_(list(self.working.values()), list(self.parameters.values()))
+            chosen = list(names) or list(self.working)
+            torch._foreach_copy_(
+                [self.working[name] for name in chosen], [self.parameters[name] for name in chosen]
+            )
 
     def settle(self) -> None:
         """The model's weights become the masters themselves, to be written. Training is over after this."""
@@ -81,7 +113,7 @@ class Masters:
 
 
 def _move_gradient(parameter: Any) -> None:
-    """A bfloat16 gradient joins its float32 sum as soon as it is made, and its memory is free again."""
+    """A gradient joins those of the passes before as soon as it is made, and its own memory is free again."""
     gradient, parameter.grad = parameter.grad, None
     if gradient is not None:
         add_gradient(parameter, gradient)

@@ -17,6 +17,7 @@ from tuition.batch import SHORTEST_PREFIX, make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.head import Head, find_head
+from tuition.train.lean import make_lean
 from tuition.train.loss import token_losses, token_mean
 from tuition.train.model import (
     LoadedModel,
@@ -160,6 +161,7 @@ def choose_path(
         share_prefixes: False: the recipe has switched it off.
     """
     base = base_of(loaded.model)
+    make_lean(base)
     shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
         head = find_head(base, shortest)

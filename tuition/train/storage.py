@@ -7,7 +7,7 @@ master is more, so that both together take 4 bytes instead of 6, and no bit of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Halves:
 
 
 class SplitMasters(Masters):
-    """Masters that exist as a whole one at a time, while the optimizer moves them."""
+    """Masters that exist as a whole only while the optimizer moves them."""
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         super().__init__(model, dtype)
@@ -64,26 +64,19 @@ class SplitMasters(Masters):
             master.halves = Halves(self.working[name].data, master.data)  # type: ignore[attr-defined]
             _empty(master)
 
-    @torch.no_grad()
-    def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Move the masters by their gradients, one after the other, and the model's copies with them."""
-        gradients = {name: master.grad for name, master in self.parameters.items()}
-        for master in self.parameters.values():
-            master.grad = None
-        for name, master in self.parameters.items():
-            if gradients[name] is None:
-                continue
-            halves: Any = master.halves  # type: ignore[attr-defined]
-            master.data, master.grad = halves.join(), gradients[name]
-            optimizer.step()
-            halves.keep(master.data)
-            _empty(master)
-            master.grad = None
-        for name, master in self.parameters.items():
-            master.grad = gradients[name]
+    def hand_over(self, name: str, shrink: float) -> None:
+        """A master becomes whole, with its gradient, until it is published."""
+        master: Any = self.parameters[name]
+        master.data = master.halves.join()
+        super().hand_over(name, shrink)
 
-    def publish(self) -> None:
-        """Nothing to do: the model computes with the upper halves themselves."""
+    @torch.no_grad()
+    def publish(self, names: Iterable[str] = ()) -> None:
+        """What the optimizer moved is split again. The model computes with the upper halves themselves."""
+        for name in names:
+            master: Any = self.parameters[name]
+            master.halves.keep(master.data)
+            _empty(master)
 
     def settle(self) -> None:
         """The model's weights become the masters themselves, to be written. Training is over after this."""
