@@ -73,6 +73,8 @@ def main() -> None:
         _complain(str(error))
         sys.exit(2)
     except Interrupted as stop:
+        if _among_ranks():  # all of them stop; any other exit would have torchrun start them again
+            sys.exit(0)
         _complain(f"interrupted; nothing is lost. Go on with: {_me()} train {stop.folder} --resume")
         sys.exit(130)
     except KeyboardInterrupt as stop:
@@ -112,6 +114,10 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
     print(printable(redact("".join(traceback.format_exception(kind, error, trace)))), file=sys.stderr)
 
 
+def _among_ranks() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _me() -> str:
     """How this command can be typed again: its name, or its path where the shell would not find it."""
     typed = Path(sys.argv[0])
@@ -131,9 +137,18 @@ def _print_json(value: Any) -> None:
 
 
 def _train(
-    recipe: str | None, resume: bool, dry_run: bool, as_json: bool, set_: list[str], **flags: Any
+    recipe: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    set_: list[str],
+    gpus: str | None,
+    processes: int | None,
+    restarts: int,
+    **flags: Any,
 ) -> None:
     from tuition import api
+    from tuition.launch import count_of
     from tuition.screen import Terminal
     from tuition.training import command_line
 
@@ -146,10 +161,44 @@ def _train(
         else:
             watcher.opening(opening)
         return
+    ranks = 1 if _among_ranks() else count_of(gpus, processes)
+    if ranks > 1:
+        _start_ranks(recipe, ranks, settings, resume=resume, restarts=restarts, as_json=as_json)
+        return
     run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    if os.environ.get("RANK", "0") != "0":
+        return
     _print_end(run.path, as_json)
     if not run.passed:
         raise typer.Exit(1)
+
+
+def _start_ranks(
+    recipe: str | None, ranks: int, settings: dict[str, Any], *, resume: bool, restarts: int, as_json: bool
+) -> None:
+    """Hand the run to torchrun, after looking at the door once and not once a rank."""
+    from tuition import api
+    from tuition.launch import interrupted, run_ranks
+
+    folder = api.run_folder(recipe, resume=resume, **settings)
+    given = {**settings, **({} if resume else {"output_dir": str(folder)})}
+    arguments = [f"--set={key}={json.dumps(value)}" for key, value in given.items()]
+    arguments += [*([recipe] if recipe else []), *(["--resume"] * resume), *(["--json"] * as_json)]
+    code = run_ranks(arguments, ranks, restarts=restarts)
+    if code == 0 and interrupted(folder):
+        raise _interrupted(folder)
+    if code:
+        raise UserError(
+            f"the ranks ended with exit code {code}; the first complaint above is the cause",
+            where=str(folder),
+            next_step=f"Mend it, and go on with: {_me()} train {folder} --resume --processes {ranks}",
+        )
+
+
+def _interrupted(folder: Path) -> Interrupted:
+    stop = Interrupted()
+    stop.folder = str(folder)
+    return stop
 
 
 def _print_end(folder: Path, as_json: bool) -> None:
@@ -264,6 +313,12 @@ def _add_train() -> None:
         inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
             bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
         inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+        inspect.Parameter("gpus", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            str | None, typer.Option("--gpus", help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False)]),
+        inspect.Parameter("processes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            int | None, typer.Option("--processes", min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False)]),
+        inspect.Parameter("restarts", inspect.Parameter.KEYWORD_ONLY, default=3, annotation=Annotated[
+            int, typer.Option("--restarts", min=0, help="With several ranks: how often all are started again when one dies.")]),
         inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
             list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
     ]  # fmt: skip

@@ -548,6 +548,12 @@ class Recipe(
         changed = [k for k in given if getattr(self, k) != AdapterSettings.model_fields[k].default]
         if self.method == "full" and changed:
             raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
+        if self.parallel != "ddp" and (
+            self.method == "qlora" or self.optimizer != "adamw" or self.masters == "split"
+        ):
+            raise ValueError(
+                "parallel: fsdp and hsdp take method: full or lora, optimizer: adamw and whole masters"
+            )
         if self.method == "qlora" and self.init_lora_weights == "pissa":
             raise ValueError(
                 "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"

@@ -6,9 +6,10 @@ examples that it takes; everything that decides what happens next is a sum over 
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tuition.batch import Pack
 from tuition.batch.balance import Work, shares
@@ -45,7 +47,7 @@ class Ranks:
     local_rank: int = 0
     local_world: int = 1
     layout: Layout = "ddp"
-    work: Work = Work()
+    work: Work = field(default_factory=Work)
 
     @property
     def many(self) -> bool:
@@ -75,6 +77,10 @@ class Ranks:
             timeout=_PATIENCE,
             device_id=torch.device("cuda", self.local_rank) if device.type == "cuda" else None,
         )
+
+    def device_of(self, kind: torch.device) -> torch.device:
+        """The device of this rank."""
+        return torch.device("cuda", self.local_rank) if self.many and kind.type == "cuda" else kind
 
     def leave(self) -> None:
         """Let go of the others."""
@@ -141,58 +147,74 @@ class Ranks:
         places = shares([len(example) for example in examples], self.world, self.work)[self.rank]
         return [examples[place] for place in places]
 
-    def even(self, packs: Sequence[Pack], spare: Pack) -> list[Pack]:
+    def even(self, packs: Sequence[Pack], spare: Callable[[], Pack]) -> list[Pack]:
         """As many passes on every rank, where a pass needs them all: what is missing is run and counts nothing.
 
         Args:
-            spare: what to run where this rank has nothing of its own.
+            spare: makes what to run where this rank has nothing more of its own.
         """
         if not self.sharded:
             return list(packs)
         missing = self.largest(len(packs)) - len(packs)
-        idle = replace(spare, weights=np.zeros_like(spare.weights))
-        return [*packs, *[idle] * missing]
+        if not missing:
+            return list(packs)
+        idle = spare()
+        return [*packs, *[replace(idle, weights=np.zeros_like(idle.weights))] * missing]
 
-    def add_up(self, parameters: Iterable[Tensor]) -> None:
-        """Sum the float32 gradients over the ranks, where each holds them whole. Who has none adds nothing."""
+    def add_up(self, slots: Sequence[tuple[Any, str]]) -> None:
+        """Sum gradients over the ranks in float32, where each rank holds them whole. Who has none adds nothing.
+
+        Args:
+            slots: where each gradient is kept: (object, name of its attribute), in the same order on all ranks.
+        """
         if not self.many or self.sharded:
             return
-        weights = list(parameters)
-        device = weights[0].device
-        present = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32, device=device)
+        found = [getattr(owner, name) for owner, name in slots]
+        present = torch.tensor([gradient is not None for gradient in found], dtype=torch.int32)
         dist.all_reduce(present)
         waiting = []
-        for weight, holders in zip(weights, present.tolist(), strict=True):
-            if not holders:
-                continue
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-            waiting.append(dist.all_reduce(weight.grad, async_op=True))
+        for (owner, name), gradient, holders in zip(slots, found, present.tolist(), strict=True):
+            if holders:
+                total = torch.zeros_like(owner, dtype=torch.float32) if gradient is None else gradient.float()
+                setattr(owner, name, total)
+                waiting.append(dist.all_reduce(total, async_op=True))
         for handle in waiting:
             handle.wait()
+
+    def norm(self, gradients: Iterable[Tensor]) -> float:
+        """The norm of all gradients together, after `add_up`; the same on all ranks."""
+        parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+        norms = torch._foreach_norm([part for part in parts if part.numel()], 2, dtype=torch.float32)
+        mine = float(torch.linalg.vector_norm(torch.stack(list(norms)))) if norms else 0.0
+        if not self.sharded:
+            return mine
+        copies = self.world // self.local_world if self.layout == "hsdp" else 1
+        return math.sqrt(self.sums(mine * mine)[0] / copies)
 
 
 ALONE = Ranks()
 
 
-def ranks_of_environment(layout: Layout = "ddp") -> Ranks:
-    """The ranks that torchrun started, or one alone."""
+def join_ranks(device: torch.device, layout: Layout, work: Work) -> Ranks:
+    """The ranks that torchrun started, come together; or one alone.
+
+    Args:
+        device: the kind that they compute on.
+        work: what an example costs.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return ALONE
-    return Ranks(
+    ranks = Ranks(
         rank=int(os.environ["RANK"]),
         world=world,
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         local_world=int(os.environ.get("LOCAL_WORLD_SIZE", world)),
         layout=layout,
+        work=work,
     )
-
-
-def attempt_of_environment() -> tuple[str, int]:
-    """The name of this start of torchrun, and how often it has restarted the ranks."""
-    run = os.environ.get("TORCHELASTIC_RUN_ID", os.environ.get("MASTER_PORT", ""))
-    return run, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    ranks.join(device)
+    return ranks
 
 
 def shard(root: nn.Module, model: Any, ranks: Ranks, device: torch.device, dtype: torch.dtype) -> None:
@@ -216,7 +238,8 @@ def shard(root: nn.Module, model: Any, ranks: Ranks, device: torch.device, dtype
             next_step="Set parallel: ddp",
         )
     machines = ranks.world // ranks.local_world
-    shape, words = (ranks.world,), ("shard",)
+    shape: tuple[int, ...] = (ranks.world,)
+    words: tuple[str, ...] = ("shard",)
     if ranks.layout == "hsdp":
         shape, words = (machines, ranks.local_world), ("replicate", "shard")
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=words)

@@ -166,9 +166,7 @@ def _product_backward(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of both factors, and the product where it is wanted."""
     made = [torch.empty_like(gate, memory_format=torch.contiguous_format) for _ in range(2 + wants_product)]
-    slopes, x, y, d_x, d_y, *product = (
-        t.reshape(-1, gate.shape[-1]) for t in (upstream, gate, up, *made)
-    )
+    slopes, x, y, d_x, d_y, *product = (t.reshape(-1, gate.shape[-1]) for t in (upstream, gate, up, *made))
     for block in _blocks(x):
         active = activation[0](x[block])
         torch.mul(slopes[block], active, out=d_y[block])
@@ -275,7 +273,9 @@ def _gated_forward(
     return _through(getattr(module, down), getattr(module, gate)(x), getattr(module, up)(x), activation)
 
 
-def _joined_forward(module: nn.Module, x: Tensor, *, joined: str, down: str, activation: Activation) -> Tensor:
+def _joined_forward(
+    module: nn.Module, x: Tensor, *, joined: str, down: str, activation: Activation
+) -> Tensor:
     gate, up = getattr(module, joined)(x).chunk(2, dim=-1)
     return _through(getattr(module, down), gate, up, activation)
 

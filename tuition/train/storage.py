@@ -97,7 +97,8 @@ def whole(weight: Tensor) -> Tensor:
     Where ranks hold parts of it, all of them must call this.
     """
     if isinstance(weight, DTensor):
-        return weight.detach().full_tensor()
+        full: Tensor = weight.full_tensor().detach()
+        return full
     halves: Halves | None = getattr(weight, "halves", None)
     return weight.detach() if halves is None else halves.join()
 

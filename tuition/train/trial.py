@@ -81,7 +81,8 @@ def try_largest_step(
     while True:
         passes = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
         seconds = [_seconds(learner, pack) for pack in passes]
-        if seconds[-1] is not None and None not in seconds and _scores(learner, validation, (most, budget)):
+        fits = None not in seconds and _scores(learner, validation, (most, budget))
+        if not learner.ranks.any(not fits) and seconds[-1] is not None:
             tokens = passes[-1].tokens
             return Trial(tokens, tokens / seconds[-1], peak_memory(learner.device), budget, on)
         if any(len(pack.lengths) > 1 for pack in passes):

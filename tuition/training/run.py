@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ from tuition.render.preview import example_json
 from tuition.screen import Opening, Watcher
 from tuition.signals import Signals
 from tuition.train.folder import RunFolder
-from tuition.train.journal import Journal, Position
+from tuition.train.journal import Journal, NoJournal, Position
 from tuition.training.facts import begin_sitting, changed_surroundings, facts_of, now, sitting_of
 from tuition.training.keeping import write_model, write_samples
 from tuition.training.opening import opening_of
-from tuition.training.ready import Ready, get_ready
+from tuition.training.ready import Ready, get_ready, whole_again
+from tuition.training.waiting import ALONE, Start
 
 if TYPE_CHECKING:
     from tuition.evaluate.forgetting import Forgetting
@@ -38,6 +39,7 @@ class Training:
         watcher: told what happens.
         command: what was typed, for run.json.
         signals: asked whether to stop.
+        start: of the ranks that train. Those behind the first write nothing.
     """
 
     ready: Ready
@@ -51,6 +53,7 @@ class Training:
         watcher: Watcher,
         command: str,
         signals: Signals,
+        start: Start = ALONE,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -58,6 +61,8 @@ class Training:
         self.watcher = watcher
         self.command = command
         self.signals = signals
+        self.start = start
+        self.writes = start.rank == 0
         self.started = time.monotonic()
         self.notes: list[str] = []
         self.kept: Kept | None = None
@@ -65,7 +70,7 @@ class Training:
 
     def prepare(self) -> Opening:
         """Everything before step 1. Writes nothing."""
-        self.ready = get_ready(self.recipe, self.folder, self.watcher)
+        self.ready = get_ready(self.recipe, self.folder, self.watcher, self.start)
         return opening_of(self.ready, self.folder)
 
     def run(self) -> None:
@@ -74,6 +79,9 @@ class Training:
         Raises:
             Interrupted: a complete checkpoint was written.
         """
+        if not self.writes:
+            self._follow()
+            return
         with _disk_trouble_in(self.folder):
             self._begin()
         status = "failed"
@@ -91,6 +99,14 @@ class Training:
         finally:
             self.watcher.end()
             self._finish(status)
+
+    def _follow(self) -> None:
+        """What a rank behind the first does: its part of the training."""
+        try:
+            self._train()
+        except Interrupted as stop:
+            stop.folder = str(self.folder.path)
+            raise
 
     def _left(self, stop: KeyboardInterrupt) -> BaseException:
         """What leaving outside of the loop, or at once, means to the user."""
@@ -160,12 +176,15 @@ class Training:
             return Progress(), Position()
         self.watcher.stage(f"going on from {checkpoint}")
         learner = self.ready.learner
-        progress, position = load_checkpoint(checkpoint, self.ready.learned, learner.optimizer, self.identity)
+        progress, position = load_checkpoint(
+            checkpoint, self.ready.learned, learner.optimizer, self.identity, learner.ranks.rank
+        )
         learner.masters.publish()
         if not self.folder.metrics.exists():
             self._note(f"metrics.jsonl is gone: the figures up to step {progress.step} are not in it")
             position = Position()
-        self.folder.update_sitting(from_step=progress.step)
+        if self.writes:
+            self.folder.update_sitting(from_step=progress.step)
         return progress, position
 
     @cached_property
@@ -178,6 +197,8 @@ class Training:
 
     def _note(self, sentence: str) -> None:
         """Say something now, and in run.json."""
+        if not self.writes:
+            return
         self.notes.append(sentence)
         self.watcher.stage(sentence)
         self.folder.update_sitting(notes=self.notes)
@@ -192,11 +213,11 @@ class Training:
         from tuition.training.choosing import early_sentence, stays
         from tuition.training.judging import evaluators_of
 
-        ready, recipe = self.ready, self.ready.recipe
-        torch.manual_seed(recipe.seed)
-        found = self._find()
+        ready, recipe, ranks = self.ready, self.ready.recipe, self.ready.learner.ranks
+        torch.manual_seed(recipe.seed + ranks.rank)
+        found = ranks.told(self._find() if self.writes else None)
         self.progress, position = self._restore(found.folder)
-        journal = Journal(self.folder.metrics, position)
+        journal = Journal(self.folder.metrics, position) if self.writes else NoJournal(self.folder.metrics)
         self.saver = Saver(
             self.folder.checkpoints,
             self.identity,
@@ -204,19 +225,20 @@ class Training:
             keep=recipe.keep_checkpoints,
             stays=partial(stays, recipe, ready.plan),
             saved_step=self.progress.step or None,
+            ranks=ranks,
             damaged=found.damaged,
         )
         self.evaluators = evaluators_of(ready, self._refuse_to_linger)
-        if self.progress.step == 0:
+        if self.progress.step == 0 and self.writes and not ranks.sharded:
             self._look_before(journal)
         hooks = loop.Hooks(
             on_step=partial(_report, journal, self.watcher.step),
             on_eval=partial(_report, journal, self.watcher.evaluation),
             save=self._save,
-            evaluators=self.evaluators,
+            evaluators=[self._of_all_ranks(evaluator) for evaluator in self.evaluators],
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
-            hurry=self.signals.hurry,
+            hurry=self._hurry,
             on_skip=partial(self._skipped, journal),
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)
@@ -234,7 +256,7 @@ class Training:
             )
         if self.progress.stopped_early:
             self._note(early_sentence(self.progress, recipe.best_by))
-        if self.signals.asked():  # during the last update: what is left to do, a resume does
+        if ranks.any(self.signals.asked()):  # during the last update: what is left to do, a resume does
             raise Interrupted
 
     def _look_before(self, journal: Journal) -> None:
@@ -250,14 +272,24 @@ class Training:
 
     def _should_stop(self) -> bool:
         self.saver.check()
-        return self.signals.asked()
+        return self.ready.learner.ranks.any(self.signals.asked())
+
+    def _hurry(self) -> bool:
+        """Several ranks can stop between updates only: in the middle of one, they wait for one another."""
+        return not self.start.many and self.signals.hurry()
+
+    def _of_all_ranks(self, evaluator: Any) -> Any:
+        """Figures that are the same on all ranks: the first takes them, or all where none has the whole model."""
+        ranks = self.ready.learner.ranks
+        takes = ranks.first or ranks.sharded
+        return replace(evaluator, measure=lambda: ranks.told(evaluator.measure() if takes else None))
 
     def _skipped(self, journal: Journal, report: Any) -> None:
         journal.write(report.to_json())
         self.watcher.stage(f"step {report.step} is left out: {report.skipped}")
 
     def _refuse_to_linger(self) -> None:
-        if self.signals.hurry():
+        if self._hurry():
             raise Interrupted
 
     def _save(self, progress: Any) -> None:
@@ -269,7 +301,11 @@ class Training:
         """The weights that are kept answer the samples, read the general text, and become the model."""
         from tuition.training.choosing import choose_weights
         from tuition.training.forgetting import forgotten
+        from tuition.training.judging import evaluators_of
 
+        if self.ready.learner.ranks.sharded:
+            self.ready = whole_again(self.ready, self.folder.checkpoints / f"step-{self.progress.step}")
+            self.evaluators = evaluators_of(self.ready, self._refuse_to_linger)
         self.kept = choose_weights(self.ready, self.folder, self.progress, self.evaluators)
         if self.kept.sentence is not None:
             self._note(self.kept.sentence)

@@ -7,10 +7,12 @@ few seconds that it is still at work, and the others give up only when it has no
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +25,60 @@ _SECONDS_BETWEEN_WORDS = 5.0
 _SECONDS_OF_SILENCE = 300.0
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of a run's ranks, as torchrun told it to this one, known before they have met.
+
+    Attributes:
+        rank: which this is; 0 prepares.
+        world: how many there are.
+        name: of this start, so that no word of an earlier one counts.
+        restarts: how often torchrun has started them again.
+    """
+
+    rank: int = 0
+    world: int = 1
+    name: str = ""
+    restarts: int = 0
+
+    @property
+    def many(self) -> bool:
+        """More than one."""
+        return self.world > 1
+
+
+ALONE = Start()
+
+
+def start_of_environment() -> Start:
+    """What torchrun says; one rank alone without it."""
+    told = os.environ
+    restarts = int(told.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    name = f"{told.get('TORCHELASTIC_RUN_ID', '')}-{told.get('MASTER_PORT', '')}-{restarts}"
+    return Start(int(told.get("RANK", "0")), int(told.get("WORLD_SIZE", "1")), name, restarts)
+
+
 @contextmanager
-def prepared_once(folder: RunFolder, *, first: bool, start: str, silence: float = _SECONDS_OF_SILENCE) -> Iterator[None]:
+def prepared_once(folder: RunFolder, start: Start, *, silence: float = _SECONDS_OF_SILENCE) -> Iterator[None]:
     """Inside, the data is prepared (the first rank), or is there to be opened (the others).
 
     Args:
         folder: of the run, on a disk that all ranks see.
-        first: whether this is the rank that prepares.
-        start: names this start of the ranks, so that no word of an earlier one counts.
         silence: seconds without a word after which the first rank is taken for dead.
 
     Raises:
         UserError: the first rank failed, or has not been heard of.
     """
     word = folder.path / _NAME
-    if not first:
-        _wait(word, start, silence)
+    if not start.many:
+        yield
+        return
+    if start.rank > 0:
+        _wait(word, start.name, silence)
         yield
         return
     stop = threading.Event()
-    speaker = threading.Thread(target=_keep_saying, args=(word, start, stop), daemon=True)
+    speaker = threading.Thread(target=_keep_saying, args=(word, start.name, stop), daemon=True)
     speaker.start()
     state = "failed"
     try:
@@ -52,12 +88,13 @@ def prepared_once(folder: RunFolder, *, first: bool, start: str, silence: float 
         stop.set()
         speaker.join()
         if word.parent.is_dir():
-            _say(word, start, state, 0)
+            _say(word, start.name, state, 0)
 
 
-def forget_word(folder: RunFolder) -> None:
-    """Remove the file, when all ranks have read it."""
-    files.remove_file(folder.path / _NAME)
+def forget_word(folder: RunFolder, start: Start) -> None:
+    """Remove the file: all ranks have read it, or are told by its absence that nothing came of it."""
+    if start.many and start.rank == 0:
+        files.remove_file(folder.path / _NAME)
 
 
 def _keep_saying(word: Path, start: str, stop: threading.Event) -> None:
@@ -74,15 +111,21 @@ def _say(word: Path, start: str, state: str, count: int) -> None:
 
 
 def _wait(word: Path, start: str, silence: float) -> None:
-    heard, since = {}, time.monotonic()
+    heard: dict[str, Any] = {}
+    since = time.monotonic()
     while True:
         said = _read(word)
+        ours, before = said.get("start") == start, heard.get("start") == start
+        if ours and said["state"] == "ready":
+            return
+        if (ours and said["state"] == "failed") or (before and not said):
+            raise UserError(
+                "the first rank could not prepare the data",
+                where=str(word.parent),
+                next_step="Mend what it says",
+            )
         if said != heard:
             heard, since = said, time.monotonic()
-        if said.get("start") == start and said.get("state") == "ready":
-            return
-        if said.get("start") == start and said.get("state") == "failed":
-            raise UserError("the first rank could not prepare the data; it says why", where=str(word.parent))
         if time.monotonic() - since > silence:
             raise UserError(
                 f"the first rank has not been heard of for {silence:,.0f} seconds",
