@@ -13,13 +13,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuition import board as board
 from tuition import files, starter
+from tuition import jobs as jobs
+from tuition import talk as talk
 from tuition.collect import ConflictError as ConflictError
 from tuition.collect import NotAllowedError as NotAllowedError
 from tuition.collect import NotFoundError as NotFoundError
 from tuition.collect import Store as Store
 from tuition.collect import TooManyError as TooManyError
 from tuition.collect import batches as batches
+from tuition.collect import demonstrations as demonstrations
 from tuition.collect import drafts as drafts
 from tuition.collect import exports as exports
 from tuition.collect import gold as gold
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
+    from tuition.ship.preferences import Counts
     from tuition.ship.push import Pushed
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -678,7 +683,8 @@ def serve(
     Raises:
         UserError: the port is taken, or the host is open to others and there is no key.
     """
-    from tuition.ship.server import Server, others
+    from tuition.ship.commands import other_servers
+    from tuition.ship.server import Server
     from tuition.train.folder import RunFolder
 
     names = list(dict.fromkeys(Path(name).resolve().name or name for name in (model, baseline) if name))
@@ -688,7 +694,7 @@ def serve(
     server = Server(dict(zip(names, answerers, strict=True)), host=host, port=port, api_key=api_key)
     run = RunFolder(Path(model))
     folder = str(run.adapter if answerers[0].adapted else run.model) if run.holds_a_run() else model
-    server.run(lambda address: on_ready(address, names, others(answerers[0], folder, names[0])))
+    server.run(lambda address: on_ready(address, names, other_servers(answerers[0], folder, names[0])))
 
 
 def push(
@@ -722,6 +728,57 @@ def push(
         )
         address = None if token is None else upload(folder, to, token=token, private=private)
         return Pushed(to, files_in(folder), address)
+
+
+def preferences(
+    model: str,
+    data: str | Sequence[str],
+    to: str | Path,
+    *,
+    metric: str = "exact_match",
+    judge: Judge | None = None,
+    samples: int = 4,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    limit: int | None = None,
+    max_new_tokens: int = _ANSWER_TOKENS,
+    device: str = "auto",
+    trust_remote_code: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Counts:
+    """Draw answers to every prompt of a file, compare them in pairs, and write TRL's preference data.
+
+    Args:
+        metric: the answer that scores higher is chosen; not asked where there is a judge.
+        judge: a model that compares the answers in both orders.
+        samples: answers to each prompt.
+        limit: only the first so many prompts.
+
+    Raises:
+        UserError: no row has a prompt, or no pair a winner.
+    """
+    from tuition.evaluate.generate import Question
+    from tuition.evaluate.measures import find_metric
+    from tuition.evaluate.prompts import read_prompts
+    from tuition.ship.preferences import Drawing, by_judge, by_metric, write_preferences
+
+    _refuse_overwriting(as_names(data)[0], to)
+    read = list(read_prompts(_all_of(data)))
+    questions = [item for item in read if isinstance(item, Question)]
+    without_prompt, questions = len(read) - len(questions), questions[:limit]
+    better = by_metric(find_metric(metric)) if judge is None else by_judge(judge, Path(to).parent)
+    counts = write_preferences(
+        load(model, device=device, trust_remote_code=trust_remote_code),
+        questions,
+        Path(to),
+        better,
+        Drawing(samples, temperature, top_p, seed, max_new_tokens),
+        judged_by=metric if judge is None else judge.model,
+        on_prompt=lambda done: on_progress(model, done, len(questions)),
+    )
+    counts.without_prompt = without_prompt
+    return counts
 
 
 # --- start, look around ---

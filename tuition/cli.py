@@ -839,6 +839,58 @@ def push(
 
 
 @app.command()
+def preferences(
+    model: ModelName,
+    data: Annotated[
+        str,
+        typer.Option(help="Rows with prompts, and answers where a metric needs them.", show_default=False),
+    ],
+    to: Annotated[str, typer.Option(help="The JSONL file to write.", show_default=False)],
+    metric: Annotated[
+        str, typer.Option(help="The answer that scores higher is chosen; see evaluate.")
+    ] = "exact_match",
+    judge: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible API whose model compares instead.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Its name; the key is read from TUITION_JUDGE_KEY.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Answers drawn to each prompt.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Above 0; higher draws more differently.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Draw from the likeliest tokens of this share.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
+    max_new_tokens: Tokens = 256,
+    device: Device = "auto",
+    trust: Trust = None,
+    as_json: Json = False,
+) -> None:
+    """Draw answers to each prompt, judge them in pairs, and write the pairs as TRL's preference trainers read them."""
+    from tuition import api
+    from tuition.evaluate.judge import make_judge
+    from tuition.screen import Counter
+
+    with Counter() as counter:
+        counts = api.preferences(
+            model, data, to, metric=metric, judge=make_judge(judge, judge_model), samples=samples,
+            temperature=temperature, top_p=top_p, seed=seed, limit=limit, max_new_tokens=max_new_tokens,
+            device=device, trust_remote_code=trust, on_progress=counter.show,
+        )  # fmt: skip
+    if as_json:
+        _print_json({"path": to, **counts.to_json()})
+    else:
+        print(
+            f"{counts.pairs:,} pairs of {counts.groups:,} prompts written to {to} (of {counts.prompts:,} prompts and "
+            f"{counts.answers:,} answers; {counts.repeated:,} repeated, {counts.unfinished:,} unfinished, {counts.ties:,} ties)"
+        )
+    if counts.without_prompt:
+        _complain(f"{counts.without_prompt:,} rows have no prompt; see `tuition check`")
+        raise typer.Exit(1)
+
+
+@app.command()
 def serve(
     model: ModelName,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,

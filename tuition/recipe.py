@@ -431,9 +431,32 @@ class RunSettings(Section):
         (),
         description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, control, parity, disk.",
     )
+    report_to: tuple[str, ...] = Field(
+        (),
+        description="Trackers that are told the figures of metrics.jsonl too: tensorboard, trackio, wandb, mlflow. "
+        "None reaches the network unless its own environment variables ask for it.",
+    )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
     )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers_may_be_joined_by_commas(cls, value: Any) -> Any:
+        names = [
+            part.strip()
+            for text in ([value] if isinstance(value, str) else value)
+            for part in text.split(",")
+        ]
+        return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(value) - {"tensorboard", "trackio", "wandb", "mlflow"}
+        if unknown:
+            raise ValueError(f"there is no tracker called {', '.join(sorted(unknown))}")
+        return value
 
     @field_validator("allow_unproved", mode="before")
     @classmethod
@@ -616,6 +639,7 @@ ALIASES: dict[str, str] = {
     "save_total_limit": "keep_checkpoints", "keep_latest_k": "keep_checkpoints",
     "save_steps": "save_every_steps", "save_freq": "save_every_steps",
     "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
+    "logger": "report_to", "use_wandb": "report_to", "logging_backends": "report_to",
     "metric_for_best_model": "best_by", "predict_with_generate": "eval_metrics", "compute_metrics": "eval_metrics",
     "do_causal_lm_eval": "eval_metrics", "eval_causal_lm_metrics": "eval_metrics",
     "load_best_model_at_end": "keep", "early_stopping": "early_stopping_patience",

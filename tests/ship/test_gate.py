@@ -14,8 +14,9 @@ import tuition
 from tuition.errors import UserError
 from tuition.recipe import load_recipe
 from tuition.ship import export as ship
-from tuition.ship import gate
+from tuition.ship import gate, written
 from tuition.ship.gate import RoundTrip
+from tuition.train.tokenizerfiles import readable_by_version_4
 
 
 @pytest.fixture
@@ -54,22 +55,46 @@ def test_an_honest_export_passes_and_says_what_was_confirmed(
     run = request.getfixturevalue(f"{kind}_run")
     said: list[str] = []
     tuition.api.export(str(run.path), tmp_path / "out", dtype=dtype, on_checked=said.append)
-    assert "3 of 3 greedy answers the same" in said[0] or dtype == "bfloat16"
+    assert "4 of 4 greedy answers the same" in said[0] or dtype == "bfloat16"
     assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.fresh
+def test_a_process_of_its_own_answers_twenty_prompts_alike(lora_run: tuition.Run, tmp_path: Path) -> None:
+    said: list[str] = []
+    tuition.api.export(str(lora_run.path), tmp_path / "out", on_checked=said.append)
+    assert "20 of 20 greedy answers the same" in said[0]
+
+
+@pytest.mark.fresh
+def test_a_process_of_its_own_refuses_an_adapter_that_learned_otherwise(
+    lora_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    tampered(lambda folder: edit_json(folder / "adapter_config.json", use_rslora=True))
+    refused(lora_run, tmp_path / "out", r"layer 0; adapter_config.json says use_rslora: True", "adapter")
 
 
 def test_an_adapter_passes_too(lora_run: tuition.Run, tmp_path: Path) -> None:
     said: list[str] = []
     tuition.api.export(str(lora_run.path), tmp_path / "out", format="adapter", on_checked=said.append)
-    assert "3 of 3 greedy answers the same" in said[0]
+    assert "4 of 4 greedy answers the same" in said[0]
 
 
-def test_the_tokenizer_of_an_unchanged_vocabulary_is_the_base_s_to_the_byte(
+def test_the_tokenizer_of_an_unchanged_vocabulary_is_the_base_s_and_read_by_version_4_too(
     full_run: tuition.Run, llama: Path, tmp_path: Path
 ) -> None:
     out = full_run.export(tmp_path / "out")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (out / name).read_bytes() == (llama / name).read_bytes(), name
+    assert (out / "tokenizer.json").read_bytes() == (llama / "tokenizer.json").read_bytes()
+    assert json.loads((llama / "tokenizer_config.json").read_text())["tokenizer_class"] == "TokenizersBackend"
+    said = json.loads((out / "tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"backend", "extra_special_tokens"} & said.keys()
+    assert said["model_input_names"] == ["input_ids", "attention_mask"]
+
+
+def test_a_configuration_that_version_5_did_not_write_stays_as_it_is() -> None:
+    said = {"tokenizer_class": "Qwen2Tokenizer", "extra_special_tokens": {"image": "<i>"}, "backend": "x"}
+    assert readable_by_version_4(said) == said
 
 
 @pytest.mark.parametrize("format", ["hf", "adapter"])
@@ -167,35 +192,144 @@ def test_base_weights_exported_instead_of_tuned_are_refused_by_name(
     refused(run, tmp_path / "out", r"tensors are the base model's, not the tuned ones: first model\.")
 
 
-def test_a_tokenizer_that_gives_other_ids_is_refused_by_name(
+def drop_merges(folder: Path) -> None:
+    said = json.loads((folder / "tokenizer.json").read_text())
+    said["model"]["merges"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+
+
+def rename_a_token(folder: Path) -> None:
+    """A token that no probe contains: only the whole vocabulary shows it."""
+    said = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = said["model"]["vocab"]
+    vocabulary["ĀĀ"] = vocabulary.pop(max(vocabulary, key=vocabulary.__getitem__))
+    said["model"]["merges"] = said["model"]["merges"][:-1]
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+
+
+def widen_a_stop(folder: Path) -> None:
+    """Spaces after the stop token would be swallowed: ids of the probes stay as they are."""
+    said = json.loads((folder / "tokenizer.json").read_text())
+    next(token for token in said["added_tokens"] if token["content"] == "<|end|>")["rstrip"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("fault", [drop_merges, widen_a_stop])
+def test_an_altered_tokenizer_file_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None], fault: Callable[[Path], None]
+) -> None:
+    tampered(fault)
+    refused(full_run, tmp_path / "out", r"tokenizer.json: it differs from the base model's")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(drop_merges, "it gives other token ids"), (rename_a_token, "its tokens are not those")],
+)
+def test_a_tokenizer_that_was_written_anew_must_be_that_of_training(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[Path], None], said: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(written, "tokenizer_source", lambda answerer: None)  # as where tokens were added
+    tampered(fault)
+    refused(full_run, tmp_path / "out", f"tokenizer.json: {said}")
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json", "model.safetensors"])
+def test_a_missing_file_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None], name: str
+) -> None:
+    tampered(lambda folder: (folder / name).unlink())
+    refused(full_run, tmp_path / "out", f"{name}: is missing")
+
+
+def in_two_shards(folder: Path) -> list[Path]:
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        save_file({name: tensors[name] for name in held}, folder / shard, metadata={"format": "pt"})
+    weight_map = {name: shard for shard, held in shards.items() for name in held}
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+    return [folder / shard for shard in shards]
+
+
+def test_a_missing_shard_is_refused_by_name(
     full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
 ) -> None:
-    def drop_a_merge(folder: Path) -> None:
-        said = json.loads((folder / "tokenizer.json").read_text())
-        said["model"]["merges"] = []
-        (folder / "tokenizer.json").write_text(json.dumps(said))
+    tampered(lambda folder: in_two_shards(folder)[1].unlink())
+    refused(
+        full_run,
+        tmp_path / "out",
+        r"model-00002-of-00002.safetensors: this shard is missing, with \d+ tensors",
+    )
 
-    tampered(drop_a_merge)
-    refused(full_run, tmp_path / "out", r"tokenizer.json: it gives other token ids than training had")
+
+def test_a_shard_without_one_of_its_tensors_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    def lose_one(folder: Path) -> None:
+        shard = in_two_shards(folder)[0]
+        tensors = load_file(shard)
+        del tensors["lm_head.weight"]
+        save_file(tensors, shard, metadata={"format": "pt"})
+
+    tampered(lose_one)
+    refused(
+        full_run,
+        tmp_path / "out",
+        r"model-00001-of-00002.safetensors: 1 tensors are missing .* lm_head.weight",
+    )
+
+
+def test_weights_in_another_dtype_are_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    def halve(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].half()
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    tampered(halve)
+    refused(
+        full_run, tmp_path / "out",
+        r"model.safetensors: model.norm.weight is stored in float16, and the export is of float32",
+    )  # fmt: skip
+
+
+def test_a_configuration_that_says_another_dtype_is_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
+    tampered(lambda folder: edit_json(folder / "config.json", dtype="bfloat16"))
+    refused(full_run, tmp_path / "out", r"config.json: it says dtype: bfloat16, and the weights .* float32")
 
 
 def test_a_folder_that_cannot_be_loaded_is_refused(
     full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
 ) -> None:
+    tampered(lambda folder: edit_json(folder / "config.json", model_type="no-such-model"))
+    refused(full_run, tmp_path / "out", r"a fresh process cannot load what was written \(.*no-such-model")
+
+
+def test_weights_that_are_no_safetensors_are_refused_by_name(
+    full_run: tuition.Run, tmp_path: Path, tampered: Callable[..., None]
+) -> None:
     tampered(lambda folder: (folder / "model.safetensors").write_bytes(b"{}"))
-    refused(full_run, tmp_path / "out", r"a fresh process cannot load what was written")
+    refused(full_run, tmp_path / "out", r"model.safetensors: cannot be read")
 
 
 def test_an_answer_may_part_only_at_a_tie(full_run: tuition.Run) -> None:
     answerer = tuition.api.load(str(full_run.path))
     expected = gate.expect(answerer)
-    said = {"answers": [[*answer[:-1], 3] for answer in expected.answers], "gaps": [1e-6] * 3}
+    said = {"answers": [[*answer[:-1], 3] for answer in expected.answers], "gaps": [1e-6] * 4}
     gate._check_answers(Path("out"), said, expected, 1e-4)
     with pytest.raises(UserError, match=r"its greedy answer to .* differs"):
-        gate._check_answers(Path("out"), said | {"gaps": [1e-6, 0.2, 0.0]}, expected, 1e-4)
+        gate._check_answers(Path("out"), said | {"gaps": [1e-6, 0.2, 0.0, 0.0]}, expected, 1e-4)
 
 
 def test_the_sentence_counts() -> None:
-    assert RoundTrip(1e-6, 4, 3, 2).sentence.endswith(
-        "3 of 4 greedy answers the same, 2 stopped by themselves"
+    assert RoundTrip(1e-6, 4, 3, 2, 1e-4).sentence.endswith(
+        "logits within 1e-06 (bound 0.0001), 3 of 4 greedy answers the same, 2 stopped by themselves"
     )

@@ -1,42 +1,98 @@
-"""The next step of learning from people: an export is what TRL's preference training starts from."""
+"""The next step of learning from people: answers are drawn and judged, and TRL's preference training takes the pairs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import tuition
+from tests.conftest import write_jsonl
+from tuition.errors import UserError
 
 
-def test_an_export_trains_two_steps_of_dpo(full_run: tuition.Run, tmp_path: Path) -> None:
-    from datasets import Dataset
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A metric that nothing but the answer decides: the shorter the better."""
+    file = tmp_path_factory.mktemp("metric") / "short.py"
+    file.write_text("def grade(answer, expected, row):\n    return -len(answer)\n")
+    return f"python:{file}:grade"
+
+
+@pytest.fixture(scope="module")
+def pairs(
+    full_run: tuition.Run, short: str, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """Pairs drawn from the tuned model for three prompts, and their counts."""
+    place = tmp_path_factory.mktemp("pairs")
+    data = write_jsonl(place / "prompts.jsonl", rows[:3])
+    file = place / "pairs.jsonl"
+    counts = tuition.api.preferences(
+        str(full_run.path), str(data), file, metric=short, samples=24, temperature=1.2, max_new_tokens=100
+    )
+    return file, counts
+
+
+def test_pairs_of_one_prompt_share_a_group_and_the_better_answer_is_chosen(pairs: tuple[Path, Any]) -> None:
+    file, counts = pairs
+    written = [json.loads(line) for line in file.read_bytes().splitlines()]
+    groups = [row["group"] for row in written]
+    assert len(written) == counts.pairs > counts.groups > 1
+    assert groups == sorted(groups), "pairs of a prompt stand together"
+    for row in written:
+        assert row["group"].endswith(f":{int(row['prompt'][0]['content'].split()[2]) + 1}")
+        assert len(row["chosen"][0]["content"]) < len(row["rejected"][0]["content"])
+        assert row["judged_by"].startswith("python:")
+    answers = counts.answers - counts.unfinished - counts.repeated
+    assert counts.prompts == 3 and counts.answers == 72
+    assert counts.pairs + counts.ties <= answers * (answers - 1) / 2
+
+
+def test_the_same_seed_draws_the_same_pairs(
+    full_run: tuition.Run, short: str, pairs: tuple[Path, Any], tmp_path: Path
+) -> None:
+    again = tmp_path / "again.jsonl"
+    tuition.api.preferences(
+        str(full_run.path), str(pairs[0].parent / "prompts.jsonl"), again, metric=short, samples=24,
+        temperature=1.2, max_new_tokens=100,
+    )  # fmt: skip
+    assert again.read_bytes() == pairs[0].read_bytes()
+
+
+def test_pairs_without_a_winner_are_not_written(full_run: tuition.Run, data: Path, tmp_path: Path) -> None:
+    to = tmp_path / "pairs.jsonl"
+    with pytest.raises(UserError, match=r"no pair has a winner: 4 answers, \d unfinished"):
+        tuition.api.preferences(str(full_run.path), str(data), to, limit=2, samples=2, max_new_tokens=1)
+    with pytest.raises(UserError, match="nothing to compare"):
+        tuition.api.preferences(str(full_run.path), str(data), to, samples=1)
+    assert not to.exists()
+
+
+def test_an_export_trains_two_steps_of_dpo_on_pairs_drawn_from_the_run(
+    full_run: tuition.Run, pairs: tuple[Path, Any], tmp_path: Path
+) -> None:
+    from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
     folder = full_run.export(tmp_path / "out")
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": f"What is {n} and {n}?"}],
-            "chosen": [{"role": "assistant", "content": f"it is {2 * n}."}],
-            "rejected": [{"role": "assistant", "content": "who knows"}],
-        }
-        for n in range(4)
-    ]
     model = AutoModelForCausalLM.from_pretrained(folder)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     config = DPOConfig(
         output_dir=str(tmp_path / "dpo"), max_steps=2, per_device_train_batch_size=2, learning_rate=1e-3,
         lr_scheduler_type="constant", warmup_steps=0, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True, bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=False, logging_steps=1,
     )  # fmt: skip
     trainer = DPOTrainer(
-        model, args=config, train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        model, args=config, processing_class=AutoTokenizer.from_pretrained(folder),
+        train_dataset=load_dataset("json", data_files=str(pairs[0]), split="train", cache_dir=str(tmp_path)),
     )  # fmt: skip
-    result = trainer.train()
-    assert result.global_step == 2
+    assert trainer.train().global_step == 2
     # the first step compares the model with itself: the loss of preference training is then log 2
-    assert abs(trainer.state.log_history[0].get("loss", result.training_loss) - 0.6931) < 0.3
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert trainer.state.log_history[1]["loss"] < 0.6931
     after = dict(trainer.model.named_parameters())
     assert any(not torch.equal(before[name], after[name].detach().cpu()) for name in before)

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tuition
 from tuition.errors import UserError
-from tuition.ship.server import LONGEST_BODY, Server, others
+from tuition.ship.server import LONGEST_BODY, Server
 
 HI = [{"role": "user", "content": "What is 3 and 3?"}]
 
@@ -60,21 +59,6 @@ def events(text: str) -> list[Any]:
     lines = text.removesuffix("\n\n").split("\n\n")
     assert lines[-1] == "data: [DONE]"
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
-
-
-def test_served_exported_and_in_process_answers_are_the_same_for_fifty_prompts(
-    server: Server, answerer: Any, full_run: tuition.Run, tmp_path: Path
-) -> None:
-    exported = tuition.api.load(str(full_run.export(tmp_path / "out")), device="cpu")
-    for n in range(50):
-        prompt = f"What is {n} and {n * n % 7}?"
-        here = tuition.api.answer(answerer, prompt, max_new_tokens=16)
-        status, said, _ = chat(server, messages=[{"role": "user", "content": prompt}], max_tokens=16)
-        assert status == 200
-        assert said["choices"][0]["message"]["content"] == here.text
-        assert said["choices"][0]["finish_reason"] == ("stop" if here.stopped else "length")
-        assert said["usage"]["completion_tokens"] == here.tokens
-        assert tuition.api.answer(exported, prompt, max_new_tokens=16).text == here.text
 
 
 def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:
@@ -216,10 +200,3 @@ def test_the_command_serves_and_ctrl_c_leaves_cleanly(full_run: tuition.Run) -> 
     assert errors.endswith("stopped\n")
     assert f"vllm serve {full_run.path / 'model'}" in errors
     assert "Traceback" not in errors
-
-
-def test_an_adapter_is_served_by_others_over_its_base(lora_run: tuition.Run) -> None:
-    answerer = tuition.api.load(str(lora_run.path), device="cpu")
-    commands = others(answerer, "run/adapter", "mine")
-    assert commands[0] == f"vllm serve {answerer.base} --enable-lora --lora-modules mine=run/adapter"
-    assert commands[2].endswith("transformers serve mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tuition import jobs
 from tuition.collect import Store, people
 
 PASSWORD = "a long enough password"
@@ -87,6 +89,15 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for client in running.clients:
         client.close()
     running.stop()
+    end_runs(running.folder)
+
+
+def end_runs(folder: Path) -> None:
+    """Runs outlive the studio: those that a failed test left are ended here."""
+    for path in folder.glob("outputs/*"):
+        for job in jobs.find_all(path):
+            if job.runs:
+                os.killpg(json.loads((path / "jobs" / f"{job.kind}.json").read_text())["pid"], signal.SIGKILL)
 
 
 @pytest.fixture

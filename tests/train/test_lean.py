@@ -145,10 +145,10 @@ class CentredNorm(nn.Module):
 class OtherMLP(nn.Module):
     """Three layers in the shape of a gated one, and something else between them."""
 
-    def __init__(self, between: Any) -> None:
+    def __init__(self, between: Any, inner: int = 24) -> None:
         super().__init__()
-        self.gate_proj, self.up_proj = nn.Linear(16, 24), nn.Linear(16, 24)
-        self.down_proj, self.between = nn.Linear(24, 16), between
+        self.gate_proj, self.up_proj = nn.Linear(16, inner), nn.Linear(16, inner)
+        self.down_proj, self.between = nn.Linear(inner, 16), between
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.down_proj(self.between(self.gate_proj(x), self.up_proj(x)))
@@ -176,5 +176,5 @@ def test_a_module_that_somebody_watches_is_left_alone() -> None:
     module = OtherMLP(lambda gate, up: F.silu(gate) * up)
     module.register_forward_hook(lambda *_: None)
     assert make_lean(module) == 0
-    unwatched = OtherMLP(lambda gate, up: F.silu(gate) * up)
-    assert make_lean(unwatched) == 1
+    for inner in (24, 8):
+        assert make_lean(OtherMLP(lambda gate, up: F.silu(gate) * up, inner)) == 1

@@ -1,4 +1,4 @@
-"""Answers by plain greedy decoding, stopped by the token that training taught.
+"""Answers by plain greedy decoding, or drawn by a seed, stopped by the token that training taught.
 
 Prompts of the same length share a batch, so that there is no padding and a batch answers as one prompt
 alone would.
@@ -87,7 +87,7 @@ def generate(
             if room < 1:
                 given = [Generated("", 0, stopped=False)] * len(group)
             else:
-                rows = _greedy(model, batch, renderer.stop_ids, room, go_on)
+                rows = _decode(model, batch, renderer.stop_ids, room, go_on)
                 given = [_as_answer(row, renderer) for row in rows]
             for i, answer in zip(group, given, strict=True):
                 answers[i] = answer
@@ -115,15 +115,48 @@ def room_for_answer(model: Any, prompt_tokens: int, wanted: int) -> int:
     return wanted if context is None else min(wanted, context - prompt_tokens)
 
 
-def _greedy(
-    model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int, go_on: Callable[[], None]
+def draw(
+    model: Any,
+    renderer: Renderer,
+    prompt: tuple[Sequence[Message], Sequence[Any]],
+    *,
+    count: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    max_new_tokens: int,
+) -> list[Generated]:
+    """`count` answers to one prompt, drawn from all tokens; the same seed draws the same answers.
+
+    Args:
+        prompt: messages and tools.
+        temperature: above 0.
+        top_p: the smallest set of tokens with this probability is drawn from.
+    """
+    ids = renderer.prompt_ids(*prompt).tolist()
+    room = room_for_answer(model, len(ids), max_new_tokens)
+    if room < 1:
+        return [Generated("", 0, stopped=False)] * count
+    batch = torch.tensor([ids] * count, device=model.device)
+    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    devices = [model.device] if model.device.type == "cuda" else []
+    with evaluating(model), attention_of(model, ordinary_attention(model)), torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        rows = _decode(model, batch, renderer.stop_ids, room, go_on=lambda: None, **drawn)
+    return [_as_answer(row, renderer) for row in rows]
+
+
+def _decode(
+    model: Any, batch: torch.Tensor, stop_ids: Sequence[int], room: int, go_on: Callable[[], None], **how: Any
 ) -> list[list[int]]:
+    """The ids that follow each prompt, found greedily unless `how` says otherwise."""
     from transformers import GenerationConfig
 
     stops = list(stop_ids) or None
     plain = GenerationConfig(
-        max_new_tokens=room, do_sample=False, eos_token_id=stops, pad_token_id=stops[0] if stops else 0
-    )
+        max_new_tokens=room, eos_token_id=stops, pad_token_id=stops[0] if stops else 0,
+        **{"do_sample": False, **how},
+    )  # fmt: skip
     shipped = base_of(model).generation_config
     # transformers fills what is left unset from the model's own file: penalties, banned tokens, sampling
     base_of(model).generation_config = GenerationConfig()

@@ -146,11 +146,23 @@ def judge_pairs(
     book = _Book(folder, judge)
     judgements = []
     for done, answer in enumerate(answers, 1):
-        base_first = book.preference(answer, answer.base, answer.tuned)
-        tuned_first = book.preference(answer, answer.tuned, answer.base)
-        judgements.append(Judgement(answer, base_first, tuned_first))
+        judgements.append(_judged(book, answer))
         on_pair(done)
     return _verdicts(judge, judgements)
+
+
+def one_by_one(judge: Judge, folder: Path | None) -> Callable[[Answer], Judgement]:
+    """Asks about one pair at a time, in both orders, and keeps the replies in `folder` as `judge_pairs` does."""
+    book = _Book(folder, judge)
+    return lambda answer: _judged(book, answer)
+
+
+def _judged(book: _Book, answer: Answer) -> Judgement:
+    return Judgement(
+        answer,
+        base_first=book.preference(answer, answer.base, answer.tuned),
+        tuned_first=book.preference(answer, answer.tuned, answer.base),
+    )
 
 
 def _verdicts(judge: Judge, judgements: Sequence[Judgement]) -> Verdicts:

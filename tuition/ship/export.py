@@ -14,10 +14,10 @@ from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.recipe import ModelSettings
-from tuition.render import load_tokenizer
 from tuition.ship import gate, llama_cpp
 from tuition.ship.card import write_card
 from tuition.ship.gate import RoundTrip
+from tuition.ship.written import base_of_answerer, vocabulary_changed
 from tuition.train.adapters import save_adapter
 from tuition.train.model import save_model, save_tokenizer, set_stop_tokens
 
@@ -47,7 +47,7 @@ def export_hf(answerer: Answerer, folder: Path, options: Options) -> RoundTrip:
         model.to(options.dtype),
         answerer.tokenizer,
         folder,
-        base=_base_of(answerer),
+        base=base_of_answerer(answerer),
         stop_ids=answerer.renderer.stop_ids,
         plain=answerer.renderer.template is None,
     )
@@ -139,7 +139,7 @@ def write_adapter_folder(answerer: Answerer, folder: Path) -> None:
         revision=answerer.revision,
     )
     plain = answerer.renderer.template is None
-    changed = len(answerer.tokenizer) != _tokens_of(_base_of(answerer))
+    changed = vocabulary_changed(answerer.tokenizer, base_of_answerer(answerer))
     save_tokenizer(answerer.tokenizer, folder, base=answerer.base, vocabulary_changed=changed, plain=plain)
     _keep_one_template(folder)
 
@@ -155,7 +155,7 @@ def write_model_folder(
     """
     set_stop_tokens(model, tokenizer, stop_ids)
     save_model(model, folder, config_dropout_of=base.model)
-    changed = len(tokenizer) != _tokens_of(base)
+    changed = vocabulary_changed(tokenizer, base)
     save_tokenizer(tokenizer, folder, base=base.model, vocabulary_changed=changed, plain=plain)
     _keep_one_template(folder)
 
@@ -171,11 +171,3 @@ def _keep_one_template(folder: Path) -> None:
     ):
         said["chat_template"] = template.read_text(encoding="utf-8")
         files.write_json(config, said)
-
-
-def _base_of(answerer: Answerer) -> ModelSettings:
-    return ModelSettings(model=answerer.base, revision=answerer.revision, trust_remote_code=answerer.trusted)
-
-
-def _tokens_of(base: ModelSettings) -> int:
-    return len(load_tokenizer(base.model, base.revision, trusted=base.trust_remote_code))

@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.ship import reader
 from tuition.ship.weights import fault_in_weights
+from tuition.ship.written import check_files, refuse
 from tuition.train.fingerprint import text_sha256
 from tuition.train.folder import RunFolder
 from tuition.train.model import base_of, context_length, evaluating, stop_tokens_of
@@ -32,11 +33,15 @@ from tuition.train.model import base_of, context_length, evaluating, stop_tokens
 # largest logit (at least 1): rounding grows with the numbers.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 MOST_PROMPTS = 20
+READER_SETTINGS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
 ANSWER_TOKENS = 32
 _PROBE_TOKENS = 48
 _PROBES = (
     "Hello, how are you?", "What is the capital of France?", "Write one sentence about rain.", "2 + 2 =",
     "Translate to German: good morning", "List three colours.", "Why is the sky blue?", "Say nothing.",
+    "Who wrote Hamlet?", "Name a fruit.", "How many days are in a week?", "Spell the word 'island'.",
+    "What comes after Tuesday?", "Give me a rhyme for 'light'.", "Is water wet?", "What is the opposite of hot?",
+    "Count to five.", "Say thank you in Spanish.", "What is 12 times 12?", "Where do penguins live?",
 )  # fmt: skip
 _TEXTS = (
     "Plain words, and some more.", "  spaces\tand\n\nlines  ", "def f(x):\n    return x ** 2\n",
@@ -52,6 +57,7 @@ class Expected:
         prompts: user messages, or plain texts where there is no template.
         prompt_ids: each as it is fed to the model.
         answers: the greedy ids of each, its stop token included.
+        vocabulary: a hash of every token, its id and how it is found.
         layers: hidden states and logits of a probe row, by name, in order.
         template: the chat template; None: plain text.
         template_sha256: of the template that the run learned with; None where nobody wrote it down.
@@ -62,6 +68,7 @@ class Expected:
     prompt_ids: list[list[int]]
     answers: list[list[int]]
     text_ids: list[list[int]]
+    vocabulary: str
     probe: list[int]
     layers: Mapping[str, torch.Tensor]
     template: str | None
@@ -80,19 +87,21 @@ class RoundTrip:
         prompts: how many were answered.
         same: how many of the answers are the same to the token; others part at a tie within rounding.
         stopped: how many answers ended by themselves, within the limit.
+        bound: the largest difference of a logit that the dtype may make.
     """
 
     difference: float
     prompts: int
     same: int
     stopped: int
+    bound: float
 
     @property
     def sentence(self) -> str:
         """For the screen and the card."""
         return (
-            f"a fresh process loaded it: logits within {self.difference:.2g}, {self.same} of {self.prompts} "
-            f"greedy answers the same, {self.stopped} stopped by themselves"
+            f"a fresh process loaded it: logits within {self.difference:.2g} (bound {self.bound:.2g}), "
+            f"{self.same} of {self.prompts} greedy answers the same, {self.stopped} stopped by themselves"
         )
 
 
@@ -114,6 +123,7 @@ def expect(answerer: Answerer) -> Expected:
             prompt_ids=prompt_ids,
             answers=[reader.greedy(model, ids, stops, ANSWER_TOKENS) for ids in prompt_ids],
             text_ids=[list(map(int, tokenizer(text)["input_ids"])) for text in _TEXTS],
+            vocabulary=reader.vocabulary_sha256(tokenizer),
             probe=probe,
             layers=reader.layers_of(model, probe),
             template=None if template is None else template.source,
@@ -125,16 +135,16 @@ def expect(answerer: Answerer) -> Expected:
 
 
 def _prompts_of(answerer: Answerer) -> tuple[list[str], list[list[int]]]:
-    """Prompts that can be asked of this model: the run's samples first, else probes of our own."""
+    """Prompts that can be asked of this model: the run's samples first, then probes of our own."""
     samples = RunFolder(Path(answerer.name)).samples
-    texts: Sequence[str] = _PROBES
-    if samples.exists():
-        rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
-        texts = [str(row["prompt"]) for row in rows[:MOST_PROMPTS]] or _PROBES
+    rows = samples.read_bytes().splitlines() if samples.exists() else []
+    texts = [*dict.fromkeys([*(str(json.loads(row)["prompt"]) for row in rows), *_PROBES])]
     room = context_length(answerer.loaded.model.config) or 10**9
     kept: list[str] = []
     ids: list[list[int]] = []
     for text in texts:
+        if len(kept) == MOST_PROMPTS:
+            break
         if any(spelling in text for spelling in answerer.renderer.guarded_spellings):
             continue  # serving would take its control tokens for real ones: not a question of the export
         try:
@@ -153,10 +163,12 @@ def check(folder: Path, expected: Expected, answerer: Answerer, dtype: torch.dty
     Raises:
         UserError: it cannot be read, or it differs; the layer or the file is named.
     """
+    check_files(folder, answerer, dtype)
     said, layers = _read_afresh(folder, expected, dtype, code=answerer.trusted is not None)
     _check_template(folder, said, expected)
     _check_stops(folder, said, expected)
     _check_tokens(folder, said, expected)
+    _check_vocabulary(folder, said, expected)
     _check_head(folder, said, expected)
     difference = _check_layers(folder, layers, expected, answerer, dtype)
     _check_answers(folder, said, expected, TOLERANCES[dtype])
@@ -166,6 +178,7 @@ def check(folder: Path, expected: Expected, answerer: Answerer, dtype: torch.dty
         prompts=len(pairs),
         same=sum(want == got for want, got in pairs),
         stopped=sum(bool(got) and got[-1] in expected.stops for _, got in pairs),
+        bound=_bound(expected.layers["logits"], TOLERANCES[dtype]),
     )
 
 
@@ -183,16 +196,22 @@ def _read_afresh(
             "probe": expected.probe, "room": ANSWER_TOKENS, "code": code,
         }  # fmt: skip
         files.write_text(request, json.dumps(asked))
-        process = subprocess.run(
-            [sys.executable, "-P", str(Path(reader.__file__)), str(request), str(answer)],
-            capture_output=True, text=True, check=False, cwd=place,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""},
-        )  # fmt: skip
-        if process.returncode != 0:
-            last = (process.stderr.strip().splitlines() or [f"exit {process.returncode}"])[-1]
-            _refuse(folder, f"a fresh process cannot load what was written ({last[:300]})")
+        failure = run_reader(request, answer)
+        if failure is not None:
+            refuse(folder, f"a fresh process cannot load what was written ({failure[:300]})")
         said = json.loads(answer.read_text(encoding="utf-8"))
         return said, load_file(str(answer) + ".safetensors")
+
+
+def run_reader(request: Path, answer: Path) -> str | None:
+    """Have a process that knows nothing of this one read the folder; its last words where it failed."""
+    process = subprocess.run(
+        [sys.executable, "-P", str(Path(reader.__file__)), str(request), str(answer)],
+        capture_output=True, text=True, check=False, cwd=request.parent, env={**os.environ, **READER_SETTINGS},
+    )  # fmt: skip
+    if process.returncode == 0:
+        return None
+    return (process.stderr.strip().splitlines() or [f"exit {process.returncode}"])[-1]
 
 
 def _check_template(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
@@ -201,28 +220,28 @@ def _check_template(folder: Path, said: Mapping[str, Any], expected: Expected) -
     if got is None and expected.template is None:
         return
     if got is None:
-        _refuse(folder / "chat_template.jinja", "the chat template that training used is missing")
+        refuse(folder / "chat_template.jinja", "the chat template that training used is missing")
     elif expected.template is None:
-        _refuse(folder / "chat_template.jinja", "there is a chat template, and training used plain text")
+        refuse(folder / "chat_template.jinja", "there is a chat template, and training used plain text")
     elif text_sha256(got) != learned and got != expected.template:
-        _refuse(folder / "chat_template.jinja", "it is not the chat template that training used")
+        refuse(folder / "chat_template.jinja", "it is not the chat template that training used")
     elsewhere = folder / "tokenizer_config.json"
     if elsewhere.exists():
         second = json.loads(elsewhere.read_text(encoding="utf-8")).get("chat_template")
         if isinstance(second, str) and second != got:
-            _refuse(elsewhere, "it holds another chat template than chat_template.jinja")
+            refuse(elsewhere, "it holds another chat template than chat_template.jinja")
 
 
 def _check_stops(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
     file, got = folder / "generation_config.json", set(said["stop_ids"])
     for stop, spelling in expected.stops.items():
         if stop not in got:
-            _refuse(
+            refuse(
                 file,
                 f"the stop token {spelling} (id {stop}) that training taught is missing: it would not stop",
             )
     for stop in sorted(got - expected.stops.keys()):
-        _refuse(
+        refuse(
             file, f"id {stop} is a stop token there, and it was none in training: answers would be cut short"
         )
 
@@ -230,22 +249,27 @@ def _check_stops(folder: Path, said: Mapping[str, Any], expected: Expected) -> N
 def _check_tokens(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
     for text, want, got in zip(_TEXTS, expected.text_ids, said["text_ids"], strict=True):
         if want != got:
-            _refuse(folder / "tokenizer.json", f"it gives other token ids than training had, for {text!r}")
+            refuse(folder / "tokenizer.json", f"it gives other token ids than training had, for {text!r}")
     for text, want, got in zip(expected.prompts, expected.prompt_ids, said["prompt_ids"], strict=True):
         # a tokenizer that ends every text with EOS does so here too; serving a plain prompt leaves it off
         same = got == want if expected.template is not None else got[: len(want)] == want
         if not same:
-            _refuse(
+            refuse(
                 folder / "chat_template.jinja",
                 f"a prompt is written otherwise than in training: {text[:60]!r}",
             )
+
+
+def _check_vocabulary(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
+    if said["vocabulary"] != expected.vocabulary:
+        refuse(folder / "tokenizer.json", "its tokens are not those that training had")
 
 
 def _check_head(folder: Path, said: Mapping[str, Any], expected: Expected) -> None:
     if said["tied"] == expected.tied:
         return
     ours, theirs = ("tied to", "untied from") if expected.tied else ("untied from", "tied to")
-    _refuse(
+    refuse(
         folder / "config.json",
         f"the head (lm_head) is {theirs} the embeddings, and in training it was {ours} them (tie_word_embeddings)",
     )
@@ -256,7 +280,7 @@ def _check_layers(
 ) -> float:
     want, bound = expected.layers, TOLERANCES[dtype]
     if got["logits"].shape != want["logits"].shape:
-        _refuse(
+        refuse(
             folder / "config.json",
             f"there are logits for {got['logits'].shape[-1]:,} tokens instead of {want['logits'].shape[-1]:,}",
         )
@@ -266,7 +290,7 @@ def _check_layers(
             name for name in sorted(want) if name not in got or not _within(got[name], want[name], bound)
         )
         cause = fault_in_weights(answerer.name, folder)
-        _refuse(
+        refuse(
             folder,
             f"what was written answers differently from what was trained (a logit differs by {difference:.3g}; "
             f"the first difference is in {_layer_name(next(differing))}{f'; {cause}' if cause else ''})",
@@ -277,8 +301,11 @@ def _check_layers(
 def _within(got: torch.Tensor, want: torch.Tensor, bound: float) -> bool:
     if got.shape != want.shape:
         return False
-    largest = max(1.0, float(want.abs().max()))
-    return bool(float((got - want).abs().max()) <= bound * largest)  # NaN compares false
+    return bool(float((got - want).abs().max()) <= _bound(want, bound))  # NaN compares false
+
+
+def _bound(want: torch.Tensor, tolerance: float) -> float:
+    return tolerance * max(1.0, float(want.abs().max()))
 
 
 def _layer_name(name: str) -> str:
@@ -296,12 +323,4 @@ def _check_answers(folder: Path, said: Mapping[str, Any], expected: Expected, bo
             how = (
                 "does not stop where the trained model does" if ended and len(got) > len(want) else "differs"
             )
-            _refuse(folder, f"its greedy answer to {text[:60]!r} {how}")
-
-
-def _refuse(where: Path, what: str) -> NoReturn:
-    raise UserError(
-        what,
-        where=where.name if where.suffix else "the export",
-        next_step="Nothing was exported; report this, with the model's name, if it happens again",
-    )
+            refuse(folder, f"its greedy answer to {text[:60]!r} {how}")

@@ -6,6 +6,7 @@ what anybody sees who loads the folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def main(request_file: str, answer_file: str) -> None:
     save_file(layers_of(model, request["probe"]), answer_file + ".safetensors")
     answer = {
         "template": _default_template(tokenizer.chat_template),
+        "vocabulary": vocabulary_sha256(tokenizer),
         "stop_ids": stops,
         "text_ids": texts,
         "prompt_ids": prompts,
@@ -98,6 +100,16 @@ def _prompt_ids(tokenizer: Any, text: str, plain: bool) -> list[int]:
     messages = [{"role": "user", "content": text}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     return list(map(int, ids))
+
+
+def vocabulary_sha256(tokenizer: Any) -> str:
+    """One hash of every token with its id, and of how each added token is found in a text."""
+    added = {
+        i: [t.content, t.special, t.lstrip, t.rstrip, t.normalized]
+        for i, t in tokenizer.added_tokens_decoder.items()
+    }
+    said = json.dumps([sorted(tokenizer.get_vocab().items()), sorted(added.items())])
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def stops_in(folder: Path) -> list[int]:

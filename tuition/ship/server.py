@@ -17,6 +17,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files as resources
 from typing import Any
+from urllib.parse import unquote
 
 from tuition.errors import UserError
 from tuition.evaluate.generate import room_for_answer
@@ -162,10 +163,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self._json(200, {"status": "ok", "key": self.server.api_key is not None})
         elif self.path == "/v1/models":
-            self._json(200, {"object": "list", "data": [
-                {"id": name, "object": "model", "created": self.server.started, "owned_by": "tuition"}
-                for name in self.server.models
-            ]})  # fmt: skip
+            self._json(200, {"object": "list", "data": [self._model(name) for name in self.server.models]})
+        elif self.path.startswith("/v1/models/"):
+            name = unquote(self.path.removeprefix("/v1/models/"))
+            self._answerer(name)
+            self._json(200, self._model(name))
         elif self.path in _PAGES:
             name, kind = _PAGES[self.path]
             self._send(200, kind, resources("tuition.ship").joinpath(name).read_bytes())
@@ -176,17 +178,20 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             raise RequestError(404, f"There is nothing at {self.path[:80]}.", code="not_found")
         request = read_request(self._body())
-        answerer = self.server.models.get(request.model)
-        if answerer is None:
-            known = ", ".join(self.server.models)
-            raise RequestError(
-                404,
-                f"There is no model '{request.model}'; here is {known}.",
-                param="model",
-                code="model_not_found",
-            )
+        answerer = self._answerer(request.model)
         with self.server.turn():
             self._answer(request, answerer)
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self.server.started, "owned_by": "tuition"}
+
+    def _answerer(self, name: str) -> Answerer:
+        if name in self.server.models:
+            return self.server.models[name]
+        known = ", ".join(self.server.models)
+        raise RequestError(
+            404, f"There is no model '{name[:200]}'; here is {known}.", param="model", code="model_not_found"
+        )
 
     def _body(self) -> bytes:
         if self.headers.get_content_type() != "application/json":
@@ -270,18 +275,3 @@ class Handler(BaseHTTPRequestHandler):
 
 def _usage(prompt: int, answer: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-
-
-def others(answerer: Answerer, folder: str, name: str) -> list[str]:
-    """The commands that serve the same folder with servers made for many users."""
-    if answerer.adapted:
-        return [
-            f"vllm serve {answerer.base} --enable-lora --lora-modules {name}={folder}",
-            f"python -m sglang.launch_server --model-path {answerer.base} --enable-lora --lora-paths {name}={folder}",
-            f"tuition export {answerer.name} --to {name} && transformers serve {name}",
-        ]
-    return [
-        f"vllm serve {folder} --served-model-name {name}",
-        f"python -m sglang.launch_server --model-path {folder} --served-model-name {name}",
-        f"transformers serve {folder}",
-    ]

@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from tuition import api
 from tuition.studio import entrance
-from tuition.studio.guard import Guard, allowed_hosts
+from tuition.studio.guard import HEADERS, Guard, allowed_hosts
 from tuition.studio.pages import PAGES
 from tuition.studio.web import HERE, Studio, add_error_pages, pages_for, redirect
 
@@ -20,12 +21,14 @@ def make_app(studio: Studio) -> FastAPI:
     # FastAPI's own documentation pages fetch their scripts from elsewhere
     app = FastAPI(title="tuition studio", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.studio = studio
+    app.state.talk = api.talk.Talk(studio.runs)
     app.include_router(entrance.router)
     app.include_router(home)
     for page in PAGES:
         app.include_router(import_module(f"tuition.studio.pages.{page.module}").router)
     app.mount("/static", Kept(directory=HERE / "static"))
     add_error_pages(app)
+    app.add_exception_handler(Exception, _defect)
     app.add_middleware(entrance.Door)
     app.add_middleware(
         Guard,
@@ -33,6 +36,11 @@ def make_app(studio: Studio) -> FastAPI:
         uploads=frozenset(path for page in PAGES for path in page.uploads),
     )
     return app
+
+
+def _defect(request: Request, error: Exception) -> Response:
+    """Nobody is shown more than that; the terminal has the traceback. It comes from outside of the guard."""
+    return PlainTextResponse("This is a defect of tuition. The studio's terminal says where.", 500, HEADERS)
 
 
 class Kept(StaticFiles):

@@ -46,6 +46,12 @@ def serve(
 
     from tuition.studio.app import make_app
 
+    if (certificate is None) != (key is None):
+        raise UserError(
+            "TLS needs a certificate and its key",
+            where="--certificate",
+            next_step="Give --certificate and --key",
+        )
     with api.Store(store) as opened, closing(_listen(host, port)) as listening:
         others = not is_loopback(host) or any(not is_loopback(name) for name in allowed_hosts)
         if others:

@@ -56,6 +56,12 @@ def here(request: Request) -> Studio:
     return studio
 
 
+def talk_of(request: Request) -> api.talk.Talk:
+    """The models of this studio that can be asked."""
+    talk: api.talk.Talk = request.app.state.talk
+    return talk
+
+
 def me(request: Request) -> Person:
     """Who asks. The door has let them in already: see `entrance.admit`."""
     person: Person = request.state.person

@@ -20,7 +20,7 @@ _FREE = {
     "share_prefixes",
     "save_every_steps", "eval_every_steps", "log_every_steps", "samples", "keep", "keep_checkpoints",
     "not_finite", "allow_unproved", "masters", "parallel",
-    "keep_every_epoch", "average_checkpoints", "average_of", "max_forgetting",
+    "report_to", "keep_every_epoch", "average_checkpoints", "average_of", "max_forgetting",
 }  # fmt: skip
 # Names of what is hashed by its content: a file that was renamed is the same file.
 _NAMES = {"data", "val_data", "replay", "model", "revision", "chat_template"}

@@ -125,6 +125,20 @@ class RunFolder:
         """The settings that the last sitting had; none where the file is missing."""
         return read_settings(self.recipe) if self.recipe.exists() else {}
 
+    def is_claimed(self) -> bool:
+        """Whether a process holds the folder now."""
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder for one process. The lock goes with the process, so a dead one never blocks.

@@ -235,7 +235,7 @@ def _norm_forward(module: Any, x: Tensor, *, epsilon: float, offset: float, roun
     return rms_norm(x, module.weight, epsilon, offset, rounds_first)
 
 
-def _rounds_first(module: nn.Module, epsilon: float) -> bool:
+def _rounds_first(module: Any, epsilon: float) -> bool:
     """Whether the module rounds the quotient before it multiplies: seen in bfloat16."""
     given = {"weight": torch.randn_like(module.weight, dtype=torch.bfloat16)}
     x = _probe(len(given["weight"]), module.weight.device).bfloat16()
@@ -252,7 +252,7 @@ def _rounds_first(module: nn.Module, epsilon: float) -> bool:
 
 def _gated_forms(module: nn.Module) -> Iterator[Callable[[nn.Module, Tensor], Tensor]]:
     """activation(gate) × up through a third layer, whatever the three are called; or gate and up in one (Phi-3)."""
-    layers = {name: child for name, child in module.named_children() if hasattr(child, "in_features")}
+    layers = _linear_layers(module)
     if any(True for name, _ in module.named_parameters() if name.split(".")[0] not in layers):
         return
     for names in permutations(layers) if len(layers) in (2, 3) else ():
@@ -265,6 +265,11 @@ def _gated_forms(module: nn.Module) -> Iterator[Callable[[nn.Module, Tensor], Te
                 yield partial(_gated_forward, gate=first, up=second, down=down, activation=activation)
             else:
                 yield partial(_joined_forward, joined=first, down=down, activation=activation)
+
+
+def _linear_layers(module: nn.Module) -> dict[str, Any]:
+    """Linear layers right below a module, adapted ones too."""
+    return {name: child for name, child in module.named_children() if hasattr(child, "in_features")}
 
 
 def _gated_forward(
@@ -322,15 +327,25 @@ def _values_and_gradients(module: nn.Module) -> list[Tensor]:
     }
     for p in parameters.values():
         p.requires_grad_()
-    layers = [child.in_features for child in module.children() if hasattr(child, "in_features")]
-    width = min(layers) if layers else len(next(iter(parameters.values()), torch.empty(64)))
     device = next((p.device for p in parameters.values()), torch.device("cpu"))
-    x = _probe(width, device).requires_grad_()
+    x = _probe(_width(module), device).requires_grad_()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(0)  # what drops at random drops the same in both, or is seen
         output = torch.func.functional_call(module, parameters, (x,))
         slope = torch.linspace(-1, 1, output.numel(), device=device).view(output.shape).to(output.dtype)
         return [output, *torch.autograd.grad(output, [x, *parameters.values()], slope)]
+
+
+def _width(module: nn.Module) -> int:
+    """Of the rows that a module takes."""
+    layers = list(_linear_layers(module).values())
+    if len(layers) == 2 and layers[0].out_features != 2 * layers[1].in_features:
+        layers.reverse()
+    if layers:  # two of three read the input
+        return int(
+            sorted(layer.in_features for layer in layers)[1] if len(layers) > 2 else layers[0].in_features
+        )
+    return len(next(module.parameters(), torch.empty(64)))
 
 
 def _probe(width: int, device: torch.device) -> Tensor:

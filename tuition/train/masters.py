@@ -38,7 +38,7 @@ class Masters:
             self.parameters = self.working
             return
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
-        for name, p in self.working.items():
+        for p in self.working.values():
             p.data = p.data.to(dtype)
             p.main_grad = None
             p.register_post_accumulate_grad_hook(_move_gradient)

@@ -23,10 +23,11 @@ from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
 from tuition.train.quantised import parameters_of
 from tuition.train.skeleton import refuse_larger_than_its_weights
+from tuition.train.tokenizerfiles import make_readable_by_version_4
 
 # What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
 # saving again rewrites them in a form that tools of the previous major version cannot read.
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
 )  # fmt: skip
@@ -325,17 +326,19 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_change
     """Write the tokenizer beside the model, with the chat template that training used.
 
     Args:
-        base: the model it came from; its files are copied verbatim when the vocabulary did not change.
+        base: the model it came from; its files are copied when the vocabulary did not change, to the byte
+            where version 4 of transformers reads them.
         vocabulary_changed: True when control tokens were added.
         plain: the model learned plain text: it is shipped without a template that it never saw.
     """
     source = Path(base)
     if source.is_dir() and not vocabulary_changed:
-        for name in _TOKENIZER_FILES:
+        for name in TOKENIZER_FILES:
             if (source / name).is_file() and not (source / name).is_symlink():
                 files.copy(source / name, folder / name)
     else:
         tokenizer.save_pretrained(folder)
+    make_readable_by_version_4(folder)
     template = folder / "chat_template.jinja"
     if plain:
         files.remove_file(template)

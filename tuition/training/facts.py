@@ -105,4 +105,5 @@ def now() -> str:
 
 def command_line() -> str:
     """What was typed, as it can be pasted again; `***` for secrets."""
-    return redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    name = Path(sys.argv[0]).name
+    return redact(shlex.join(["tuition" if name == "__main__.py" else name, *sys.argv[1:]]))

@@ -131,7 +131,9 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
         UserError: anything the user can mend; a proof failed.
     """
     from tuition.training.judging import make_judging
+    from tuition.training.trackers import refuse_missing
 
+    refuse_missing(recipe.report_to)
     with prepared_once(folder, start):
         material = _read(recipe, watcher)
     judging = make_judging(material)

@@ -22,6 +22,8 @@ from tuition.training.facts import begin_sitting, changed_surroundings, facts_of
 from tuition.training.keeping import write_model, write_samples
 from tuition.training.opening import opening_of
 from tuition.training.ready import Ready, get_ready, whole_again
+from tuition.training.telling import Telling
+from tuition.training.trackers import Trackers, session_of
 from tuition.training.waiting import ALONE, Start
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Training:
         self.writes = start.rank == 0
         self.started = time.monotonic()
         self.notes: list[str] = []
+        self.telling: Telling | None = None
         self.kept: Kept | None = None
         self.forgotten: Forgetting | None = None
 
@@ -98,6 +101,8 @@ class Training:
             raise self._left(stop) from None
         finally:
             self.watcher.end()
+            if self.telling is not None and self.signals.count < 2:
+                self.telling.trackers.finish()
             self._finish(status)
 
     def _follow(self) -> None:
@@ -228,18 +233,22 @@ class Training:
             ranks=ranks,
             damaged=found.damaged,
         )
+        session = session_of(recipe, self.folder, self.progress.step)
+        told = recipe.report_to if self.writes else ()
+        telling = Telling(journal, self.watcher, Trackers(told, session, self._note))
+        self.telling = telling
         self.evaluators = evaluators_of(ready, self._refuse_to_linger)
         if self.progress.step == 0 and self.writes and not ranks.sharded:
-            self._look_before(journal)
+            self._look_before(telling)
         hooks = loop.Hooks(
-            on_step=partial(_report, journal, self.watcher.step),
-            on_eval=partial(_report, journal, self.watcher.evaluation),
+            on_step=telling.step,
+            on_eval=telling.evaluation,
             save=self._save,
             evaluators=[self._of_all_ranks(evaluator) for evaluator in self.evaluators],
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
             hurry=self._hurry,
-            on_skip=partial(self._skipped, journal),
+            on_skip=telling.skipped,
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)
         with self.signals.gently(), self.saver:
@@ -259,7 +268,7 @@ class Training:
         if ranks.any(self.signals.asked()):  # during the last update: what is left to do, a resume does
             raise Interrupted
 
-    def _look_before(self, journal: Journal) -> None:
+    def _look_before(self, telling: Telling) -> None:
         """The base model, before anything is learned: sample answers, general text, held-out figures."""
         from tuition.train.loop import EvalReport
         from tuition.training.forgetting import score_general_before
@@ -268,7 +277,7 @@ class Training:
         score_general_before(self.ready, self.folder)
         if self.evaluators:
             figures = {k: v for evaluator in self.evaluators for k, v in evaluator.measure().items()}
-            _report(journal, lambda report: None, EvalReport(0, figures))
+            telling.base(EvalReport(0, figures))
 
     def _should_stop(self) -> bool:
         self.saver.check()
@@ -283,10 +292,6 @@ class Training:
         ranks = self.ready.learner.ranks
         takes = ranks.first or ranks.sharded
         return replace(evaluator, measure=lambda: ranks.told(evaluator.measure() if takes else None))
-
-    def _skipped(self, journal: Journal, report: Any) -> None:
-        journal.write(report.to_json())
-        self.watcher.stage(f"step {report.step} is left out: {report.skipped}")
 
     def _refuse_to_linger(self) -> None:
         if self._hurry():
@@ -362,8 +367,3 @@ def _disk_trouble_in(folder: RunFolder) -> Iterator[None]:
         yield
     except OSError as error:
         raise trouble(error, folder.path) from error
-
-
-def _report(journal: Journal, tell: Any, report: Any) -> None:
-    journal.write(report.to_json())
-    tell(report)

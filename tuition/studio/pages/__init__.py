@@ -30,6 +30,9 @@ class Page:
 
 
 PAGES: tuple[Page, ...] = (
+    Page("/runs", "Runs", "runs", "Train"),
+    Page("/start", "Start a run", "start", "Train"),
+    Page("/chat", "Chat", "chat", "Train"),
     Page("/people", "People", "people", "Team"),
     Page("/account", "You", "account", "Team", EVERYBODY),
 )

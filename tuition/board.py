@@ -1,0 +1,391 @@
+"""The runs of a folder as people look at them: a line for each, one of them closely, several beside each other.
+
+Reads run folders only, each of which may be a stranger's or half written; starts nothing (see `jobs.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tuition.collect import NotFoundError
+from tuition.errors import UserError
+from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
+from tuition.evaluate.report.charts import Chart, dot, loss_chart, path, smoothed, smoothing_window
+from tuition.evaluate.report.data import data_view
+from tuition.evaluate.report.facts import (
+    Ledger,
+    Point,
+    Row,
+    Run,
+    inside,
+    listed,
+    number,
+    parse_row,
+    place,
+    read_metrics,
+    read_object,
+    read_rows,
+    read_run,
+    series,
+)
+from tuition.evaluate.report.machine import settings, train_command
+from tuition.evaluate.report.verdict import about, cautions, verdict
+from tuition.recipe import Recipe, parse_yaml
+from tuition.train.folder import RunFolder
+
+MOST_BESIDE_EACH_OTHER = 6
+_TAIL_BYTES = 1 << 14
+_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+STATUSES = ("starting", "running", "finished", "interrupted", "killed", "failed", "never began")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run in a list.
+
+    Attributes:
+        name: of its folder.
+        status: one of `STATUSES`; killed: it says that it runs, and no process does.
+        base: the model it learns from.
+        step: updates taken, of `steps`; None where it is not known yet.
+        loss: of the newest update.
+        held_out: the lowest so far.
+        has_model: it can be talked to and exported.
+    """
+
+    name: str
+    path: Path
+    status: str
+    base: str = ""
+    method: str = ""
+    started: str = ""
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    held_out: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    has_model: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a look in a moment may show something new."""
+        return self.status in ("starting", "running")
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether `tuition train RUN --resume` has something to do."""
+        return self.status in ("interrupted", "killed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One demonstration and what it costs, in nats a token.
+
+    Attributes:
+        suspicions: why it looks wrong; nothing is dropped for it.
+    """
+
+    place: str
+    prompt: str
+    expected: str
+    before: float | None
+    after: float | None
+    learned: bool
+    suspicions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run closely.
+
+    Attributes:
+        verdict: the strongest sentence that the folder allows.
+        cautions: what speaks against shipping.
+        proofs: whether each check before step 1 held, and in what words.
+        data: what became of the rows; see `data_view`.
+        demonstrations: the highest loss after training first; empty where it was not measured.
+    """
+
+    line: RunLine
+    verdict: str
+    about: list[str]
+    cautions: list[str]
+    chart: Chart | None
+    proofs: list[tuple[bool, str]]
+    data: Row
+    settings: list[tuple[str, str]]
+    command: str
+    demonstrations: list[Scored] = field(default_factory=list)
+
+
+# --- a folder of runs
+
+
+def find_run(runs: Path, name: str) -> Path:
+    """The folder of a run by its name, which never leads out of the folder of runs.
+
+    Raises:
+        NotFoundError: there is no run of that name.
+    """
+    folder = runs / name
+    # a name is one step down, and no link to elsewhere
+    if not _NAME.fullmatch(name) or folder.is_symlink() or not _is_run(folder):
+        raise NotFoundError("there is no run of that name", where=str(runs), next_step="See the list of runs")
+    return folder
+
+
+def new_run_folder(runs: Path, name: str) -> Path:
+    """Where a run of that name will live.
+
+    Raises:
+        UserError: the name is none, or taken.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"'{name[:60]}' cannot name a run",
+            where="name",
+            next_step="Use letters, digits, points, dashes and underscores, a letter or digit first",
+        )
+    if (runs / name).exists():
+        raise UserError(f"there is a run called {name}", where="name", next_step="Choose another name")
+    return runs / name
+
+
+def free_name(runs: Path, stem: str) -> str:
+    """A name like `stem` that no run has yet."""
+    stem = re.sub(r"[^\w.-]+", "-", stem).strip("-._")[:60] or "run"
+    number = 1
+    while (runs / (name := stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return name
+
+
+def list_runs(runs: Path, starting: Callable[[Path], bool] = lambda folder: False) -> list[RunLine]:
+    """Every run of the folder, the newest first.
+
+    Args:
+        starting: whether a process is at work for a folder that holds no run yet.
+    """
+    if not runs.is_dir():
+        return []
+    folders = [f for f in runs.iterdir() if _NAME.fullmatch(f.name) and not f.is_symlink() and _is_run(f)]
+    lines = [run_line(folder, starting) for folder in folders]
+    return sorted(lines, key=lambda line: (line.started or "9", line.name), reverse=True)
+
+
+def _is_run(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / "run.json").is_file() or (folder / "jobs").is_dir())
+
+
+def run_line(folder: Path, starting: Callable[[Path], bool] = lambda folder: False) -> RunLine:
+    """What run.json and the end of the journal say, whatever else lies there."""
+    facts = read_object(folder / "run.json", json.loads, [])
+    if not facts:
+        return RunLine(folder.name, folder, "starting" if starting(folder) else "never began")
+    status = str(facts.get("status"))
+    if status == "running" and not RunFolder(folder).is_claimed():
+        status = "killed"
+    newest, held_out = _end_of_journal(folder / "metrics.jsonl")
+    lowest = number(facts, "result", "best_eval_loss")
+    step, steps = number(newest, "step"), number(facts, "plan", "steps")
+    seconds = number(newest, "seconds")
+    return RunLine(
+        name=folder.name,
+        path=folder,
+        status=status if status in STATUSES else "failed",
+        base=str(inside(facts, "model", "name") or ""),
+        method=str(inside(facts, "model", "method") or ""),
+        started=str(facts.get("started") or ""),
+        step=None if step is None else int(step),
+        steps=None if steps is None else int(steps),
+        loss=number(newest, "loss"),
+        held_out=number(held_out, "eval_loss") if lowest is None else lowest,
+        tokens_per_second=number(newest, "tokens_per_second"),
+        seconds_left=(steps - step) * seconds if step and steps and seconds and status == "running" else None,
+        has_model=(folder / "model").is_dir() or (folder / "adapter").is_dir(),
+    )
+
+
+def _end_of_journal(journal: Path) -> tuple[Row, Row]:
+    """The newest update and the newest evaluation; a long journal is not read for it."""
+    try:
+        with journal.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return {}, {}
+    rows = [row for row in map(parse_row, lines) if row is not None]
+    updates = [row for row in rows if "loss" in row]
+    evaluations = [row for row in rows if "eval_loss" in row]
+    return (updates or [{}])[-1], (evaluations or [{}])[-1]
+
+
+def recipe_of(folder: Path) -> Row:
+    """The settings of a run, as far as its recipe can be read."""
+    return read_object(folder / "recipe.yaml", parse_yaml, [])
+
+
+def data_of(folder: Path) -> list[str]:
+    """What a run learned from, as its recipe names it."""
+    given = recipe_of(folder).get("data")
+    return [given] if isinstance(given, str) else [str(name) for name in listed(given)]
+
+
+# --- one run
+
+
+def view_run(folder: Path, starting: Callable[[Path], bool] = lambda folder: False) -> RunView:
+    """Everything that the page of a run shows."""
+    line = run_line(folder, starting)
+    if line.status in ("starting", "never began"):
+        return RunView(line, "", [], [], None, [], {}, [], "")
+    run = _read_whole(folder, _stamp(folder))
+    return RunView(
+        line=line,
+        verdict=verdict(run),
+        about=about(run),
+        cautions=[] if line.goes_on else cautions(run),
+        chart=loss_chart(run),
+        proofs=[
+            (proof.get("ok") is True, str(proof.get("detail") or proof.get("name"))) for proof in run.proofs
+        ],
+        data=data_view(run),
+        settings=settings(run.recipe),
+        command=train_command(run),
+        demonstrations=scored_demonstrations(folder),
+    )
+
+
+def scored_demonstrations(folder: Path) -> list[Scored]:
+    """What `tuition evaluate RUN --rows` found; none where it was not asked."""
+    found = [
+        Scored(
+            place=place(row),
+            prompt=str(row.get("prompt", "")),
+            expected=str(row.get("expected", "")),
+            before=number(row, "before"),
+            after=number(row, "after"),
+            learned=row.get("learned") is True,
+            suspicions=[str(reason) for reason in listed(row.get("suspicions"))],
+        )
+        for row in read_rows(folder / "demonstrations.jsonl", [])
+    ]
+    return sorted(found, key=lambda row: -1.0 if row.after is None else row.after, reverse=True)
+
+
+def live_chart(folder: Path) -> Chart | None:
+    """The loss so far, from the journal alone."""
+    return loss_chart(_read_curves(folder))
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Sizes and times of the files that a view is made of: a view is made anew when one changed."""
+    names = (
+        "run.json",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "ledger.jsonl",
+        "findings.jsonl",
+        "samples.jsonl",
+        "evaluation.json",
+    )
+    found = []
+    for name in names:
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            continue
+        found.append((name, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=8)  # a ledger may have a million lines
+def _read_whole(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Run:
+    return read_run(folder)
+
+
+def _read_curves(folder: Path) -> Run:
+    """A run of which only the facts and the journal were read."""
+    training, held_out = read_metrics(read_rows(folder / "metrics.jsonl", []))
+    facts = read_object(folder / "run.json", json.loads, [])
+    recipe = read_object(folder / "recipe.yaml", parse_yaml, [])
+    return Run(folder, facts, recipe, training, held_out, Ledger(), [], [], [], {}, {}, [])
+
+
+# --- several runs
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Several runs beside each other.
+
+    Attributes:
+        charts: held-out loss and training loss, a line for each run.
+        different: settings in which they differ: the name, and the value in each.
+    """
+
+    lines: list[RunLine]
+    charts: list[Chart]
+    different: list[tuple[str, list[str]]]
+
+
+def beside(folders: Sequence[Path]) -> Beside:
+    """Compare runs by their curves and by the settings in which they differ."""
+    runs = [_read_curves(folder) for folder in folders]
+    held_out = [series(run.held_out, "eval_loss") for run in runs]
+    training = [_smooth(series(run.training, "loss")) for run in runs]
+    names = [folder.name for folder in folders]
+    charts = [
+        _lines_chart("held-out-loss", "Held-out loss by step", names, held_out, dots=True),
+        _lines_chart("training-loss", "Training loss by step, smoothed", names, training),
+    ]
+    return Beside(
+        lines=[run_line(folder) for folder in folders],
+        charts=[chart for chart in charts if chart is not None],
+        different=_different([dict(settings(run.recipe)) for run in runs]),
+    )
+
+
+def _smooth(line: list[Point]) -> list[Point]:
+    window = smoothing_window(line)
+    return line if window < 2 else smoothed(line, window, axis_over([value for _, value in line]))
+
+
+def _lines_chart(
+    key: str, title: str, names: Sequence[str], lines: Sequence[Sequence[Point]], *, dots: bool = False
+) -> Chart | None:
+    points = [point for line in lines for point in line]
+    if len(points) < 2:
+        return None
+    values = [value for _, value in points]
+    across = Axis(0.0, max(step for step, _ in points) or 1.0)
+    upright = axis_over(values, log=spans_much(values))
+    drawn = [(n, name, line) for n, (name, line) in enumerate(zip(names, lines, strict=True)) if line]
+    return Chart(
+        key=key,
+        title=title + (" (logarithmic scale)" if upright.log else ""),
+        description=" ".join(
+            f"{name}: from {line[0][1]:.4g} to {line[-1][1]:.4g}." for _, name, line in drawn
+        ),
+        x_ticks=labelled_ticks(across),
+        y_ticks=labelled_ticks(upright),
+        lines=[(f"line-{n}", path(line, across, upright)) for n, _, line in drawn],
+        dots=[dot(point, across, upright) for _, _, line in drawn for point in line]
+        if dots and len(points) < 80
+        else [],
+        legend=[(f"line-{n}", name) for n, name, _ in drawn],
+    )
+
+
+def _different(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    keys = [key for key in Recipe.model_fields if any(key in recipe for recipe in recipes)]
+    rows = [(key, [str(recipe.get(key, "–")) for recipe in recipes]) for key in keys if key != "output_dir"]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]

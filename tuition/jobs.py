@@ -1,0 +1,191 @@
+"""Commands that were started from the page: each its own process, which outlives the page and the studio.
+
+What was started stands beside the run in `jobs/`: the process, the command and what it printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuition import files
+from tuition.errors import UserError
+
+_LOG_BYTES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One command and what became of it.
+
+    Attributes:
+        kind: what it does, such as `train`; its files are named so.
+        command: what a person would type.
+        runs: its process is alive.
+        code: the exit code; None while it runs, or where the studio was not there to see the end.
+        log: the end of what it printed.
+        stopping: it was asked to stop.
+    """
+
+    kind: str
+    command: str
+    started: str
+    runs: bool
+    code: int | None
+    log: str
+    stopping: bool
+
+
+def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
+    """Run `tuition ARGUMENTS`; its output and its process are noted in the run's folder.
+
+    Raises:
+        UserError: one of this kind is at work there.
+    """
+    found = find(folder, kind)
+    if found is not None and found.runs:
+        raise UserError(
+            f"a command is at work there: {found.command}",
+            where=str(folder),
+            next_step="Wait for it, or stop it",
+        )
+    files.make_folder(folder / "jobs")
+    files.append_line(_log(folder, kind), f"$ {shown(arguments)}")
+    log = files.disk.append(_log(folder, kind))
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuition", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C in the studio's terminal is not for it
+            env={**os.environ, "COLUMNS": "110", "NO_COLOR": "1"},
+        )
+    finally:
+        files.disk.close(log)
+    note = {
+        "command": shown(arguments),
+        "pid": process.pid,
+        "born": _born(process.pid),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    files.write_json(_note(folder, kind), note)
+    threading.Thread(target=_see_the_end, args=(process, folder, kind, note), daemon=True).start()
+
+
+def stop(folder: Path, kind: str) -> None:
+    """Ask it to end by SIGTERM: a run takes its update to the end and saves.
+
+    Raises:
+        UserError: none is at work, or it was asked already.
+    """
+    note = _read(folder, kind)
+    if not _alive(note):
+        raise UserError(
+            "no process that was started here is at work",
+            where=str(folder),
+            next_step="Press Ctrl-C where it was started, if it was started in a terminal",
+        )
+    if note.get("stopping"):
+        raise UserError("was asked to stop already", where=str(folder), next_step="Wait until it has saved")
+    files.write_json(_note(folder, kind), {**note, "stopping": True})
+    os.kill(int(str(note["pid"])), signal.SIGTERM)
+
+
+def find(folder: Path, kind: str) -> Job | None:
+    """The newest command of a kind; None where there was none."""
+    note = _read(folder, kind)
+    if not note:
+        return None
+    code = note.get("code")
+    return Job(
+        kind=kind,
+        command=str(note.get("command")),
+        started=str(note.get("started")),
+        runs=_alive(note),
+        code=code if isinstance(code, int) else None,
+        log=_end_of(_log(folder, kind)),
+        stopping=bool(note.get("stopping")),
+    )
+
+
+def find_all(folder: Path) -> list[Job]:
+    """The newest command of each kind."""
+    kinds = sorted(path.stem for path in (folder / "jobs").glob("*.json"))
+    return [job for kind in kinds if (job := find(folder, kind)) is not None]
+
+
+def at_work(folder: Path, kind: str = "train") -> bool:
+    """Whether a process of that kind is alive."""
+    return _alive(_read(folder, kind))
+
+
+def shown(arguments: Sequence[str]) -> str:
+    """The command as a person types it."""
+    return shlex.join(["tuition", *arguments])
+
+
+def _see_the_end(process: subprocess.Popen[bytes], folder: Path, kind: str, note: dict[str, object]) -> None:
+    """Wait, so that no dead process lingers, and note how it ended."""
+    code = process.wait()
+    newest = _read(folder, kind)
+    if newest.get("pid") == note["pid"] and folder.exists():
+        files.write_json(_note(folder, kind), {**newest, "code": code})
+
+
+def _alive(note: dict[str, object]) -> bool:
+    """Whether the very process is there: a number that another process has now is not it."""
+    pid = note.get("pid")
+    return isinstance(pid, int) and pid > 0 and note.get("born") is not None and _born(pid) == note["born"]
+
+
+def _born(pid: int) -> str | None:
+    """When a process began, in its system's own words; None where there is none, or only its remains."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            after_name = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if after_name[0] in "ZX" else after_name[19]
+    asked = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    state, _, born = asked.stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else born.strip()
+
+
+def _read(folder: Path, kind: str) -> dict[str, object]:
+    try:
+        note = json.loads(_note(folder, kind).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _end_of(log: Path) -> str:
+    try:
+        with log.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(max(0, size - _LOG_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return text if size <= _LOG_BYTES else text.partition("\n")[2]
+
+
+def _note(folder: Path, kind: str) -> Path:
+    return folder / "jobs" / f"{kind}.json"
+
+
+def _log(folder: Path, kind: str) -> Path:
+    return folder / "jobs" / f"{kind}.log"
