@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from tuition.batch import Pack
@@ -72,8 +73,14 @@ class Ranks:
             return
         if device.type == "cuda":
             torch.cuda.set_device(self.local_rank)
+        # ranks that torchrun starts again meet at the same store, where the addresses of the dead still stand
+        store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore(f"start-{restarts}", store),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=world,
             timeout=_PATIENCE,
             device_id=torch.device("cuda", self.local_rank) if device.type == "cuda" else None,
         )
