@@ -36,6 +36,7 @@ from tuition.collect import prompts as prompts
 from tuition.collect import queue as queue
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
+from tuition.collecting import add_typed_prompt as add_typed_prompt
 from tuition.collecting import compare as compare
 from tuition.collecting import import_prompts as import_prompts
 from tuition.collecting import note_losses
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
     from tuition.evaluate.judge import Judge
     from tuition.evaluate.load import Answerer
+    from tuition.evaluate.report.several import Several
     from tuition.evaluate.score import Evaluation
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
@@ -610,6 +612,35 @@ def evaluate(
     return found
 
 
+def report(run: str | Path, *, png: bool = False) -> Path:
+    """Write the report of a run anew from what its folder holds; the page.
+
+    Args:
+        png: also write each of its pictures into `pictures/` in the folder; needs matplotlib.
+
+    Raises:
+        UserError: there is no run, or matplotlib is wanted and not installed.
+    """
+    from tuition.evaluate.report import write_report
+    from tuition.evaluate.report.pictures import write_pictures
+
+    if png:
+        write_pictures(Path(run))
+    return write_report(Path(run))
+
+
+def report_several(runs: Sequence[str | Path], to: str | Path) -> Several:
+    """Write one page that compares runs, against the first in pairs where they answered the same prompts.
+
+    Raises:
+        UserError: a folder holds no run, or is named twice.
+    """
+    from tuition.evaluate.report.several import read_runs
+    from tuition.evaluate.report.severalpage import write_comparison
+
+    return write_comparison(read_runs([Path(run) for run in runs]), Path(to))
+
+
 def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:
     """The command that runs tasks of lm-evaluation-harness on a model.
 
@@ -835,6 +866,7 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         str(starter.HELDOUT),
         baseline=str(starter.BASE),
         metric="exact_match",
+        general="starter",
         max_new_tokens=32,
     )
     return run, result

@@ -689,6 +689,37 @@ def evaluate(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run folders; several are compared.", show_default=False)],
+    to: Annotated[str, typer.Option(help="With several runs: the page to write.")] = "runs.html",
+    png: Annotated[
+        bool, typer.Option("--png", help="With one run: each picture as PNG too, in its folder pictures.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a run anew; or one page that compares several: settings, curves, figures in pairs, cost."""
+    from tuition import api
+    from tuition.screen import show_several
+
+    if len(runs) == 1:
+        page = api.report(runs[0], png=png)
+        _print_json({"report": str(page)}) if as_json else print(f"report: {page}")
+    else:
+        page = Path(to)
+        found = api.report_several(runs, page)
+        if as_json:
+            _print_json({"report": str(page), **found.to_json()})
+        else:
+            show_several(found)
+            print(f"report: {page}")
+    if show:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
 def _harness(model: str, tasks: str, python: str | None, *, run: bool) -> int:
     from tuition import api
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuition import starter
 from tuition.collect import Store, batches, losses, prompts
 from tuition.collect.accepted import read_accepted
+from tuition.collect.texts import plain_text
 from tuition.conversation import Message
 from tuition.data import find_sources
 from tuition.data.asked import Asked, read_asked
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.demonstrations import RowMarks
     from tuition.evaluate.load import Answerer
 
+TYPED = "typed in the studio"
 _BATCH = 32
 
 
@@ -88,6 +90,22 @@ def import_prompts(
         store, read(), source=source, licence=licence, consent=consent, tags=tags, overlap=overlap, by=by
     )
     return Imported(rows, added.new, added.known, tuple(findings))
+
+
+def add_typed_prompt(
+    store: Store, text: str, *, system: str = "", tags: Sequence[str] = (), by: int
+) -> prompts.Added:
+    """One prompt that a person of the project typed, who agrees to its use by typing it.
+
+    Raises:
+        UserError: it is empty, or cannot be kept.
+    """
+    plain_text(text, "the prompt", empty=False)
+    instruction = (Message("system", plain_text(system, "the instruction")),) if system.strip() else ()
+    new = prompts.NewPrompt((*instruction, Message("user", text)), TYPED, tags=tuple(tags))
+    return prompts.add(
+        store, [new], source=TYPED, licence="the project's own", consent="typed for this project", by=by
+    )
 
 
 def _new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:

@@ -310,6 +310,38 @@ def _answers_table(comparison: Any) -> Table:
     return table
 
 
+def show_several(found: Any) -> None:
+    """Runs side by side: what differs, the metrics with their intervals, then losses, ledger and cost."""
+    from tuition.evaluate.report.severalpage import cell, figure_row
+
+    console, figures = Console(), [figure_row(figure) for figure in found.figures]
+    table = Table(title="runs compared", title_justify="left")
+    for column in ("", *found.names):
+        table.add_column(_words(column), overflow="fold")
+    for key, values in found.differing.items():
+        table.add_row(_words(key), *(_words(shorten(str(value), 40)) for value in values))
+    table.add_section()
+    for row in figures:
+        scores = (
+            f"{each['value']} [{each['interval']}]" if each["interval"] else "–" for each in row["cells"]
+        )
+        table.add_row(_words(row["name"]), *map(_words, scores))
+    table.add_section()
+    for label, values in found.rows.items():
+        table.add_row(label, *(_words(cell(value)) for value in values))
+    console.print(table)
+    for row in figures:
+        for name, each in zip(found.names, row["cells"], strict=True):
+            if each["difference"]:
+                line = f"{row['name']}, {name} − {found.names[0]}: {each['difference']}: {each['verdict']}"
+                console.print(_words(line), soft_wrap=True)
+
+
+def _words(text: str) -> Text:
+    """Text of a page for the terminal, where a space that does not break is none."""
+    return Text(printable(text.replace("\u00a0", " ")))
+
+
 def show_doctor(examined: dict[str, Any]) -> None:
     """Each check on a line, with what to do where it failed."""
     console = Console()

@@ -252,3 +252,23 @@ def test_the_loss_of_a_demonstration_is_kept_by_run_and_the_highest_come_first(
     losses.note(store, [losses.Loss(two, 1, "run", 2.0, 1.75)])
     assert [loss.after for loss in losses.of_demonstration(store, two)] == [1.75]
     assert [loss.demonstration_id for loss in losses.highest(store)] == [two, one]
+
+
+def test_the_kept_tallies_equal_a_count_whatever_changes(
+    store: Store, writer: people.Person, reviewer: people.Person
+) -> None:
+    ids = add_prompts(store, 12, overlap=2)
+    for number, prompt_id in enumerate(ids):
+        prompts.set_tags(store, prompt_id, ["a", "b"] if number % 2 else ["a"], by=None)
+    prompts.set_tags(store, ids[0], [], by=None)
+    prompts.change(store, ids[1], paused=True, by=None)
+    prompts.change(store, ids[2], gold=True, by=None)
+    prompts.change(store, ids[3], overlap=5, by=None)
+    write_and_accept(store, writer, reviewer)
+    with store.reading() as db:
+        tallies = dict(db.execute("SELECT key, value FROM tally").fetchall())
+        wanted = db.execute(
+            "SELECT sum(overlap - taken) FROM prompt WHERE NOT paused AND NOT gold"
+        ).fetchone()[0]
+        counted = dict(db.execute("SELECT 'tag ' || tag, count(*) FROM prompt_tag GROUP BY tag").fetchall())
+    assert tallies == {"prompts": 12, "wanted": wanted, "source 1": 12, **counted}

@@ -136,14 +136,21 @@ def open_batch(
             row,
         )
         batch_id = int(cursor.lastrowid or 0)
-        count = sum(_add_pair(db, batch_id, pair) for pair in pairs)
-        if not count:
+        names = (_short(model_a).lower(), _short(model_b).lower())
+        kinds = [_add_pair(db, batch_id, pair, names) for pair in pairs]
+        if not kinds:
             raise UserError("there is nothing to compare", next_step="Name prompts that both models answer")
-        store.note("opened", f"batch {batch_id}", by=by, a=model_a, b=model_b, pairs=count)
+        identical, leaks = (sum(kind) for kind in zip(*kinds, strict=True))
+        counts = (len(kinds), identical, leaks, batch_id)
+        db.execute("UPDATE batch SET pairs = ?, identical = ?, leaks = ? WHERE id = ?", counts)
+        store.note("opened", f"batch {batch_id}", by=by, a=model_a, b=model_b, pairs=len(kinds))
         return batch(store, batch_id)
 
 
-def _add_pair(db: sqlite3.Connection, batch_id: int, pair: NewPair) -> int:
+def _add_pair(
+    db: sqlite3.Connection, batch_id: int, pair: NewPair, names: tuple[str, str]
+) -> tuple[bool, bool]:
+    """Whether both answers are the same, and whether one of them names a model."""
     texts = (plain_text(pair.answer_a, "an answer"), plain_text(pair.answer_b, "an answer"))
     try:
         db.execute(
@@ -154,7 +161,7 @@ def _add_pair(db: sqlite3.Connection, batch_id: int, pair: NewPair) -> int:
         raise UserError(
             f"prompt {pair.prompt_id} is unknown or stands twice in the batch", next_step="Give each once"
         ) from None
-    return 1
+    return texts[0] == texts[1], any(name in text.lower() for name in names for text in texts)
 
 
 def batch(store: Store, batch_id: int) -> Batch:
@@ -177,11 +184,6 @@ def batches(store: Store) -> list[Batch]:
 
 
 def _batch(db: sqlite3.Connection, row: sqlite3.Row) -> Batch:
-    leak = " OR ".join(["instr(lower(answer_a || char(10) || answer_b), lower(?)) > 0"] * 2)
-    pairs, identical, leaks = db.execute(
-        f"SELECT count(*), coalesce(sum(answer_a = answer_b), 0), coalesce(sum({leak}), 0) FROM pair WHERE batch_id = ?",
-        (_short(row["model_a"]), _short(row["model_b"]), row["id"]),
-    ).fetchone()
     (judged,) = db.execute(
         """SELECT count(*) FROM judgement j JOIN pair p ON p.id = j.pair_id
         WHERE p.batch_id = ? AND j.state = 'judged'""",
@@ -196,10 +198,10 @@ def _batch(db: sqlite3.Connection, row: sqlite3.Row) -> Batch:
         overlap=row["overlap"],
         created_at=row["created_at"],
         closed=row["closed_at"] is not None,
-        pairs=pairs,
-        identical=identical,
+        pairs=row["pairs"],
+        identical=row["identical"],
         judged=judged,
-        leaks=leaks,
+        leaks=row["leaks"],
     )
 
 
@@ -221,6 +223,12 @@ def close_batch(store: Store, batch_id: int, *, by: int | None) -> None:
 # --- what came out ---
 
 
+def rate(store: Store, batch_id: int) -> WinRate:
+    """The win rate of A so far, identical answers as ties."""
+    with store.reading() as db:
+        return win_rate(_verdicts(db, batch_id, _judged(db, batch_id)))
+
+
 def results(store: Store, batch_id: int) -> Results:
     """What people judged so far.
 
@@ -230,24 +238,26 @@ def results(store: Store, batch_id: int) -> Results:
     with store.reading() as db:
         found = batch(store, batch_id)
         judged = _judged(db, batch_id)
-        identical = db.execute(
-            "SELECT prompt_id FROM pair WHERE batch_id = ? AND answer_a = answer_b", (batch_id,)
-        ).fetchall()
-    ties = [(row[0], "tie") for row in identical]
-    verdicts = [(row["prompt_id"], row["verdict"]) for row in judged]
-    pools = {
-        row["role"]: [(r["prompt_id"], r["verdict"]) for r in judged if r["role"] == row["role"]]
-        for row in judged
-    }
+        verdicts = _verdicts(db, batch_id, judged)
+    roles = sorted({row["role"] for row in judged})
     return Results(
         batch=found,
-        rate=win_rate([*verdicts, *ties]),
-        pools={role: win_rate(said) for role, said in sorted(pools.items())},
+        rate=win_rate(verdicts),
+        pools={
+            role: win_rate([(row["prompt_id"], row["verdict"]) for row in judged if row["role"] == role])
+            for role in roles
+        },
         agreement=agreement(_by_pair(judged)),
         left_share=_left_share(judged),
         flags=_flag_rates(judged),
         ratings=_ratings(judged),
     )
+
+
+def _verdicts(db: sqlite3.Connection, batch_id: int, judged: list[sqlite3.Row]) -> list[tuple[int, str]]:
+    """Prompt and verdict of each judgement, and a tie for each pair of identical answers."""
+    same = db.execute("SELECT prompt_id FROM pair WHERE batch_id = ? AND answer_a = answer_b", (batch_id,))
+    return [*((row["prompt_id"], row["verdict"]) for row in judged), *((row[0], "tie") for row in same)]
 
 
 def _judged(db: sqlite3.Connection, batch_id: int) -> list[sqlite3.Row]:

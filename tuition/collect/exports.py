@@ -130,7 +130,7 @@ def write(store: Store, export_id: str, folder: str | Path) -> Path:
     temporary = files.fresh_folder(target.with_name(f".{target.name}.tmp"))
     try:
         for name in found.files:
-            files.write_new(temporary / name, _lines(store, export_id, name))
+            files.write_new(temporary / name, lines_of(store, export_id, name))
         files.write_new(temporary / "export.json", [files.json_bytes(_card(store, found))])
         files.publish_folder(temporary, target)
     finally:
@@ -138,7 +138,8 @@ def write(store: Store, export_id: str, folder: str | Path) -> Path:
     return target
 
 
-def _lines(store: Store, export_id: str, file: str) -> Iterator[bytes]:
+def lines_of(store: Store, export_id: str, file: str) -> Iterator[bytes]:
+    """The lines of one file of an export, as they are written."""
     with store.reading() as db:
         query = "SELECT text FROM export_line WHERE export_id = ? AND file = ? ORDER BY line"
         for (text,) in db.execute(query, (export_id, file)):

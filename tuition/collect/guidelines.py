@@ -14,8 +14,7 @@ from tuition.collect.texts import plain_text
 DEFAULT = """\
 # A good answer
 
-**Helps.** It does what was asked, for the person who asked. Where the request is unclear it takes the likeliest
-meaning and says so, or asks.
+**Helps.** It does what was asked, for the person who asked. Where the request is unclear it takes the likeliest meaning and says so, or asks.
 
 **Is true.** It invents nothing and leaves no false impression. What is not known is said to be unknown.
 
@@ -25,8 +24,7 @@ When these pull apart, weigh them as a careful person in that trade would.
 
 ## When two answers are compared
 
-Prefer the one that you would be gladder to get from somebody whose work it is to help you. Length is no merit
-by itself. A tie is an honest answer; so is "both bad".
+Prefer the one that you would be gladder to get from somebody whose work it is to help you. Length is no merit by itself. A tie is an honest answer; so is "both bad".
 
 ## When to skip
 

@@ -73,10 +73,8 @@ def progress(store: Store) -> Progress:
 
         by_status = dict(db.execute("SELECT status, count(*) FROM demonstration GROUP BY status").fetchall())
         return Progress(
-            prompts=count("SELECT count(*) FROM prompt"),
-            open_places=count(
-                "SELECT sum(overlap - taken) FROM prompt WHERE taken < overlap AND paused = 0 AND gold = 0"
-            ),
+            prompts=count("SELECT value FROM tally WHERE key = 'prompts'"),
+            open_places=count("SELECT value FROM tally WHERE key = 'wanted'"),
             claimed=count("SELECT count(*) FROM assignment WHERE state = 'claimed'"),
             submitted=by_status.get("submitted", 0),
             accepted=by_status.get("accepted", 0),
@@ -109,7 +107,8 @@ def by_source(store: Store) -> list[Share]:
     """Prompts and accepted demonstrations by source."""
     return _shares(
         store,
-        "SELECT s.name, count(p.id) FROM source s LEFT JOIN prompt p ON p.source_id = s.id GROUP BY s.id",
+        {},
+        "SELECT s.name, coalesce(value, 0) FROM source s LEFT JOIN tally ON key = 'source ' || s.id",
         """SELECT s.name, count(*) FROM demonstration d JOIN prompt p ON p.id = d.prompt_id
         JOIN source s ON s.id = p.source_id WHERE d.status = 'accepted' GROUP BY s.id""",
     )
@@ -119,20 +118,18 @@ def by_tag(store: Store) -> list[Share]:
     """Prompts and accepted demonstrations by tag, those of the target mix first."""
     return _shares(
         store,
-        "SELECT tag, count(*) FROM prompt_tag GROUP BY tag",
+        target_mix(store),
+        "SELECT substr(key, 5), value FROM tally WHERE key GLOB 'tag *' AND value > 0",
         """SELECT t.tag, count(*) FROM demonstration d JOIN prompt_tag t ON t.prompt_id = d.prompt_id
         WHERE d.status = 'accepted' GROUP BY t.tag""",
     )
 
 
-def _shares(store: Store, prompts: str, accepted: str) -> list[Share]:
-    mix = target_mix(store)
+def _shares(store: Store, mix: Mapping[str, float], prompts: str, accepted: str) -> list[Share]:
     with store.reading() as db:
         asked, done = dict(db.execute(prompts).fetchall()), dict(db.execute(accepted).fetchall())
         (whole,) = db.execute("SELECT count(*) FROM demonstration WHERE status = 'accepted'").fetchone()
-    names = sorted(
-        {*asked, *done, *mix} if "tag" in prompts else asked, key=lambda name: (-mix.get(name, 0.0), name)
-    )
+    names = sorted({*asked, *done, *mix}, key=lambda name: (-mix.get(name, 0.0), name))
     return [
         Share(name, asked.get(name, 0), done.get(name, 0), done.get(name, 0) / max(1, whole), mix.get(name))
         for name in names

@@ -54,6 +54,7 @@ _PROMPTS = (
         gold INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0, created_at REAL NOT NULL)""",
     """CREATE INDEX prompt_open ON prompt(gold, priority DESC, id) WHERE taken < overlap AND paused = 0""",
     "CREATE INDEX prompt_source ON prompt(source_id)",
+    "CREATE INDEX prompt_opening ON prompt(opening)",
     "CREATE TABLE prompt_tag(tag TEXT NOT NULL, prompt_id INTEGER NOT NULL REFERENCES prompt(id), PRIMARY KEY(tag, prompt_id)) WITHOUT ROWID",
     "CREATE INDEX tag_of ON prompt_tag(prompt_id)",
     """CREATE TABLE flag(
@@ -61,6 +62,24 @@ _PROMPTS = (
         person_id INTEGER NOT NULL REFERENCES person(id), reason TEXT NOT NULL, created_at REAL NOT NULL,
         resolved_at REAL, resolved_by INTEGER REFERENCES person(id))""",
     "CREATE INDEX flag_open ON flag(prompt_id) WHERE resolved_at IS NULL",
+)
+
+# Counts that pages show of a hundred thousand prompts, kept as they change: counting anew would take a person's
+# patience at every page.
+_WANTED = "CASE WHEN {0}.paused OR {0}.gold THEN 0 ELSE max(0, {0}.overlap - {0}.taken) END"
+_TALLIES = (
+    "CREATE TABLE tally(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO tally VALUES ('prompts', 0), ('wanted', 0)",
+    f"""CREATE TRIGGER tally_of_new_prompt AFTER INSERT ON prompt BEGIN
+        UPDATE tally SET value = value + 1 WHERE key = 'prompts';
+        UPDATE tally SET value = value + {_WANTED.format("NEW")} WHERE key = 'wanted';
+        INSERT INTO tally VALUES ('source ' || NEW.source_id, 1) ON CONFLICT(key) DO UPDATE SET value = value + 1; END""",
+    f"""CREATE TRIGGER tally_of_changed_prompt AFTER UPDATE OF taken, overlap, paused, gold ON prompt BEGIN
+        UPDATE tally SET value = value + {_WANTED.format("NEW")} - {_WANTED.format("OLD")} WHERE key = 'wanted'; END""",
+    """CREATE TRIGGER tally_of_new_tag AFTER INSERT ON prompt_tag BEGIN
+        INSERT INTO tally VALUES ('tag ' || NEW.tag, 1) ON CONFLICT(key) DO UPDATE SET value = value + 1; END""",
+    """CREATE TRIGGER tally_of_lost_tag AFTER DELETE ON prompt_tag BEGIN
+        UPDATE tally SET value = value - 1 WHERE key = 'tag ' || OLD.tag; END""",
 )
 
 # A slot is one of a prompt's `overlap` places. Live are the places that somebody holds or has filled; a unique
@@ -76,6 +95,7 @@ _ASSIGNMENTS = (
         WHERE state IN ('claimed', 'submitted') AND extra = 0""",
     "CREATE INDEX assignment_lease ON assignment(lease_until) WHERE state = 'claimed'",
     "CREATE INDEX assignment_of ON assignment(person_id, state, id)",
+    "CREATE INDEX assignment_skipped ON assignment(id) WHERE state = 'skipped'",
     """CREATE TRIGGER taken_after_claim AFTER INSERT ON assignment BEGIN
         UPDATE prompt SET taken = (SELECT count(*) FROM assignment WHERE prompt_id = NEW.prompt_id
             AND state IN ('claimed', 'submitted') AND extra = 0) WHERE id = NEW.prompt_id; END""",
@@ -109,6 +129,7 @@ _DEMONSTRATIONS = (
         post_key TEXT NOT NULL, created_at REAL NOT NULL, event_id INTEGER NOT NULL REFERENCES event(id),
         PRIMARY KEY(demonstration_id, rev)) WITHOUT ROWID""",
     "CREATE UNIQUE INDEX each_post_once ON revision(person_id, post_key)",
+    "CREATE INDEX revision_seconds ON revision(person_id, seconds)",
     """CREATE TABLE review(
         id INTEGER PRIMARY KEY, demonstration_id INTEGER NOT NULL REFERENCES demonstration(id), rev INTEGER NOT NULL,
         person_id INTEGER NOT NULL REFERENCES person(id),
@@ -124,7 +145,8 @@ _DEMONSTRATIONS = (
 _JUDGEMENTS = (
     """CREATE TABLE batch(
         id INTEGER PRIMARY KEY, name TEXT NOT NULL, model_a TEXT NOT NULL, model_b TEXT NOT NULL,
-        sampling TEXT NOT NULL, overlap INTEGER NOT NULL, created_at REAL NOT NULL, closed_at REAL)""",
+        sampling TEXT NOT NULL, overlap INTEGER NOT NULL, created_at REAL NOT NULL, closed_at REAL,
+        pairs INTEGER NOT NULL DEFAULT 0, identical INTEGER NOT NULL DEFAULT 0, leaks INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE pair(
         id INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL REFERENCES batch(id),
         prompt_id INTEGER NOT NULL REFERENCES prompt(id), answer_a TEXT NOT NULL, answer_b TEXT NOT NULL,
@@ -161,5 +183,5 @@ _EXPORTS = (
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (*_PEOPLE, *_EVENTS, *_PROMPTS, *_ASSIGNMENTS, *_DEMONSTRATIONS, *_JUDGEMENTS, *_EXPORTS),
+    (*_PEOPLE, *_EVENTS, *_PROMPTS, *_TALLIES, *_ASSIGNMENTS, *_DEMONSTRATIONS, *_JUDGEMENTS, *_EXPORTS),
 )

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from tuition.interval import NORMAL_QUANTILE, Score, score
@@ -51,6 +52,11 @@ def win_rate(verdicts: Sequence[tuple[int, str]], *, seed: int = 0) -> WinRate:
     Args:
         verdicts: the prompt of each judgement and its verdict, a key of `WORTH`.
     """
+    return _win_rate(tuple(verdicts), seed)
+
+
+@lru_cache(maxsize=64)  # pages ask again and again, and resampling takes its time
+def _win_rate(verdicts: tuple[tuple[int, str], ...], seed: int) -> WinRate:
     counts = dict.fromkeys(WORTH, 0) | Counter(verdict for _, verdict in verdicts)
     if not verdicts:
         return WinRate(None, counts, "not decided", None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuition.evaluate.report.axes import Axis, Tick, axis_over, labelled_ticks, spans_much
+from tuition.evaluate.report.comparison import METRIC_NAMES
 from tuition.evaluate.report.facts import (
     Point,
     Row,
@@ -23,6 +24,9 @@ from tuition.evaluate.report.facts import (
 from tuition.evaluate.report.words import share, short, whole
 
 SHOWN_EVALUATIONS = 40
+_LOSS_KEYS = frozenset(
+    {"eval_loss", "eval_bits_per_byte", "eval_token_accuracy", "eval_tokens", "eval_seconds"}
+)
 SHOWN_DOTS = 60  # more run into each other; the line says it all then
 
 
@@ -129,8 +133,16 @@ def small_multiples(run: Run) -> list[Chart]:
         small_chart("rate", "Learning rate", series(run.training, "learning_rate")),
         small_chart("norm", "Gradient norm", series(run.training, "grad_norm"), noisy=True),
         small_chart("accuracy", "Held-out token accuracy", series(run.held_out, "eval_token_accuracy")),
+        *(small_chart(f"metric-{i}", title, line) for i, (title, line) in enumerate(answer_metrics(run))),
     ]
     return [chart for chart in charts if chart]
+
+
+def answer_metrics(run: Run) -> list[tuple[str, list[Point]]]:
+    """Metrics of the model's own answers that were measured while it learned, by step."""
+    keys = {key for row in run.held_out for key in row if key.startswith("eval_")} - _LOSS_KEYS
+    names = ((key, key.removeprefix("eval_")) for key in sorted(keys))
+    return [(f"Held out: {METRIC_NAMES.get(name, name)}", series(run.held_out, key)) for key, name in names]
 
 
 def small_chart(key: str, title: str, line: Sequence[Point], *, noisy: bool = False) -> Chart | None:
@@ -207,6 +219,12 @@ def path(line: Sequence[Point], across: Axis, upright: Axis) -> str:
     """The SVG path of a line."""
     corners = [f"{across.place(x):.2f} {100 - upright.place(y):.2f}" for x, y in thinned(line)]
     return "M" + " L".join(corners)
+
+
+def corners(shape: str) -> list[Point]:
+    """The corners of a line that `path` wrote, in percent of the picture from its upper left."""
+    pairs = (corner.split() for corner in shape.removeprefix("M").split(" L"))
+    return [(float(x), float(y)) for x, y in pairs]
 
 
 def thinned(line: Sequence[Point], buckets: int = 400) -> Sequence[Point]:

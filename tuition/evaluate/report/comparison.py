@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from tuition.evaluate.metrics import METRICS
 from tuition.evaluate.report.axes import Axis
 from tuition.evaluate.report.facts import Row, Run, listed, mappings, number, place
-from tuition.evaluate.report.words import counted, percentage_points, plain, share, share_interval, shorten
+from tuition.evaluate.report.words import (
+    counted,
+    percentage_points,
+    plain,
+    share,
+    share_interval,
+    short_path,
+    shorten,
+)
 from tuition.interval import Score
 
 SHOWN_PAIRS = 3  # of wins, of losses and of the rest; more unfold
@@ -123,7 +131,10 @@ def answer_groups(run: Run) -> list[tuple[str, list[Pair], list[Pair]]]:
     groups = [
         (f"Became better: {len(wins):,}", wins),
         (f"Became worse: {len(losses):,}", losses),
-        ("Others" if judged else "Held-out prompts, before and after", others),
+        (
+            f"Equal before and after: {len(others):,}" if judged else "Held-out prompts, before and after",
+            others,
+        ),
     ]
     return [(title, *folded(rows, metric)) for title, rows in groups if rows]
 
@@ -150,7 +161,7 @@ def pair(row: Row, metric: str) -> Pair:
         tuned=shown["tuned"],
         base_mark=mark(texts["base"], texts["expected"], metric),
         tuned_mark=mark(texts["tuned"], texts["expected"], metric),
-        origin=str(row.get("origin") or place(row)),
+        origin=short_path(str(row.get("origin") or place(row))),
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from tuition.evaluate.report.facts import Row, Run, mappings, number
+from tuition.evaluate.report.facts import Row, Run, inside, mappings, number
+from tuition.evaluate.report.words import signed
 
 
 def condition_rows(run: Run) -> list[Row]:
@@ -21,22 +20,53 @@ def condition_rows(run: Run) -> list[Row]:
     ]
 
 
+def forgetting_of(run: Run) -> Row:
+    """What was found on general text, by the evaluation or else by the run itself; empty where nothing was."""
+    found = run.evaluation.get("forgetting") or run.facts.get("forgetting")
+    parts = [inside(found, name) for name in ("base", "tuned", "difference")]
+    return found if isinstance(found, dict) and all(isinstance(part, dict) for part in parts) else {}
+
+
 def forgetting_sentence(run: Run) -> str:
     """Bits a byte on general text before and after; empty where that was not measured."""
-    found = run.evaluation.get("forgetting") or run.facts.get("forgetting")
-    parts = (
-        [found.get(name) for name in ("base", "tuned", "difference")] if isinstance(found, Mapping) else []
-    )
-    if not isinstance(found, Mapping) or not all(isinstance(part, Mapping) for part in parts):
+    found = forgetting_of(run)
+    if not found:
         return ""
-    base, tuned, difference = (dict(part) for part in parts if isinstance(part, Mapping))
-    advice = f" {found['advice']}" if found.get("advice") else ""
+    difference = found["difference"]
+    low, high, most = (number(difference, "low"), number(difference, "high"), number(found, "most"))
+    between = "" if low is None or high is None else f" (95 % interval {signed(low)} to {signed(high)})"
     return (
-        f"On general text {_digits(base, 'bits_per_byte')} → {_digits(tuned, 'bits_per_byte')} bits a byte: "
-        f"{_digits(difference, 'value')} [{_digits(difference, 'low')}, {_digits(difference, 'high')}].{advice}"
+        f"General text costs {_digits(found['base'], 'bits_per_byte')} → {_digits(found['tuned'], 'bits_per_byte')} "
+        f"bits a byte, {_signed(difference, 'value')}{between}: {_weighed(found, most)}"
     )
+
+
+def _weighed(found: Row, most: float | None) -> str:
+    """What the difference means against what may be lost."""
+    lost = number(found, "difference", "value")
+    if found.get("exceeded") is True or found.get("advice"):
+        return f"more was forgotten than may be. {found.get('advice') or ''}".strip()
+    if lost is not None and lost <= 0:
+        return "nothing was forgotten."
+    return "less was forgotten than may be." if most is None else f"less than the {most:g} that may be lost."
+
+
+def forgotten_too_much(run: Run) -> bool:
+    """More was lost on general text than the threshold allows."""
+    return forgetting_of(run).get("exceeded") is True
+
+
+def conditions_not_met(run: Run) -> list[str]:
+    """The conditions that do not hold, as they were written."""
+    rows = mappings(run.evaluation.get("gate"))
+    return [str(row.get("condition")) for row in rows if row.get("met") is not True]
 
 
 def _digits(row: Row, key: str) -> str:
     value = number(row, key)
     return "?" if value is None else f"{value:.4g}"
+
+
+def _signed(row: Row, key: str) -> str:
+    value = number(row, key)
+    return "?" if value is None else signed(value)

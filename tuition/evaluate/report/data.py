@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tuition.evaluate.report.facts import Row, Run, inside, mappings, number, place
 from tuition.evaluate.report.machine import settings
-from tuition.evaluate.report.words import share, visible_whitespace, whole
+from tuition.evaluate.report.words import share, short_path, visible_whitespace, whole
 
 SHOWN_TOKENS = 800
 
@@ -38,7 +38,9 @@ def data_view(run: Run) -> Row:
         "rejected_count": ledger.fates["rejected"],
         "findings": finding_rows(run.findings),
         "facts": totals(run.facts.get("data")),
-        "shapes": settings(inside(run.facts, "data", "shapes")),
+        "shapes": [
+            (short_path(source), shape) for source, shape in settings(inside(run.facts, "data", "shapes"))
+        ],
     }
 
 
@@ -100,7 +102,7 @@ def example_view(example: Row) -> Row | None:
     parts = [tokens[:half], tokens[-half:]] if omitted else [tokens]
     learned = [token for token in tokens if weight_of(token) > 0]
     return {
-        "place": place(example),
+        "place": short_path(place(example)),
         "parts": [[shown_token(token) for token in part] for part in parts],
         "omitted": omitted,
         "count": len(tokens),

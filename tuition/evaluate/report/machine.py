@@ -27,8 +27,11 @@ def machine_facts(facts: Row) -> list[tuple[str, str]]:
         ("Cores", inside(facts, "hardware", "cores")),
         ("Memory", measured(facts, "hardware", "memory_bytes", words=gibibytes)),
         ("Peak memory", measured(facts, "result", "peak_memory_bytes", words=gibibytes)),
+        ("Tokens trained on", measured(facts, "result", "tokens", words=whole)),
+        ("Of them learned", measured(facts, "result", "learned_tokens", words=whole)),
+        ("Training alone", measured(facts, "result", "seconds", words=duration)),
         ("Tokens a second", measured(facts, "result", "tokens_per_second", words=short)),
-        ("Time", measured(facts, "seconds", words=duration)),
+        ("Whole run", measured(facts, "seconds", words=duration)),
         ("Started", moment(facts.get("started"))),
         ("Finished", moment(facts.get("finished"))),
     ]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tuition.evaluate.report.asked import asked
 from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
 from tuition.evaluate.report.comparison import answer_groups, comparison_row
 from tuition.evaluate.report.conditions import condition_rows, forgetting_sentence
 from tuition.evaluate.report.data import data_view, example_view
 from tuition.evaluate.report.facts import Row, Run, read_run
+from tuition.evaluate.report.losses import loss_rows, other_sentences
 from tuition.evaluate.report.machine import install_command, machine_facts, settings, train_command
-from tuition.evaluate.report.verdict import about, badge, cautions, detail, tiles, verdict
+from tuition.evaluate.report.verdict import about, badge, cautions, cleared, detail, tiles, verdict
 from tuition.evaluate.report.words import visible
 from tuition.files import write_text
 
@@ -30,9 +32,9 @@ def write_report(run_folder: Path) -> Path:
     """
     run = read_run(run_folder)
     page = environment().get_template(TEMPLATE).render(view(run))
-    path = run_folder / REPORT
-    write_text(path, page)
-    return path
+    file = run_folder / REPORT
+    write_text(file, page)
+    return file
 
 
 @cache
@@ -58,7 +60,11 @@ def view(run: Run) -> Row:
         "detail": detail(run),
         "about": about(run),
         "cautions": cautions(run),
+        "cleared": cleared(run),
         "tiles": tiles(run),
+        "asked": asked(run),
+        "losses": loss_rows(run),
+        "others": other_sentences(run),
         "comparisons": list(filter(None, map(comparison_row, run.comparisons))),
         "conditions": condition_rows(run),
         "forgetting": forgetting_sentence(run),

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuition.evaluate.report.comparison import comparison_row, headline, verdict_badge
+from tuition.evaluate.report.conditions import (
+    conditions_not_met,
+    forgetting_of,
+    forgetting_sentence,
+    forgotten_too_much,
+)
 from tuition.evaluate.report.facts import Run, inside, lowest_point, number, series
-from tuition.evaluate.report.words import counted, duration, large, moment, sentence_case, short, whole
+from tuition.evaluate.report.words import (
+    counted,
+    duration,
+    large,
+    moment,
+    sentence_case,
+    short,
+    signed,
+    whole,
+)
 
 FEW_PROMPTS = 30  # below it the bootstrap interval is too narrow to lean on
 
@@ -40,6 +55,11 @@ def badge(run: Run) -> tuple[str, str]:
     status = str(run.facts.get("status"))
     if status in UNFINISHED:
         return status, "bad" if status == "failed" else "open"
+    unmet = conditions_not_met(run)
+    if unmet:
+        return f"{counted(len(unmet), 'condition')} not met", "bad"
+    if forgotten_too_much(run):
+        return "forgot more than may be", "bad"
     if run.comparisons:
         return verdict_badge(run.comparisons[0])
     return "not compared with the base model", "open"
@@ -79,6 +99,7 @@ def cautions(run: Run) -> list[str]:
     """What speaks against shipping, as far as the folder knows; each a whole sentence."""
     return [
         *status_cautions(run),
+        *gate_cautions(run),
         *proof_cautions(run),
         *comparison_cautions(run),
         *learning_cautions(run),
@@ -100,6 +121,13 @@ def status_cautions(run: Run) -> Iterator[str]:
             f"{counted(int(skipped), 'update')} {'was' if skipped == 1 else 'were'} left out, "
             "because the loss or a gradient was not finite: metrics.jsonl names the rows."
         )
+
+
+def gate_cautions(run: Run) -> Iterator[str]:
+    """What somebody demanded and does not hold."""
+    yield from (f"Condition not met: {condition}." for condition in conditions_not_met(run))
+    if forgotten_too_much(run):
+        yield forgetting_sentence(run)
 
 
 def proof_cautions(run: Run) -> Iterator[str]:
@@ -156,6 +184,21 @@ def data_cautions(run: Run) -> Iterator[str]:
         yield f"The data has {counted(errors, 'error')}; see the findings."
 
 
+def cleared(run: Run) -> str:
+    """The sentence that stands where nothing speaks against shipping; empty where something does."""
+    if run.facts.get("status") != "finished" or not run.comparisons or cautions(run):
+        return ""
+    kept = [
+        "the difference is decided",
+        "no answer became worse",
+        "every row is accounted for" if run.ledger.fates else "",
+        f"all {len(run.proofs)} proofs hold" if run.proofs else "",
+        "nothing was forgotten beyond what may be" if forgetting_of(run) else "",
+        "all conditions are met" if run.evaluation.get("gate") else "",
+    ]
+    return f"Nothing in the files of this run speaks against shipping: {', '.join(filter(None, kept))}."
+
+
 # --- Tiles
 
 
@@ -164,8 +207,10 @@ def tiles(run: Run) -> list[Tile]:
     candidates = [
         held_out_tile(run, "eval_loss", "Held-out loss"),
         held_out_tile(run, "eval_bits_per_byte", "Bits per byte"),
+        forgetting_tile(run),
         rows_tile(run),
         proofs_tile(run),
+        cost_tile(run),
         speed_tile(run),
     ]
     return [tile for tile in candidates if tile]
@@ -194,6 +239,26 @@ def proofs_tile(run: Run) -> Tile | None:
     """Checks that held."""
     held = sum(proof.get("ok") is True for proof in run.proofs)
     return ("Proofs", f"{held} of {len(run.proofs)}", "hold for this run") if run.proofs else None
+
+
+def forgetting_tile(run: Run) -> Tile | None:
+    """Bits a byte lost on general text."""
+    found = forgetting_of(run)
+    lost, most = number(found, "difference", "value"), number(found, "most")
+    if lost is None:
+        return None
+    return (
+        "Forgotten, bits a byte",
+        signed(lost),
+        f"may be {most:g}" if most is not None else "on general text",
+    )
+
+
+def cost_tile(run: Run) -> Tile | None:
+    """Tokens that training went through."""
+    tokens, learned = number(run.facts, "result", "tokens"), number(run.facts, "result", "learned_tokens")
+    remark = f"{large(learned)} of them learned" if learned else "in training"
+    return ("Tokens trained on", large(tokens), remark) if tokens else None
 
 
 def speed_tile(run: Run) -> Tile | None:

@@ -56,6 +56,16 @@ def percentage_points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
+def signed(number: float) -> str:
+    """A difference in three digits, with its sign."""
+    return f"{number:+.3g}".replace("-", "−")
+
+
+def short_path(path: str) -> str:
+    """A path, or `path:line`, by its last two parts: enough to know the file, and nobody's disk."""
+    return "/".join(path.split("/")[-2:]) if path.startswith("/") else path
+
+
 def counted(count: int, noun: str) -> str:
     """`1 step`, `2,000 steps`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuition import api
+
 ADMIN = frozenset({"admin"})
 EVERYBODY = frozenset({"admin", "writer", "reviewer", "evaluator"})
+WRITERS, REVIEWERS, JUDGES = (
+    frozenset(role for role, rights in api.people.RIGHTS.items() if right in rights)
+    for right in ("write", "review", "judge")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,11 @@ class Page:
 
 
 PAGES: tuple[Page, ...] = (
+    Page("/write", "Write", "write", "Collect", WRITERS),
+    Page("/review", "Review", "review", "Collect", REVIEWERS),
+    Page("/judge", "Judge", "judge", "Collect", JUDGES),
+    Page("/prompts", "Prompts", "prompts", "Collect", uploads=("/prompts/import",)),
+    Page("/overview", "Overview", "overview", "Collect"),
     Page("/runs", "Runs", "runs", "Train"),
     Page("/start", "Start a run", "start", "Train"),
     Page("/chat", "Chat", "chat", "Train"),

@@ -1,0 +1,126 @@
+"""The page that compares runs: what differs, curves over one another, figures with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
+from tuition.evaluate.report.charts import Chart, answer_metrics, path, smoothed, smoothing_window
+from tuition.evaluate.report.comparison import BADGES, METRIC_NAMES, interval_places
+from tuition.evaluate.report.facts import Point, Row, Run, series
+from tuition.evaluate.report.machine import setting
+from tuition.evaluate.report.page import environment
+from tuition.evaluate.report.several import Figure, Several, side_by_side
+from tuition.evaluate.report.verdict import badge
+from tuition.evaluate.report.words import percentage_points, share, share_interval, short
+from tuition.files import write_text
+from tuition.interval import Score
+
+TEMPLATE = "several.html.jinja"
+_COLOURS, _DASHES = 6, 3
+
+
+def write_comparison(runs: Sequence[Run], to: Path) -> Several:
+    """Write the page that compares runs to `to`, and return what it says."""
+    found = side_by_side(runs)
+    write_text(to, environment().get_template(TEMPLATE).render(view(runs, found)))
+    return found
+
+
+def view(runs: Sequence[Run], found: Several) -> Row:
+    """Everything that the template shows, already in words."""
+    return {
+        "names": [(name, kind(place)) for place, name in enumerate(found.names)],
+        "verdicts": [
+            (name, sentence, *badge(run), warnings)
+            for name, (sentence, _), run, warnings in zip(
+                found.names, found.verdicts, runs, found.cautions, strict=True
+            )
+        ],
+        "differing": [(key, [setting(value) for value in row]) for key, row in found.differing.items()],
+        "figures": [figure_row(figure) for figure in found.figures],
+        "charts": charts(runs, found.names),
+        "rows": [(label, list(map(cell, values))) for label, values in found.rows.items()],
+        "first": found.names[0],
+    }
+
+
+def kind(place: int) -> str:
+    """The classes of a run's line: six colours, then the same ones dashed."""
+    return f"run run-{place % _COLOURS} dash-{place // _COLOURS % _DASHES}"
+
+
+def cell(value: float | str | None) -> str:
+    """A figure in words; a dash where a run has none."""
+    return value if isinstance(value, str) else short(value)
+
+
+def figure_row(figure: Figure) -> Row:
+    """One metric: every run's score and its difference to the first, in words and places."""
+    cells = zip(figure.scores, figure.differences, figure.verdicts, figure.shared, strict=True)
+    return {
+        "name": METRIC_NAMES.get(figure.metric, figure.metric),
+        "cells": [_cell_of(figure.metric, *each) for each in cells],
+    }
+
+
+def _cell_of(metric: str, score: Score | None, difference: Score | None, verdict: str, shared: int) -> Row:
+    if score is None:
+        return {"value": "–", "interval": "", "bar": None, "difference": "", "verdict": "", "tone": "open"}
+    own = metric.startswith("python:")  # a scale of its own
+    low, high = short(score.low), short(score.high)
+    return {
+        "value": short(score.value) if own else share(score.value),
+        "interval": f"{low} to {high}" if own else share_interval(score.low, score.high),
+        "bar": None if own else interval_places(score, Axis(0.0, 1.0)),
+        "difference": ""
+        if difference is None
+        else f"{percentage_points(difference.value)} points, {percentage_points(difference.low)} to "
+        f"{percentage_points(difference.high)}, on {shared:,} shared prompts",
+        "verdict": verdict,
+        "tone": BADGES.get(verdict, BADGES["not decided"])[1],
+    }
+
+
+# --- Curves over one another
+
+
+def charts(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
+    """Held-out loss, training loss and metrics of answers, a line a run."""
+    titled: dict[str, list[list[Point]]] = {
+        "Held-out loss by step": [series(run.held_out, "eval_loss") for run in runs],
+        "Training loss by step, smoothed": [series(run.training, "loss") for run in runs],
+    }
+    for place, run in enumerate(runs):
+        for title, line in answer_metrics(run):
+            titled.setdefault(title, [[] for _ in runs])[place] = line
+    drawn = (overlaid(f"curve-{i}", title, lines, names) for i, (title, lines) in enumerate(titled.items()))
+    return [chart for chart in drawn if chart is not None]
+
+
+def overlaid(key: str, title: str, lines: Sequence[list[Point]], names: Sequence[str]) -> Chart | None:
+    """One picture with a line a run; None where no run has two points."""
+    points = [point for line in lines if len(line) > 1 for point in line]
+    if not points:
+        return None
+    across = Axis(0.0, max(step for step, _ in points) or 1.0)
+    values = [value for _, value in points]
+    upright = axis_over(values, log=spans_much(values))
+    shown = [(place, line) for place, line in enumerate(lines) if len(line) > 1]
+    return Chart(
+        key=key,
+        title=title + (" (logarithmic scale)" if upright.log else ""),
+        description=" ".join(
+            f"{names[place]}: {short(line[0][1])} to {short(line[-1][1])}." for place, line in shown
+        ),
+        x_ticks=labelled_ticks(across),
+        y_ticks=labelled_ticks(upright),
+        lines=[(kind(place), path(_even(line, upright), across, upright)) for place, line in shown],
+        legend=[(kind(place), names[place]) for place, _ in shown],
+    )
+
+
+def _even(line: list[Point], upright: Axis) -> list[Point]:
+    window = smoothing_window(line)
+    return smoothed(line, window, upright) if window > 1 else line

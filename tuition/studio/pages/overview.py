@@ -1,0 +1,132 @@
+"""Overview: how far the project is, who won, what is still missing, and what leaves the store. For admins."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Path, Request
+from fastapi.responses import Response, StreamingResponse
+
+from tuition import __version__, api
+from tuition.errors import UserError
+from tuition.studio.web import Here, Me, redirect, render
+
+router = APIRouter(prefix="/overview")
+Id = Annotated[int, Path(ge=1, lt=2**63)]
+Share = Annotated[float, Form(ge=0, lt=1)]
+
+
+@router.get("")
+def show(request: Request, studio: Here) -> Response:
+    """Counts, people, sources, tags, comparisons and exports."""
+    store = studio.store
+    return render(
+        request,
+        "overview.html",
+        progress=api.overview.progress(store),
+        people=api.overview.by_person(store),
+        sources=api.overview.by_source(store),
+        tags=api.overview.by_tag(store),
+        mix=api.overview.target_mix(store),
+        comparisons=[(one, api.batches.rate(store, one.id)) for one in api.batches.batches(store)[:10]],
+        exports=api.exports.exports(store)[:10],
+        kinds=list(api.exports.EXPORTS),
+        rules={kind: api.gold.rule(store, kind) for kind in ("writing", "judging")},
+        agreement=api.overview.review_agreement(store),
+        store_file=store.path.name,
+    )
+
+
+@router.post("/mix")
+def set_mix(studio: Here, me: Me, mix: Annotated[str, Form(max_length=10_000)] = "") -> Response:
+    """The wanted share of each tag, a line each: `poems 20`."""
+    api.overview.set_target_mix(
+        studio.store, dict(_share_of(line) for line in mix.splitlines() if line.strip()), by=me.id
+    )
+    return redirect("/overview#mix", "The target mix is set.")
+
+
+def _share_of(line: str) -> tuple[str, float]:
+    tag, _, percent = line.strip().rpartition(" ")
+    try:
+        return tag.strip()[:60], float(percent.rstrip("%")) / 100
+    except ValueError:
+        raise UserError(
+            f"'{line.strip()[:80]}' is no tag and a number", next_step="Write: poems 20"
+        ) from None
+
+
+@router.post("/rule")
+def set_rule(
+    studio: Here,
+    me: Me,
+    kind: Annotated[str, Form(pattern="^(writing|judging)$")],
+    items: Annotated[int, Form(ge=0, le=1_000)] = 0,
+    percent: Annotated[float, Form(gt=0, le=100)] = 75.0,
+) -> Response:
+    """How many test items people must do well before they get live ones."""
+    api.gold.set_rule(studio.store, kind, items=items, share=percent / 100, by=me.id)
+    return redirect("/overview#tests", "Set." if items else "Nobody is tested any more.")
+
+
+# --- comparisons
+
+
+@router.get("/comparison/{batch}")
+def comparison(request: Request, studio: Here, batch: Id) -> Response:
+    """What people judged about two models."""
+    return render(
+        request, "comparison.html", results=api.batches.results(studio.store, batch), flags=api.batches.FLAGS,
+        words={"a_much": "much better", "a": "better", "tie": "equal", "b": "worse", "b_much": "much worse", "both_bad": "both bad"},
+    )  # fmt: skip
+
+
+@router.post("/comparison/{batch}/close")
+def close(studio: Here, me: Me, batch: Id) -> Response:
+    """Ask nobody any more."""
+    api.batches.close_batch(studio.store, batch, by=me.id)
+    return redirect(f"/overview/comparison/{batch}", "Closed. What was judged stays.")
+
+
+@router.post("/comparison/{batch}/send-back")
+def send_back(
+    studio: Here, me: Me, batch: Id, model: Annotated[str, Form(pattern="^[ab]$")] = "a"
+) -> Response:
+    """Let the queue begin with the prompts where a model was judged lost or bad."""
+    back = api.batches.send_back(studio.store, batch, model=model, by=me.id)
+    return redirect(
+        "/write" if back else f"/overview/comparison/{batch}",
+        f"The queue begins with {len(back):,} of these prompts.",
+    )
+
+
+# --- exports
+
+
+@router.post("/export")
+def make_export(
+    studio: Here,
+    me: Me,
+    kind: Annotated[str, Form(max_length=40)],
+    validation: Share = 0.05,
+    test: Share = 0.0,
+) -> Response:
+    """Draw an export; it is kept, and its files are downloaded from the list."""
+    drawn = api.exports.make(
+        studio.store, kind, api.exports.Split(validation, test), made_by=f"tuition {__version__}", by=me.id
+    )
+    refused = f" {drawn.refused:,} rows are refused; refused.jsonl says why." if drawn.refused else ""
+    return redirect("/overview#exports", f"Export {drawn.id} is drawn.{refused}")
+
+
+@router.get("/export/{export_id}/{name}")
+def download(studio: Here, export_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$")], name: str) -> Response:
+    """One file of an export, the same bytes every time."""
+    found = api.exports.export(studio.store, export_id)
+    if name not in found.files:
+        raise api.NotFoundError(f"export {export_id} has no file of that name", next_step="See the list")
+    return StreamingResponse(
+        api.exports.lines_of(studio.store, export_id, name),
+        media_type="application/jsonl",
+        headers={"Content-Disposition": f'attachment; filename="{export_id}-{name}"'},
+    )

@@ -1,0 +1,246 @@
+"""Write: one prompt at a time, the guidelines beside it, and nothing that is typed is lost.
+
+Every button works as a plain form; each of them saves what is typed before it does anything else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Path, Request
+from fastapi.responses import JSONResponse, Response
+
+from tuition import api
+from tuition.errors import UserError
+from tuition.studio.reading import unix_lines
+from tuition.studio.web import Here, Me, Studio, is_fragment, redirect, render, status_of
+
+router = APIRouter(prefix="/write")
+Id = Annotated[int, Path(ge=1, lt=2**63)]
+Turns = Annotated[list[str], Form(alias="turn", default_factory=list)]
+Number = Annotated[int, Form(ge=0, lt=2**31)]
+Words = Annotated[str, Form(max_length=2_000)]
+
+
+@router.get("")
+def show(request: Request, studio: Here, me: Me) -> Response:
+    """What waits for this person: the next prompt, what came back, what was begun."""
+    store = studio.store
+    return render(
+        request,
+        "write.html",
+        progress=api.overview.progress(store),
+        standing=api.gold.writing_standing(store, me.id),
+        returned=[_line(studio, d) for d in api.demonstrations.returned_to(store, me.id)],
+        unfinished=[
+            (held, api.prompts.prompt(store, held.prompt_id).opening, api.drafts.draft(store, held.id, me.id))
+            for held in api.queue.unfinished(store, me.id)
+        ],
+        sent=[_line(studio, d) for d in api.demonstrations.find(store, person_id=me.id, limit=10)],
+    )
+
+
+def _line(studio: Studio, demonstration: api.demonstrations.Demonstration) -> dict[str, Any]:
+    opening = api.prompts.prompt(studio.store, demonstration.prompt_id).opening
+    return {"demonstration": demonstration, "opening": opening}
+
+
+@router.post("/next")
+def next_prompt(studio: Here, me: Me) -> Response:
+    """The prompt that this person holds, or the next one."""
+    return _go_on(studio, me.id)
+
+
+def _go_on(studio: Studio, person_id: int, notice: str = "") -> Response:
+    held = api.queue.claim(studio.store, person_id)
+    return redirect("/write" if held is None else f"/write/{held.id}", notice)
+
+
+@router.get("/{task}")
+def edit(request: Request, studio: Here, me: Me, task: Id) -> Response:
+    """The editor, with the draft as it was saved last."""
+    return editor(request, studio, me.id, task)
+
+
+@router.post("/preview")
+def preview(request: Request, text: Annotated[str, Form(alias="turn", max_length=400_000)] = "") -> Response:
+    """One turn as it will read, for the pane under the editor."""
+    return render(request, "write_preview.html", text=unix_lines(text))
+
+
+@router.post("/{task}/draft")
+def save(
+    request: Request,
+    studio: Here,
+    me: Me,
+    task: Id,
+    turns: Turns,
+    rev: Number = 0,
+) -> Response:
+    """Save what is typed so far. A script is answered in JSON; 409 gives the text of the other tab."""
+    try:
+        draft = api.drafts.save(studio.store, task, me.id, _turns(turns), rev=rev)
+    except api.drafts.DraftConflictError as conflict:
+        stored = conflict.stored
+        if is_script(request):
+            said = {"rev": stored.rev, "turns": [t["content"] for t in stored.turns], "said": str(conflict)}
+            return JSONResponse(said, 409)
+        return editor(request, studio, me.id, task, status=409, typed=_turns(turns), theirs=stored)
+    if is_script(request):
+        return JSONResponse({"rev": draft.rev})
+    return redirect(f"/write/{task}", "Saved.")
+
+
+@router.post("/{task}/turn")
+def change_turns(
+    request: Request,
+    studio: Here,
+    me: Me,
+    task: Id,
+    turns: Turns,
+    rev: Number = 0,
+    more: Annotated[bool, Form()] = True,
+) -> Response:
+    """Let the conversation go on by a question and an answer, or take the last two away."""
+    typed = _turns(turns)
+    typed = _turns([*turns, "", ""]) if more else typed[:1] if len(typed) < 3 else typed[:-2]
+    return _saved(request, studio, me.id, task, typed, rev) or redirect(
+        f"/write/{task}#turn-{len(typed) - 1}"
+    )
+
+
+@router.post("/{task}/show")
+def show_as_read(
+    request: Request,
+    studio: Here,
+    me: Me,
+    task: Id,
+    turns: Turns,
+    rev: Number = 0,
+) -> Response:
+    """The whole page with each turn as it will read, for browsers without scripts."""
+    refused = _saved(request, studio, me.id, task, _turns(turns), rev)
+    return refused or editor(request, studio, me.id, task, as_read=True)
+
+
+@router.post("/{task}/submit")
+def submit(
+    request: Request,
+    studio: Here,
+    me: Me,
+    task: Id,
+    post_key: Annotated[str, Form(min_length=1, max_length=100)],
+    turns: Turns,
+    opened: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0.0,
+    seconds: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0.0,
+    guideline: Annotated[int | None, Form(ge=0, lt=2**31)] = None,
+    suggestion: Annotated[int | None, Form(ge=0, lt=2**63)] = None,
+) -> Response:
+    """Send the answer and take the next prompt."""
+    typed = _turns(turns)
+    try:
+        sent = api.demonstrations.submit(
+            studio.store, task, me.id, typed, post_key=post_key, guideline_version=guideline,
+            seconds=seconds or max(0.0, studio.store.now() - opened if opened else 0.0), suggestion_id=suggestion or None,
+        )  # fmt: skip
+    except UserError as error:
+        if isinstance(error, api.NotFoundError | api.NotAllowedError):
+            raise
+        return editor(request, studio, me.id, task, status=status_of(error), typed=typed, fault=str(error))
+    late = " It came after your time for it was over, and is kept beside the others." if sent.extra else ""
+    return _go_on(studio, me.id, f"Sent. Thank you.{late}")
+
+
+@router.post("/{task}/skip")
+def skip(request: Request, studio: Here, me: Me, task: Id, reason: Words = "") -> Response:
+    """Leave the prompt to others, and say why."""
+    try:
+        api.queue.skip(studio.store, task, me.id, unix_lines(reason))
+    except UserError as error:
+        if isinstance(error, api.NotFoundError):
+            raise
+        return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
+    return _go_on(studio, me.id, "Skipped; the reason is read.")
+
+
+@router.post("/{task}/flag")
+def flag(request: Request, studio: Here, me: Me, task: Id, reason: Words = "") -> Response:
+    """Show the prompt to the admins; the work on it goes on."""
+    held = api.queue.own(studio.store, task, me.id)
+    try:
+        api.queue.flag(studio.store, held.prompt_id, me.id, unix_lines(reason))
+    except UserError as error:
+        return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
+    return redirect(f"/write/{task}", "Flagged. Go on with it, or skip it.")
+
+
+def _turns(texts: list[str]) -> list[dict[str, str]]:
+    """Texts of a form as turns: the assistant's, and the user's between them."""
+    return [
+        {"role": "user" if number % 2 else "assistant", "content": unix_lines(text)}
+        for number, text in enumerate(texts)
+    ]
+
+
+def _saved(
+    request: Request, studio: Studio, person_id: int, task: int, typed: list[dict[str, str]], rev: int
+) -> Response | None:
+    """Save the draft; the page that shows both texts where another tab was first."""
+    try:
+        api.drafts.save(studio.store, task, person_id, typed, rev=rev)
+    except api.drafts.DraftConflictError as conflict:
+        return editor(request, studio, person_id, task, status=409, typed=typed, theirs=conflict.stored)
+    return None
+
+
+def is_script(request: Request) -> bool:
+    """Whether a script of ours asks, which reads JSON."""
+    return "application/json" in request.headers.get("accept", "") or is_fragment(request)
+
+
+def editor(
+    request: Request,
+    studio: Studio,
+    person_id: int,
+    task: int,
+    *,
+    status: int = 200,
+    typed: list[dict[str, str]] | None = None,
+    theirs: api.drafts.Draft | None = None,
+    fault: str = "",
+    as_read: bool = False,
+) -> Response:
+    """The editor of one task.
+
+    Args:
+        typed: what this tab holds, where it is not what is stored.
+        theirs: what another tab has saved.
+        as_read: show each turn as it will read, under its box.
+    """
+    store = studio.store
+    held = api.queue.own(store, task, person_id)
+    before = next(
+        (d for d in api.demonstrations.find(store, prompt_id=held.prompt_id, person_id=person_id)
+         if d.assignment_id == task), None,
+    )  # fmt: skip
+    draft = api.drafts.draft(store, task, person_id)
+    turns = typed or draft.turns or (before.latest.turns if before else []) or _turns([""])
+    return render(
+        request,
+        "write_editor.html",
+        status=status,
+        task=held,
+        prompt=api.prompts.prompt(store, held.prompt_id),
+        turns=turns,
+        rev=theirs.rev if theirs else draft.rev,
+        theirs=theirs,
+        before=before,
+        open=held.state != "skipped" and (before is None or before.status == "returned"),
+        guideline=api.guidelines.current(store),
+        suggestion=api.demonstrations.latest_suggestion(store, held.prompt_id),
+        fault=fault,
+        as_read=as_read,
+        post_key=secrets.token_urlsafe(16),
+        opened=store.now(),
+    )
