@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.report.several import Several
     from tuition.evaluate.score import Evaluation
+    from tuition.planning import Expected
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
@@ -180,6 +181,16 @@ def train(
             if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
                 files.remove_file(written)
     return Run(folder.path)
+
+
+def plan(
+    recipe: str | Path | Recipe | None = None, *, gpus: int = 1, gpu: str = "h100", **settings: Any
+) -> Expected:
+    """What a run would take on other hardware: memory by part, bytes on the wire, time. Calculated, not measured."""
+    from tuition.planning import plan_of
+
+    given, _ = gather(recipe, None, settings)
+    return plan_of(make_recipe(dict(given)), gpus=gpus, gpu=gpu)
 
 
 def run_folder(recipe: str | Path | Recipe | None = None, *, resume: bool = False, **settings: Any) -> Path:

@@ -335,6 +335,48 @@ def _add_train() -> None:
 
 
 @app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file.", show_default=False)],
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many, eight on a machine.")] = 1,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
+    ] = "h100",
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
+        ),
+    ] = [],  # noqa: B006  Typer copies it
+    as_json: Json = False,
+) -> None:
+    """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
+    from tuition import api
+
+    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **_assignments(set_))
+    if as_json:
+        _print_json(expected.numbers)
+    else:
+        for name, value in expected.facts:
+            print(f"{name:<22}{value}")
+    sys.exit(0 if expected.fits else 1)
+
+
+@app.command()
+def launch(
+    scheduler: Annotated[str, typer.Argument(help="slurm, kubernetes or skypilot.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file that names its output_dir.", show_default=False)
+    ],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many machines.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs on each.")] = 8,
+) -> None:
+    """Print the file that starts a run on many machines."""
+    from tuition.launch import launch_file
+
+    print(launch_file(scheduler, recipe, nodes=nodes, gpus=gpus), end="")
+
+
+@app.command()
 def demo(
     output_dir: Annotated[
         str, typer.Option(help="The run folder; auto: the first free outputs/demo.")
