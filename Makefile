@@ -29,7 +29,6 @@ bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/resu
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove
-	@$(BIN)/python -m tests.prove.fuzz
 	@$(BIN)/python -m tests.prove.requests
 
 docs: $(READY)  ## write the generated pages of docs/ anew

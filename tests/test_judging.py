@@ -115,6 +115,7 @@ def test_the_average_is_kept_only_where_it_measures_better(planted: dict[str, An
         assert average["steps"] == [8, 12, 16]
         assert average["is_kept"] == (average["value"] < average["value_without"]) == (name == "noisy")
         assert ("is kept" in kept["sentence"]) == average["is_kept"]
+        assert kept["sentence"][1:] in (run.path / "report.html").read_text()
         assert kept["sentence"] in json.loads((run.path / "run.json").read_text())["sittings"][-1]["notes"]
         parts = [
             load_file(run.path / f"checkpoints/step-{step}/weights.safetensors") for step in kept["steps"]

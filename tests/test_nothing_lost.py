@@ -485,6 +485,65 @@ def test_a_stop_that_cannot_wait_breaks_off_and_the_resume_ends_the_same(
     assert figures(resumed.path) == figures(whole.path)
 
 
+def test_a_pass_that_takes_longer_than_a_stop_may_wait_is_broken_off_in_the_middle(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings |= {"dropout": 0.1, "samples": 0, "val_split": 0.0}
+    whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
+    monkeypatch.setattr("tuition.signals._PATIENCE_SECONDS", 0.1)
+    honest, passes = loop.step_loss, []
+
+    def step_loss(*given: Any) -> torch.Tensor:
+        loss = honest(*given)  # its random numbers are drawn by now
+        passes.append(1)
+        if len(passes) == 8:
+            signal.raise_signal(signal.SIGTERM)
+            while True:  # a pass without end
+                time.sleep(0.01)
+        return loss
+
+    monkeypatch.setattr(loop, "step_loss", step_loss)
+    with pytest.raises(Interrupted):
+        tuition.train(**settings)
+    monkeypatch.undo()
+    resumed = tuition.train(settings["output_dir"], resume=True)
+    assert all(torch.equal(t, weights_of(resumed.path)[n]) for n, t in weights_of(whole.path).items())
+
+
+def test_a_second_signal_ends_a_process_whose_python_is_not_asked(tmp_path: Path) -> None:
+    script = (
+        "import hashlib, threading\nfrom tuition.signals import Signals, second_signal_leaves\n"
+        "signals = Signals()\nwith signals.listening(), signals.gently(), second_signal_leaves():\n"
+        "    threading.Timer(1.0, print, ['waiting'], {'flush': True}).start()\n    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)\n"
+    )
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stdout is not None and waiting.stdout.readline() == "waiting\n"
+    waiting.send_signal(signal.SIGINT)
+    waiting.send_signal(signal.SIGTERM)
+    _, errors = waiting.communicate(timeout=50)
+    assert waiting.returncode == 130
+    assert "left at once" in errors
+
+
+def test_a_signal_while_the_run_is_begun_leaves_a_run_that_can_go_on(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = files.write_json
+
+    def write_json(path: Path, value: Any) -> None:
+        if path.name == "proof.json":
+            signal.raise_signal(signal.SIGTERM)
+        honest(path, value)
+
+    monkeypatch.setattr(files, "write_json", write_json)
+    with pytest.raises(Interrupted):
+        tuition.train(**settings)
+    monkeypatch.undo()
+    assert tuition.train(settings["output_dir"], resume=True).path.joinpath("model").exists()
+
+
 def figures(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if "second" not in k} for line in lines(run / "metrics.jsonl")]
 

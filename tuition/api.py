@@ -37,9 +37,12 @@ from tuition.collect import queue as queue
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
 from tuition.collecting import add_typed_prompt as add_typed_prompt
+from tuition.collecting import ask_service as ask_service
 from tuition.collecting import compare as compare
 from tuition.collecting import import_prompts as import_prompts
 from tuition.collecting import note_losses
+from tuition.collecting import set_suggestion_service as set_suggestion_service
+from tuition.collecting import suggestion_service as suggestion_service
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.data import (
     Ledger,
@@ -588,7 +591,7 @@ def evaluate(
         judge: a model that compares the answers of both.
         limit: answer only the first so many prompts.
         trust_remote_code: see `load`; of the model, not of the baseline.
-        on_progress: told the model's name, prompts answered and prompts in all.
+        on_progress: told what is done (`scoring MODEL`, `answering MODEL`), how much of it, and of how much.
 
     Raises:
         UserError: no such metric, no row that can be scored, or two models that read different rows.
@@ -817,7 +820,7 @@ def preferences(
         better,
         Drawing(samples, temperature, top_p, seed, max_new_tokens),
         judged_by=metric if judge is None else judge.model,
-        on_prompt=lambda done: on_progress(model, done, len(questions)),
+        on_prompt=lambda done: on_progress(f"answering {model}", done, len(questions)),
     )
     counts.without_prompt = without_prompt
     return counts
@@ -868,6 +871,7 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
     run = train(
         model=str(starter.BASE),
         data=_from_here(starter.DEMONSTRATIONS),
+        general="starter",
         output_dir=str(first_free("demo")) if output_dir == "auto" else output_dir,
         watcher=watcher,
         command="tuition demo",

@@ -150,6 +150,7 @@ def _train(
     from tuition import api
     from tuition.launch import count_of
     from tuition.screen import Terminal
+    from tuition.signals import second_signal_leaves
     from tuition.training import command_line
 
     watcher = Terminal()
@@ -165,7 +166,8 @@ def _train(
     if ranks > 1:
         _start_ranks(recipe, ranks, settings, resume=resume, restarts=restarts, as_json=as_json)
         return
-    run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    with second_signal_leaves():
+        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
     if os.environ.get("RANK", "0") != "0":
         return
     _print_end(run.path, as_json)
@@ -385,14 +387,18 @@ def demo(
 ) -> None:
     """The whole journey on the embedded starter: check, train, before and after, report."""
     from tuition import api
+    from tuition.evaluate.lines import run_lines
     from tuition.screen import Terminal, show_evaluation
 
     watcher = Terminal()
     run, result = api.demo(watcher=watcher, output_dir=output_dir)
+    facts = api.read_report_facts(run.path)
     if as_json:
-        _print_json({"run": str(run.path), **result.to_json()})
+        _print_json({"run": str(run.path), **result.to_json(), "forgetting": facts["forgetting"]})
         return
     show_evaluation(result)
+    for line in run_lines(facts):
+        print(line)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
     print(f'  {_me()} generate {run.path} --prompt "Which currency does Japan use?"')

@@ -151,6 +151,66 @@ def _tags(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word[:60] for word in words if word))
 
 
+# --- suggestions ---
+
+SUGGEST_KEY_VARIABLE = "TUITION_SUGGEST_KEY"
+_SUGGEST_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An OpenAI-compatible API that may suggest answers; its key stays in the environment."""
+
+    url: str
+    model: str
+
+
+def suggestion_service(store: Store) -> Service | None:
+    """The service that an admin named; None where none is."""
+    stated = store.setting("suggestion service", None)
+    return Service(**stated) if stated else None
+
+
+def set_suggestion_service(store: Store, url: str, model: str, *, by: int) -> None:
+    """Name a service that suggests answers, or none with an empty URL.
+
+    Raises:
+        UserError: the URL is none, or the model is not named.
+    """
+    url, model = url.strip(), model.strip()
+    if url and (not url.startswith(("http://", "https://")) or not model):
+        step = "Write the URL as https://host/v1 and name the model"
+        raise UserError("a service has a URL and a model", next_step=step)
+    store.set_setting("suggestion service", {"url": url, "model": model} if url else None, by=by)
+
+
+def ask_service(service: Service, messages: Sequence[Message], *, max_new_tokens: int) -> str:
+    """What the service answers to a prompt.
+
+    Raises:
+        UserError: it cannot be reached, or refuses.
+    """
+    from http.client import HTTPException
+
+    from tuition.evaluate.completion import complete
+
+    try:
+        return complete(
+            service.url,
+            service.model,
+            [{"role": message.role, "content": message.content} for message in messages],
+            key_variable=SUGGEST_KEY_VARIABLE,
+            seconds=_SUGGEST_SECONDS,
+            max_tokens=max_new_tokens,
+        )
+    except (OSError, HTTPException) as error:
+        raise UserError(
+            f"the service gave no answer ({error})",
+            where=service.url,
+            next_step=f"Check its URL on the page Prompts, and the key in ${SUGGEST_KEY_VARIABLE}",
+        ) from error
+
+
 # --- two models before people ---
 
 

@@ -35,6 +35,13 @@ class UserError(Exception):
         return f"{place}{self.what}. {self.next_step}{end}"
 
 
+class LeftInTheMiddle(BaseException):
+    """A stop could not wait for the end of what was being computed; nothing that lasts was changed.
+
+    Not an Exception, because a signal's handler raises it in the midst of anybody's code.
+    """
+
+
 class Interrupted(Exception):
     """The user asked to stop; a complete checkpoint of the last whole step was written to `folder`."""
 

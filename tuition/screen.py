@@ -356,7 +356,7 @@ def show_doctor(examined: dict[str, Any]) -> None:
 
 
 class Counter:
-    """Shows how many prompts are answered, on a terminal only."""
+    """Shows how much is scored or answered: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -365,6 +365,7 @@ class Counter:
             console=self.console, transient=True, disable=not self.console.is_terminal,
         )  # fmt: skip
         self._tasks: dict[str, Any] = {}
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Counter:
         self._bar.start()
@@ -374,10 +375,13 @@ class Counter:
         self._bar.stop()
 
     def show(self, name: str, done: int, total: int) -> None:
-        """So many prompts of so many are answered by this model."""
+        """So much of so much is done."""
         if name not in self._tasks:
-            self._tasks[name] = self._bar.add_task(f"answering: {name}", total=total)
+            self._tasks[name] = self._bar.add_task(printable(name), total=total)
         self._bar.update(self._tasks[name], completed=done)
+        if not self.console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_PLAIN_LINES:
+            self._last_line = time.monotonic()
+            self.console.print(f"{_plain(name)}: {done:,} of {total:,}", highlight=False, soft_wrap=True)
 
 
 def shorten(text: str, length: int = 160) -> str:

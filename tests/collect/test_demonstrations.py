@@ -133,8 +133,8 @@ def test_the_guideline_that_the_author_saw_is_kept(
 def test_an_untouched_suggestion_is_marked_as_such(
     store: Store, writer: people.Person, task: queue.Assignment
 ) -> None:
-    suggestion = demos.suggest(store, task.prompt_id, made_by="run-1", text="It is zero.")
-    assert demos.latest_suggestion(store, task.prompt_id) == suggestion
+    suggestion = demos.suggest(store, task.id, writer.id, made_by="run-1", text="It is zero.")
+    assert demos.latest_suggestion(store, task.id) == suggestion
     sent = demos.submit(
         store, task.id, writer.id, answered("It is zero."), post_key="1", suggestion_id=suggestion.id
     )
@@ -142,13 +142,17 @@ def test_an_untouched_suggestion_is_marked_as_such(
     assert [d.id for d in demos.find(store, untouched=True)] == [sent.id]
 
 
-def test_a_suggestion_of_another_prompt_is_refused(
-    store: Store, writer: people.Person, task: queue.Assignment
+def test_a_suggestion_to_somebody_else_is_refused(
+    store: Store, writer: people.Person, reviewer: people.Person, task: queue.Assignment
 ) -> None:
-    (other,) = add_prompts(store, 1, first=7)
-    suggestion = demos.suggest(store, other, made_by="run-1", text="14")
+    add_prompts(store, 1, first=7)
+    other = queue.claim(store, reviewer.id)
+    assert other is not None
+    suggestion = demos.suggest(store, other.id, reviewer.id, made_by="run-1", text="14")
     with pytest.raises(NotFoundError):
         demos.submit(store, task.id, writer.id, answered("0"), post_key="1", suggestion_id=suggestion.id)
+    with pytest.raises(NotFoundError):
+        demos.suggest(store, other.id, writer.id, made_by="run-1", text="14")
     assert demos.find(store) == []
 
 

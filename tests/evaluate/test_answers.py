@@ -18,9 +18,9 @@ PROMPTS = [([Message("user", "go on " * (n % 4) + f"with {n}")], ()) for n in ra
 def test_a_batch_answers_as_one_prompt_alone_would(tmp_path, family):
     answerer = load_answerer(str(make_model(tmp_path, family=family)), device="cpu")
     model, renderer = answerer.loaded.model, answerer.renderer
-    many = generate(model, renderer, PROMPTS, max_new_tokens=12, batch_size=64)
     single = [generate(model, renderer, [p], max_new_tokens=12, batch_size=1)[0] for p in PROMPTS]
-    assert many == single
+    for batch_size in (1, 7, 64):
+        assert generate(model, renderer, PROMPTS, max_new_tokens=12, batch_size=batch_size) == single
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Multiple choice by likelihood, and the figures over learned tokens."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from tests.conftest import make_model, make_tokenizer, write_jsonl
 from tuition.data import Ledger
 from tuition.data.reading import Reading
 from tuition.evaluate.choices import Choice, choice_of, choose, read_choices
-from tuition.evaluate.heldout import learned_bytes, score_examples, totals
+from tuition.evaluate.heldout import held_out_loss, learned_bytes, score_examples, totals
 from tuition.evaluate.load import load_answerer
 from tuition.train.selfcheck import choose_path
 
@@ -97,6 +98,13 @@ def test_figures_do_not_depend_on_batch_or_packing(answerer, rows):
     for most in (1, 7, 64):
         marks = score_examples(answerer.loaded, examples, packing=(most, 10**6), accuracy=True)
         found.append(totals(marks, size))
+        found.append(totals([*marks[::2], *marks[1::2]], size))  # as two ranks would add up
+    for packed in (True, False):  # shared prefixes computed once, and each example in a pass of its own
+        loaded = dataclasses.replace(answerer.loaded, packed=packed, shares=packed)
+        if not packed:
+            loaded.model.set_attn_implementation("eager")
+        alone = held_out_loss(loaded, examples, text_bytes=size, packing=(None, 10**6))
+        found.append(dataclasses.replace(alone, token_accuracy=found[0].token_accuracy))
     hits, tokens, nats = 0, 0, 0.0
     model = answerer.loaded.model
     model.set_attn_implementation("eager")

@@ -80,3 +80,9 @@ def test_a_figure_that_was_not_measured_is_an_error_and_not_a_pass():
         met("number>=0.5")
     with pytest.raises(UserError, match="not measured against a baseline"):
         met("forgetting<=baseline")
+
+
+def test_a_condition_as_long_as_a_book_is_refused_at_once() -> None:
+    for text in ("a" * 200_000, "a" + " " * 100_000 + "b", "a>=1 and " * 20_000):
+        with pytest.raises(UserError, match="is no condition"):
+            read_conditions([text])

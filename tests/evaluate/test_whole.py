@@ -13,6 +13,7 @@ from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
 from tuition.evaluate.demonstrations import suspicions_of
 from tuition.evaluate.forgetting import read_plain_text
+from tuition.evaluate.lines import all_lines
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,9 @@ def test_several_metrics_are_scored_on_the_same_answers(trained, llama, held):
     assert list(found.scores) == ["number", "contains"]
     assert [c.metric for c in found.comparisons] == ["number", "contains"]
     assert found.metric == "number" and found.comparison == found.comparisons[0]
-    assert {name for name, _, _ in calls} == {str(trained.path), str(llama)}
+    assert {name for name, _, _ in calls} == {
+        f"{what} {m}" for what in ("scoring", "answering") for m in (trained.path, llama)
+    }
     assert calls[-1][1:] == (35, 35)
     assert [c["metric"] for c in kept(trained)["comparisons"]] == ["number", "contains"]
     assert found.differences["loss"].value == pytest.approx(found.held_out.loss - found.base_held_out.loss)
@@ -126,6 +129,9 @@ def test_every_demonstration_is_shown_before_and_after(trained, tmp_path, rows):
     assert f"{data}:4 asks nearly the same and answers otherwise" in shown[12].suspicions
     lines = (trained.path / "demonstrations.jsonl").read_text().splitlines()
     assert len(lines) == 13
+    place = f"{data}:13"
+    assert any(place in line and "answers otherwise" in line for line in all_lines(found))
+    assert place in (trained.path / "report.html").read_text(), "the report shows the row with its place"
     assert kept(trained)["demonstrations"]["suspicious"] == sum(bool(row.suspicions) for row in shown)
 
 

@@ -6,16 +6,39 @@ Measured and printed, never asserted by the suite: a busy machine proves nothing
 from __future__ import annotations
 
 import gc
-import json
 import os
-import sys
+import statistics
 import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_model, write_jsonl
 from tests.prove.interruptions import rows
 from tuition.screen import Watcher
+
+# --- memory ---
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """Bytes of this process at steps of one run."""
+
+    steps: int
+    seen: Mapping[int, int]
+
+    def sentence(self) -> str:
+        """Growth after the warm-up, which is the first quarter, and how far single looks lie off that line."""
+        late = {step: seen for step, seen in self.seen.items() if step > self.steps / 4}
+        growth = slope(late)
+        middle = statistics.mean(late.values()) - growth * statistics.mean(late)
+        spread = statistics.pstdev([seen - growth * step - middle for step, seen in late.items()])
+        return (
+            f"Memory over {self.steps:,} steps with a checkpoint every ten: {growth * 1000 / 1e6:+.2f} MB per 1,000 "
+            f"steps after the first quarter, by least squares over {len(late)} looks that scatter by {spread / 1e6:.2f} MB."
+        )
 
 
 class Memory(Watcher):
@@ -31,27 +54,25 @@ class Memory(Watcher):
             self.seen[report.step] = resident_bytes()
 
 
-def soak(steps: int) -> dict[str, float]:
-    """Train so many steps with a checkpoint every ten; MB of growth per 1,000 steps over the last three quarters."""
+def soak(steps: int) -> Soaked:
+    """Train so many steps with a checkpoint every ten, and look at memory a hundred times."""
     import tuition
 
     with tempfile.TemporaryDirectory() as folder:
-        root, memory = Path(folder), Memory(every=max(1, steps // 40))
+        root, memory = Path(folder), Memory(every=max(1, steps // 100))
         model, data = make_model(root / "model"), write_jsonl(root / "data.jsonl", rows())
         tuition.train(
             model=str(model), data=str(data), output_dir=str(root / "run"), max_steps=steps, samples=0,
             val_split=0.2, save_every_steps=10, eval_every_steps=100, batch_size=8, watcher=memory,
         )  # fmt: skip
-    late = {step: seen for step, seen in memory.seen.items() if step > steps / 4}
-    return {"steps": steps, "mb_per_1000_steps": slope(late) * 1000 / 1e6}
+    return Soaked(steps, memory.seen)
 
 
-def slope(points: dict[int, int]) -> float:
+def slope(points: Mapping[int, int]) -> float:
     """Least squares: growth a step."""
-    mean_x, mean_y = sum(points) / len(points), sum(points.values()) / len(points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points.items()) / sum(
-        (x - mean_x) ** 2 for x in points
-    )
+    mean_x, mean_y = statistics.mean(points), statistics.mean(points.values())
+    above = sum((x - mean_x) * (y - mean_y) for x, y in points.items())
+    return above / sum((x - mean_x) ** 2 for x in points)
 
 
 def resident_bytes() -> int:
@@ -60,51 +81,74 @@ def resident_bytes() -> int:
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
-def step_cost(steps: int) -> dict[str, float]:
-    """Seconds of the loop with the default cadence (ten checkpoints a run) and with none but the last."""
-    import time
+# --- time ---
 
+_STEPS, _PAIRS = 100, 6
+
+
+class Clock(Watcher):
+    """Wall and CPU seconds of the loop, its threads included."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = (0.0, 0.0)
+
+    def begin(self, steps: int, step: int) -> None:
+        self.began = (time.perf_counter(), time.process_time())
+
+    def end(self) -> None:
+        self.ended = (time.perf_counter(), time.process_time())
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Wall, CPU."""
+        return self.ended[0] - self.began[0], self.ended[1] - self.began[1]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """(wall, CPU) seconds of runs that lie one behind the other: with the default cadence, and without."""
+
+    pairs: list[tuple[tuple[float, float], tuple[float, float]]]
+
+    def sentence(self) -> str:
+        """The median of the pairs."""
+        wall, cpu = (
+            100 * statistics.median(saving[n] / plain[n] - 1 for saving, plain in self.pairs) for n in (0, 1)
+        )
+        each = statistics.median(plain[1] for _, plain in self.pairs) / _STEPS
+        return (
+            f"A step with the default cadence, ten checkpoints in {_STEPS} steps, took {cpu:+.1f} % of the processor's "
+            f"time and {wall:+.1f} % of the wall's beside one with a single checkpoint at the end ({1000 * each:.0f} ms "
+            f"a step; the median of {len(self.pairs)} pairs of runs, taken in turn on a shared machine)."
+        )
+
+
+def step_cost() -> StepCost:
+    """Pairs of the same run with ten checkpoints and with one."""
     import tuition
 
-    class Clock(Watcher):
-        began = ended = 0.0
-
-        def begin(self, steps: int, step: int) -> None:
-            self.began = time.perf_counter()
-
-        def end(self) -> None:
-            self.ended = time.perf_counter()
-
-        def step(self, report: Any) -> None:
-            self.ended = time.perf_counter()
-
-    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    pairs = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        model = make_model(root / "model", hidden_size=192, intermediate_size=512, num_hidden_layers=4)
+        model = make_model(root / "model", hidden_size=96, intermediate_size=256, num_hidden_layers=4)
         data = write_jsonl(root / "data.jsonl", rows())
-        for turn in range(6):
-            kind = "with" if turn % 2 else "without"
+
+        def run(name: str, **more: Any) -> tuple[float, float]:
             clock = Clock()
             tuition.train(
-                model=str(model), data=str(data), output_dir=str(root / f"run-{turn}"), max_steps=steps, samples=0,
-                val_split=0.0, batch_size=32, watcher=clock,
-                **({} if kind == "with" else {"save_every_steps": steps}),
+                model=str(model), data=str(data), output_dir=str(root / name), max_steps=_STEPS, samples=0,
+                val_split=0.0, batch_size=32, watcher=clock, **more,
             )  # fmt: skip
-            last = [
-                json.loads(line) for line in (root / f"run-{turn}" / "metrics.jsonl").read_text().splitlines()
-            ]
-            assert len(last) == steps
-            seconds[kind].append(clock.ended - clock.began)
-    best = {kind: min(values) for kind, values in seconds.items()}
-    return {"steps": steps, **best, "percent": 100 * (best["with"] / best["without"] - 1)}
+            return clock.seconds
 
-
-def main() -> int:
-    """Print both."""
-    print(json.dumps({"soak": soak(int(os.environ.get("STEPS", "2000"))), "cost": step_cost(200)}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        for pair in range(_PAIRS):
+            first, second = (
+                lambda n=pair: run(f"with-{n}"),
+                lambda n=pair: run(f"without-{n}", save_every_steps=_STEPS),
+            )
+            if pair % 2:  # whatever the machine does meanwhile falls on both alike
+                plain, saving = second(), first()
+            else:
+                saving, plain = first(), second()
+            pairs.append((saving, plain))
+    return StepCost(pairs)

@@ -1,17 +1,17 @@
 """Feed every parser damaged and hostile inputs: only our own errors, soon, and in bounded memory.
 
 Inputs come from sound files by cutting, flipping, repeating and replacing parts. The suite takes a handful
-of each; run the large share: python -m tests.prove.fuzz (INPUTS=20000 of each, PARSERS=recipe,manifest).
+of each; the large share: PARTS=parsers make prove (INPUTS=20000 of each).
 """
 
 from __future__ import annotations
 
 import os
 import resource
-import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,15 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 
-from tests.prove.sound_files import Parser, make_parsers
+from tests.prove.faultydisk import memory_folder
+from tests.prove.inputs import Damage, Parser
+from tests.prove.page import Result
+from tests.prove.parsers import make_parsers
 from tuition.errors import UserError
 
+LIMIT_SECONDS = 0.1  # of the processor, for one input
 LIMIT_BYTES = 500 << 20
+_FED_FOR_EACH_DRAWN = 10  # drawing takes longer than most parsers
 
 
 @dataclass
@@ -51,7 +56,7 @@ def fuzz(parser: Parser, inputs: int) -> Outcome:
 
     @seed(20)
     @settings(
-        max_examples=inputs,
+        max_examples=max(1, inputs // _FED_FOR_EACH_DRAWN),
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -59,10 +64,12 @@ def fuzz(parser: Parser, inputs: int) -> Outcome:
         suppress_health_check=list(HealthCheck),
     )
     @given(value=parser.inputs)
-    def feed(value: Any) -> None:
-        prepared = parser.lay(value)
-        outcome.inputs += 1
-        _feed(parser, prepared, value, outcome)
+    def feed(value: Damage) -> None:
+        for one in range(_FED_FOR_EACH_DRAWN):
+            near = (value[0] + one, value[1] * _FED_FOR_EACH_DRAWN + one)
+            prepared = parser.lay(near)
+            outcome.inputs += 1
+            _feed(parser, prepared, near, outcome)
 
     feed()
     outcome.grown_bytes = _peak_bytes() - before
@@ -85,7 +92,7 @@ def _feed(parser: Parser, prepared: Any, value: Any, outcome: Outcome) -> None:
         outcome.surprises[place] = (count + 1, f"{shown}\ninput: {repr(value)[:2000]}")
         return
     seconds = time.process_time() - began
-    if seconds > parser.limit_seconds:  # once more: an import, or memory given back, is not the input's time
+    if seconds > LIMIT_SECONDS:  # once more: an import, or memory given back, is not the input's time
         prepared, began = parser.lay(value), time.process_time()
         with suppress(UserError):
             parser.read(prepared)
@@ -100,36 +107,35 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main() -> int:
-    """Print a line a parser; exit 1 on any surprise."""
-    inputs = int(os.environ.get("INPUTS", "20000"))
+def prove(inputs: int, *, tell: Callable[[str], None]) -> Result:
+    """Feed every parser so many inputs; an input that surprises, is slow or fills the memory was not survived.
+
+    PARSERS in the environment names some of them, for looking closer.
+    """
     wanted = [name for name in os.environ.get("PARSERS", "").split(",") if name]
-    faults = 0
-    with tempfile.TemporaryDirectory() as folder:
+    result, slowest = Result(), (0.0, "")
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         os.environ["TUITION_CACHE"] = f"{folder}/cache"
-        parsers = make_parsers(Path(folder))
-        print(
-            f"{'parser':<22}{'inputs':>8}{'refused':>9}{'read':>8}{'worst ms':>10}{'grown MB':>10}  surprises"
-        )
-        for name, parser in parsers.items():
+        for name, parser in make_parsers(Path(folder)).items():
             if wanted and name not in wanted:
                 continue
-            outcome = fuzz(parser, max(1, inputs // parser.cost))
-            slow = outcome.worst[0] > parser.limit_seconds
-            large = outcome.grown_bytes > LIMIT_BYTES
-            print(
-                f"{name:<22}{outcome.inputs:>8,}{outcome.refused:>9,}{outcome.read:>8,}"
-                f"{1000 * outcome.worst[0]:>10.1f}{outcome.grown_bytes / 1e6:>10.0f}  "
-                f"{len(outcome.surprises)}{' SLOW' if slow else ''}{' LARGE' if large else ''}",
-                flush=True,
+            outcome = fuzz(parser, inputs)
+            faults = sum(count for count, _ in outcome.surprises.values())
+            faults += (outcome.worst[0] > LIMIT_SECONDS) + (outcome.grown_bytes > LIMIT_BYTES)
+            result.rows.append((f"damaged input: {name}", outcome.inputs, outcome.inputs - faults))
+            slowest = max(slowest, (outcome.worst[0], name))
+            tell(
+                f"{name}: {outcome.inputs:,} inputs, {outcome.refused:,} refused, {outcome.read:,} read, the slowest "
+                f"{1000 * outcome.worst[0]:.1f} ms, {outcome.grown_bytes / 1e6:.0f} MB, {faults} faults"
             )
-            if slow:
-                print(f"slowest input of {name}: {repr(outcome.worst[1])[:2000]}", file=sys.stderr)
+            if outcome.worst[0] > LIMIT_SECONDS:
+                tell(f"slowest input of {name}: {outcome.worst[1]}")
             for place, (count, shown) in outcome.surprises.items():
-                print(f"{name}: {count} × {place}\n{shown}", file=sys.stderr)
-            faults += slow + large + len(outcome.surprises)
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+                tell(f"{name}: {count} × {place}\n{shown!a}")
+    result.notes.append(
+        f"The slowest of all damaged inputs took {1000 * slowest[0]:.0f} ms of the processor ({slowest[1]}); "
+        "no exception but our own came out."
+        if result.survived
+        else f"The slowest took {1000 * slowest[0]:.0f} ms of the processor ({slowest[1]}); not all was survived."
+    )
+    return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 import yaml
 
 import tuition
-from tests.conftest import write_jsonl
+from tests.conftest import make_tokenizer, write_jsonl
 from tuition import api
 from tuition.batch.prepared import open_prepared
 from tuition.data import Reading
 from tuition.errors import UserError
 from tuition.recipe import load_recipe, make_recipe, parse_yaml
+from tuition.render.template import choose_template
 from tuition.screen import printable
 
 
@@ -80,6 +82,14 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(b"model: \xff\xfe\n")
     with pytest.raises(UserError, match="cannot be read as YAML"):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_template_that_is_a_device_a_pipe_or_a_book_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "book").write_bytes(b"x" * (2 << 20))
+    for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "book"):
+        with pytest.raises(UserError, match=r"is not a regular file|is larger than"):
+            choose_template(str(path), make_tokenizer())
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,13 @@ def test_bodies_that_are_no_request_are_refused(server: Server) -> None:
     assert call(server, "/../secrets")[0] == 404
 
 
+def test_half_a_character_in_a_request_is_answered_in_json(server: Server) -> None:
+    body = b'{"model": "\\ud800", "messages": [{"role": "user", "content": "a"}]}'
+    status, answer, _ = call(server, "/v1/chat/completions", raw=body)
+    assert status == 404
+    assert "\ud800" in answer["error"]["message"]
+
+
 def test_other_sites_cannot_reach_it(server: Server) -> None:
     assert call(server, "/health", Host="evil.example:80")[0] == 403
     assert call(server, "/health", Origin="https://evil.example")[0] == 403

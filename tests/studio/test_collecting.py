@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -113,6 +115,52 @@ def test_turns_are_added_and_shown_as_read_without_scripts(studio: Running) -> N
     assert fewer.text.count("<textarea") == 1
     fragment = writer.post("/write/preview", data={"turn": "*so*"}, headers={"HX-Request": "true"})
     assert fragment.text.strip() == "<p><em>so</em></p>"
+
+
+class Service(BaseHTTPRequestHandler):
+    """An OpenAI-compatible API that always answers the same."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = f"**I** suggest, as {asked['model']}."
+        body = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_a_service_suggests_and_an_untouched_suggestion_is_marked(
+    studio: Running, admin: httpx.Client
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Service) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{service.server_port}/v1"
+        assert admin.post("/prompts/service", data={"url": "ftp://x", "model": "m"}).status_code == 422
+        assert admin.post("/prompts/service", data={"url": url, "model": "helper"}).status_code == 303
+        add_prompt(studio, "Suggest?")
+        writer = studio.signed_in("Sue", "writer")
+        address, page = begin(writer)
+        assert "helper (service)" in page
+        wish = {"turn": "mine", "rev": 0, "model": ":service"}
+        shown = writer.post(f"{address}/suggest", data=wish, follow_redirects=True).text
+        service.shutdown()
+    assert "<strong>I</strong> suggest, as helper." in shown and "mine</textarea>" in shown
+    begun = writer.post(f"{address}/begin", data={"turn": "mine", "rev": 1}).text
+    assert "**I** suggest, as helper.</textarea>" in begun
+    fields = {"turn": "**I** suggest, as helper.", "post_key": "s", "suggestion": hidden(begun, "suggestion")}
+    assert writer.post(f"{address}/submit", data=fields).status_code == 303
+    with Store(studio.store) as store:
+        (sent,) = demos.find(store, untouched=True)
+    assert (sent.person, sent.latest.suggested_by) == ("Sue", "helper")
+    assert "sent as it was" in admin.get(f"/review/{sent.id}").text
+    add_prompt(studio, "Nobody answers?")
+    address, _ = begin(writer)
+    gone = writer.post(f"{address}/suggest", data={"turn": "mine", "rev": 0, "model": ":service"})
+    assert gone.status_code == 422 and "gave no answer" in gone.text and "mine</textarea>" in gone.text
 
 
 def test_skipping_and_flagging_ask_for_a_reason(studio: Running, admin: httpx.Client) -> None:

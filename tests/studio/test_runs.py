@@ -87,45 +87,6 @@ def test_a_run_outlives_the_studio_is_stopped_and_resumed(studio: Running, mater
     assert tab.post("/runs/long/stop").status_code == 422, "nothing is at work"
 
 
-def test_a_finished_run_shows_its_proof_and_answers(studio: Running, material: Path) -> None:
-    tab = studio.signed_in("Ada", "admin")
-    assert tab.post("/start", data=_form("short", max_steps="6")).status_code == 303
-    assert _wait(tab, "short", "finished", "failed") == "finished"
-    page = tab.get("/runs/short").text
-    assert "stop token that is exported" in page
-    assert '<path class="smooth"' in page
-    assert "tuition train --model base --data data.jsonl" in page
-    assert "sandbox" in tab.get("/runs/short/report").headers["content-security-policy"]
-    _talk(tab)
-
-
-def _talk(tab: httpx.Client) -> None:
-    """By script, piece by piece, and by plain form; both say the same."""
-    history = json.dumps([{"role": "user", "content": "<b>Hi</b>"}])
-    streamed = tab.post("/chat/answer", data={"model": "short", "history": history, "tokens": "8"})
-    assert streamed.status_code == 200
-    page = tab.post(
-        "/chat", data={"tuned": "short", "base": "base of short", "text": "<b>Hi</b>", "tokens": "8"}
-    ).text
-    answers = [
-        unescape(text)
-        for text in re.findall(r'<div class="turn assistant">.*?<div class="literal">(.*?)</div>', page, re.S)
-    ]
-    assert answers[1].replace("\r", "") == streamed.text.replace("\r", "")
-    assert "&lt;b&gt;Hi&lt;/b&gt;" in page
-    assert "<b>Hi</b>" not in page
-    for wrong in (
-        "nonsense",
-        "[]",
-        '[{"role":"user"}]',
-        '[{"role":"system","content":"x"}]',
-        '[{"role":"user","content":" "}]',
-    ):
-        assert tab.post("/chat/answer", data={"model": "short", "history": wrong}).status_code == 422
-    assert tab.post("/chat/answer", data={"model": "../short", "history": history}).status_code in (404, 422)
-    assert tab.get("/chat?tuned=none").status_code == 404
-
-
 def test_a_run_that_never_began_says_why(studio: Running, material: Path) -> None:
     tab = studio.signed_in("Ada", "admin")
     assert tab.post("/start", data=_form("lost", data="no-such.jsonl")).status_code == 303

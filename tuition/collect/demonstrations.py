@@ -86,10 +86,10 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A model's answer that a writer may begin from."""
+    """A model's answer that the writer of an assignment was shown."""
 
     id: int
-    prompt_id: int
+    assignment_id: int
     made_by: str
     text: str
 
@@ -192,32 +192,42 @@ def _add_revision(
 def _edit_ratio(store: Store, demonstration_id: int, suggestion_id: int, turns: Turns) -> float:
     with store.reading() as db:
         row = db.execute(
-            """SELECT s.text FROM suggestion s JOIN demonstration d ON d.prompt_id = s.prompt_id
+            """SELECT s.text FROM suggestion s JOIN demonstration d ON d.assignment_id = s.assignment_id
             WHERE s.id = ? AND d.id = ?""",
             (suggestion_id, demonstration_id),
         ).fetchone()
     if row is None:
-        raise NotFoundError("there is no such suggestion for this prompt", next_step="Ask for one anew")
+        raise NotFoundError("there is no such suggestion for this task", next_step="Ask for one anew")
     return edit_ratio(row["text"], turns[0]["content"])
 
 
-def suggest(store: Store, prompt_id: int, *, made_by: str, text: str) -> Suggestion:
-    """Keep a model's answer to a prompt, for writers to begin from and to be measured against."""
+def suggest(store: Store, assignment_id: int, person_id: int, *, made_by: str, text: str) -> Suggestion:
+    """Keep a model's answer that a writer asked for, to begin from and to be measured against.
+
+    Raises:
+        NotFoundError: the assignment is not theirs.
+    """
     plain_text(text, "the suggestion")
     with store.writing() as db:
-        row = (prompt_id, plain_text(made_by, "the model's name", longest=500), text, store.now())
+        queue.own(store, assignment_id, person_id)
+        row = (assignment_id, plain_text(made_by, "the model's name", longest=500), text, store.now())
         cursor = db.execute(
-            "INSERT INTO suggestion(prompt_id, made_by, text, created_at) VALUES (?,?,?,?)", row
+            "INSERT INTO suggestion(assignment_id, made_by, text, created_at) VALUES (?,?,?,?)", row
         )
-    return Suggestion(int(cursor.lastrowid or 0), prompt_id, made_by, text)
+        found = int(cursor.lastrowid or 0)
+        store.note(
+            "suggested", f"assignment {assignment_id}", by=person_id, made_by=made_by, suggestion=found
+        )
+    return Suggestion(found, assignment_id, made_by, text)
 
 
-def latest_suggestion(store: Store, prompt_id: int) -> Suggestion | None:
-    """The newest answer that a model suggested for a prompt."""
+def latest_suggestion(store: Store, assignment_id: int) -> Suggestion | None:
+    """The newest answer that the writer of an assignment was shown."""
     with store.reading() as db:
         row = db.execute(
-            "SELECT id, prompt_id, made_by, text FROM suggestion WHERE prompt_id = ? ORDER BY id DESC LIMIT 1",
-            (prompt_id,),
+            """SELECT id, assignment_id, made_by, text FROM suggestion WHERE assignment_id = ?
+            ORDER BY id DESC LIMIT 1""",
+            (assignment_id,),
         ).fetchone()
     return None if row is None else Suggestion(*row)
 

@@ -109,9 +109,9 @@ _ASSIGNMENTS = (
 
 _DEMONSTRATIONS = (
     """CREATE TABLE suggestion(
-        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id), made_by TEXT NOT NULL,
+        id INTEGER PRIMARY KEY, assignment_id INTEGER NOT NULL REFERENCES assignment(id), made_by TEXT NOT NULL,
         text TEXT NOT NULL, created_at REAL NOT NULL)""",
-    "CREATE INDEX suggestion_of ON suggestion(prompt_id)",
+    "CREATE INDEX suggestion_of ON suggestion(assignment_id)",
     """CREATE TABLE demonstration(
         id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id),
         person_id INTEGER NOT NULL REFERENCES person(id),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -20,6 +20,7 @@ from tuition.evaluate.score import Placed
 
 LEARNED = 0.9  # a row is learned where its loss fell to less than this share of what it was
 _ROWS_FOR_OUTLIERS = 10
+_ROWS_SHOWN = 10
 _MADS = 3.0 * 1.4826  # three standard deviations, were the losses normal
 _LEAST_NATS = 0.5  # nor is a row an outlier for less than this
 Place = tuple[str, int]
@@ -155,10 +156,25 @@ def _by_row(placed: Sequence[Placed]) -> dict[Place, ExampleMarks]:
     }
 
 
+def worst_rows(rows: Sequence[RowMarks]) -> list[tuple[RowMarks, str]]:
+    """What a person looks at first: rows that were not learned, then rows that look wrong, each with the reason."""
+    missed = [row for row in rows if not row.learned]
+    wrong = [row for row in rows if row.suspicions]
+    return [
+        *((row, "not learned") for row in sorted(missed, key=_least_learned)[:_ROWS_SHOWN]),
+        *((row, "; ".join(row.suspicions)) for row in sorted(wrong, key=_least_learned)[:_ROWS_SHOWN]),
+    ]
+
+
+def _least_learned(row: RowMarks) -> float:
+    return -row.after
+
+
 def summary_of(rows: Sequence[RowMarks]) -> dict[str, Any]:
-    """How many rows were learned, were not, and look wrong."""
+    """How many rows were learned, were not, and look wrong; and the worst of them."""
     return {
         "rows": len(rows),
         "not_learned": sum(not row.learned for row in rows),
         "suspicious": sum(bool(row.suspicions) for row in rows),
+        "worst": [{**asdict(row), "reason": reason} for row, reason in worst_rows(rows)],
     }

@@ -29,6 +29,8 @@ _CONDITION = re.compile(
     """.replace("[+-−]", "[-+−]"),
     re.VERBOSE,
 )
+_AND = re.compile(r"(?<!\s)\s+and\s+")
+_LONGEST = 200  # characters of one condition: trying where its figure ends takes time with the square of them
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -96,14 +98,14 @@ def read_conditions(texts: Sequence[str]) -> list[Condition]:
     Raises:
         UserError: one of them is no condition.
     """
-    return [_read(part) for text in texts for part in re.split(r"\s+and\s+", text)]
+    return [_read(part) for text in texts for part in _AND.split(text)]
 
 
 def _read(text: str) -> Condition:
-    found = _CONDITION.fullmatch(text)
+    found = _CONDITION.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         raise UserError(
-            f"'{text}' is no condition",
+            f"'{text[:_LONGEST]}' is no condition",
             where="--require",
             next_step="Write FIGURE, one of >= <= > <, and a number or baseline: exact_match>=baseline+0.05, loss<=1.2",
         )

@@ -139,12 +139,14 @@ def score_examples(
     *,
     packing: tuple[int | None, int],
     accuracy: bool = False,
+    on_scored: Callable[[int], None] = lambda done: None,
 ) -> list[ExampleMarks]:
     """The marks of each example, in the order given.
 
     Args:
         packing: most examples in a pack (None: no limit), most tokens in a pack.
         accuracy: also count the tokens that the model finds most likely.
+        on_scored: told how many examples are scored so far.
     """
     marks: list[ExampleMarks] = []
     most_examples = packing[0] if loaded.packed else 1
@@ -156,6 +158,7 @@ def score_examples(
             # summed in float64, so that the figure does not depend on how examples were packed
             nats = losses.double() * torch.from_numpy(pack.weights).to(losses.device).double()
             marks += _by_example(list(islice(waiting, len(pack.lengths))), nats, hits, pack)
+            on_scored(len(marks))
     return marks
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
@@ -23,6 +21,7 @@ from typing import Any, Literal
 from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, Verdict
+from tuition.evaluate.completion import complete
 from tuition.interval import Score, score
 
 KEY_VARIABLE = "TUITION_JUDGE_KEY"
@@ -239,7 +238,10 @@ def ask(judge: Judge, text: str) -> str:
     ends, wait = time.monotonic() + judge.seconds, 0.5
     for attempt in range(1, judge.tries + 1):
         try:
-            return _request(judge, text, max(0.1, ends - time.monotonic()))
+            return complete(
+                judge.url, judge.model, [{"role": "user", "content": text}], key_variable=judge.key_variable,
+                seconds=max(0.1, ends - time.monotonic()), temperature=0,
+            )  # fmt: skip
         except urllib.error.HTTPError as error:
             trouble, wanted = f"HTTP {error.code} {error.reason}", error.headers.get("Retry-After", "")
             passing = error.code in _WORTH_ANOTHER_TRY
@@ -256,32 +258,3 @@ def ask(judge: Judge, text: str) -> str:
         where=judge.url,
         next_step=f"Check the URL, --judge-model and the key in ${judge.key_variable}; verdicts so far are kept",
     )
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _request(judge: Judge, text: str, seconds: float) -> str:
-    url = judge.url.rstrip("/")
-    url = url if url.endswith("/chat/completions") else f"{url}/chat/completions"
-    if not url.startswith(("http://", "https://")):
-        raise UserError("is no URL", where=judge.url, next_step="Write it as https://host/v1")
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(judge.key_variable):
-        headers["Authorization"] = f"Bearer {key}"
-    body = {"model": judge.model, "temperature": 0, "messages": [{"role": "user", "content": text}]}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds) as response:
-        reply = response.read()
-    try:
-        return str(json.loads(reply)["choices"][0]["message"]["content"] or "")
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise UserError(
-            "the judge's reply is not that of a chat completion",
-            where=judge.url,
-            next_step="Name a URL that speaks the OpenAI API, such as https://host/v1",
-        ) from None

@@ -10,8 +10,6 @@ from tuition.interval import FEW_PROMPTS, Score
 if TYPE_CHECKING:
     from tuition.evaluate.score import Evaluation
 
-_ROWS_SHOWN = 10
-
 
 def held_out_line(name: str, held_out: Any) -> str:
     """Loss, perplexity, bits a byte and token accuracy of one model."""
@@ -104,16 +102,15 @@ def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def row_lines(rows: Any) -> Iterator[str]:
     """Demonstrations that were not learned or look wrong, the worst first."""
-    not_learned = [row for row in rows if not row.learned]
-    suspicious = [row for row in rows if row.suspicions]
+    from tuition.evaluate.demonstrations import worst_rows
+
+    not_learned, suspicious = sum(not row.learned for row in rows), sum(bool(row.suspicions) for row in rows)
     yield (
-        f"{len(rows):,} demonstrations: {len(rows) - len(not_learned):,} learned, {len(not_learned):,} not, "
-        f"{len(suspicious):,} look wrong; none is dropped"
+        f"{len(rows):,} demonstrations: {len(rows) - not_learned:,} learned, {not_learned:,} not, "
+        f"{suspicious:,} look wrong; none is dropped"
     )
-    for row in sorted(not_learned, key=lambda row: -row.after)[:_ROWS_SHOWN]:
-        yield f"  not learned   {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}"
-    for row in sorted(suspicious, key=lambda row: -row.after)[:_ROWS_SHOWN]:
-        yield f"  look at       {row.file}:{row.line}  {'; '.join(row.suspicions)}"
+    for row, reason in worst_rows(rows):
+        yield f"  {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}  {reason}"
 
 
 def judge_lines(found: Any) -> Iterator[str]:

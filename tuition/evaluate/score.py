@@ -231,7 +231,12 @@ def examine(
     """
     examples = rendered(answerer, test_set)
     choose_path(answerer.loaded, examples)
-    placed = place_marks(answerer.loaded, answerer.renderer.tokens, examples)
+    placed = place_marks(
+        answerer.loaded,
+        answerer.renderer.tokens,
+        examples,
+        lambda done: on_progress(f"scoring {answerer.name}", done, len(examples)),
+    )
     held_out = summed(placed)
     total = len(test_set.questions)
     answers: dict[str, list[str]] = {}
@@ -241,7 +246,7 @@ def examine(
             [(q.messages, q.conversation.tools) for q in test_set.questions],
             answers_folder,
             max_new_tokens=max_new_tokens,
-            on_answer=lambda done: on_progress(answerer.name, done, total),
+            on_answer=lambda done: on_progress(f"answering {answerer.name}", done, total),
         )
         answers = {m.name: [given.text for given in written] for m in metrics if m.choice is None}
     asked = list(zip(test_set.conversations, test_set.choices, strict=False))
@@ -249,9 +254,18 @@ def examine(
     return Marks(held_out, placed, answers)
 
 
-def place_marks(loaded: LoadedModel, tokens: Tokens, examples: Sequence[Rendered]) -> list[Placed]:
-    """The marks of each example of a model, token accuracy among them, with its place."""
-    marks = score_examples(loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True)
+def place_marks(
+    loaded: LoadedModel,
+    tokens: Tokens,
+    examples: Sequence[Rendered],
+    on_scored: Callable[[int], None] = lambda done: None,
+) -> list[Placed]:
+    """The marks of each example of a model, token accuracy among them, with its place.
+
+    Args:
+        on_scored: told how many examples are scored so far.
+    """
+    marks = score_examples(loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True, on_scored=on_scored)
     sizes = bytes_of_each(examples, tokens)
     return [
         Placed((e.origin.file, e.origin.line, e.part), e.prompt_key or str(e.origin), size, mark)

@@ -23,6 +23,7 @@ from tuition.render.tokens import Tokens
 
 _PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
 _SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
+_LARGEST_BYTES = 1 << 20
 _ONLY_CONTENT = frozenset({"role", "content"})
 
 # What a base model without a template of its own gets: ChatML, the most widely served format.
@@ -358,6 +359,19 @@ def _chatml_for(tokenizer: Any) -> str:
 
 def _read_template(path: Path) -> str:
     try:
+        size = path.stat().st_size
+        if not path.is_file() and not path.is_dir():
+            raise UserError(
+                "is not a regular file",
+                where=str(path),
+                next_step="Give auto, none, or the path of a Jinja file",
+            )
+        if size > _LARGEST_BYTES:
+            raise UserError(
+                f"is larger than {_LARGEST_BYTES >> 10} KiB, which no chat template is",
+                where=str(path),
+                next_step="Give auto, none, or the path of a Jinja file",
+            )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(

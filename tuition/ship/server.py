@@ -256,7 +256,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _json(self, status: int, value: Any) -> None:
-        self._send(status, "application/json", json.dumps(value, ensure_ascii=False).encode())
+        self._send(
+            status, "application/json", json.dumps(value).encode()
+        )  # in ASCII: a request may hold half a character
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         more = {"Content-Length": str(len(body))}

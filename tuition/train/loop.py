@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from tuition.batch import Pack, Plan, Weigh, make_packs
 from tuition.conversation import Rendered
-from tuition.errors import Interrupted, UserError
+from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
@@ -154,6 +155,7 @@ class Hooks:
     choosing: Choosing = field(default_factory=Choosing)
     should_stop: Callable[[], bool] = field(default=lambda: False)
     hurry: Callable[[], bool] = field(default=lambda: False)
+    breakable: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     on_skip: Callable[[SkipReport], None] = field(default=lambda report: None)
 
 
@@ -161,10 +163,6 @@ class NotFinite(UserError):
     """A loss or a gradient was NaN or infinite; the weights are as before."""
 
     rows: tuple[str, ...] = ()
-
-
-class LeftInTheMiddle(Exception):
-    """A stop could not wait for the end of the update; the weights are as before."""
 
 
 def train(
@@ -198,7 +196,7 @@ def train(
         packs = packs_of(learner, batch, weigh, (most_examples, token_budget))
         before = random_state()
         try:
-            report = train_step(learner, packs, batch, plan, settings, step, hooks.hurry)
+            report = train_step(learner, packs, batch, plan, settings, step, hooks)
         except LeftInTheMiddle:
             _back_to(before, learner)
             hooks.save(progress)
@@ -255,10 +253,11 @@ def train_step(
     plan: Plan,
     settings: OptimizerSettings,
     step: int,
-    hurry: Callable[[], bool] = lambda: False,
+    hooks: Hooks | None = None,
 ) -> StepReport:
     """One update of the weights, over all packs of the step."""
     started = time.perf_counter()
+    hurry, breakable = (hooks.hurry, hooks.breakable) if hooks else (lambda: False, nullcontext)
     ranks = learner.ranks
     (whole_step_weight,) = ranks.sums(sum(pack.weight for pack in packs))
     loss = torch.zeros((), device=learner.device)
@@ -266,8 +265,9 @@ def train_step(
     for pack in packs:
         if hurry():
             raise LeftInTheMiddle
-        pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
-        pack_loss.backward()
+        with breakable():
+            pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
+            pack_loss.backward()
         loss += pack_loss.detach()
     ranks.add_up(learner.masters.slots())
     norm_value = ranks.norm(learner.masters.gather().values())
@@ -372,12 +372,13 @@ def _evaluate(progress: Progress, hooks: Hooks, *, last: bool) -> bool:
     figures: dict[str, float] = {}
     try:
         for evaluator in due:
-            figures |= evaluator.measure()
-    except Interrupted:  # it takes longer than a stop may wait: a resume begins with it
+            with hooks.breakable():
+                figures |= evaluator.measure()
+    except (Interrupted, LeftInTheMiddle):  # it takes longer than a stop may wait: a resume begins with it
         restore_random_state(before)
         progress.evaluation_is_due = True
         hooks.save(progress)
-        raise
+        raise Interrupted from None
     restore_random_state(before)  # whatever measured it, the run goes on as if nobody had looked
     hooks.on_eval(EvalReport(progress.step, figures))
     return note_figures(progress, figures, hooks.choosing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -85,10 +85,12 @@ class Training:
         if not self.writes:
             self._follow()
             return
-        with _disk_trouble_in(self.folder):
+        with _disk_trouble_in(self.folder), self.signals.gently():  # a moment; half a beginning would stay
             self._begin()
         status = "failed"
         try:
+            if self.signals.asked():
+                raise Interrupted
             with _disk_trouble_in(self.folder):
                 self._train()
                 self._keep_model()
@@ -248,6 +250,7 @@ class Training:
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
             hurry=self._hurry,
+            breakable=nullcontext if self.start.many else self.signals.breakable,
             on_skip=telling.skipped,
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuition.evaluate.report.comparison import read_score
-from tuition.evaluate.report.facts import Row, Run, inside, number
+from tuition.evaluate.report.facts import Row, Run, inside, mappings, number, place
 from tuition.evaluate.report.words import counted, share, short, signed
 
 _LOSSES = (("loss", "Loss, nats a token"), ("bits_per_byte", "Bits a byte"))
@@ -73,6 +73,20 @@ def _judge(run: Run) -> str:
         f"({share(score.low)} to {share(score.high)}) of {counted(score.count, 'prompt')}, a tie counting half: "
         f"{inside(found, 'verdict')}. {wins:,} won, {losses:,} lost, {ties:,} tied."
     )
+
+
+def worst_demonstrations(run: Run) -> list[Row]:
+    """Demonstrations to look at, with their place in the file, their loss before and after, and why."""
+    return [
+        {
+            "place": place(row),
+            "prompt": str(row.get("prompt") or ""),
+            "before": short(number(row, "before")),
+            "after": short(number(row, "after")),
+            "reason": str(row.get("reason") or ""),
+        }
+        for row in mappings(inside(run.evaluation.get("demonstrations"), "worst"))
+    ]
 
 
 def _demonstrations(run: Run) -> str:

@@ -9,11 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tuition.evaluate.report.asked import asked
 from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
+from tuition.evaluate.report.choice import choice_sentence
 from tuition.evaluate.report.comparison import answer_groups, comparison_row
 from tuition.evaluate.report.conditions import condition_rows, forgetting_sentence
 from tuition.evaluate.report.data import data_view, example_view
 from tuition.evaluate.report.facts import Row, Run, read_run
-from tuition.evaluate.report.losses import loss_rows, other_sentences
+from tuition.evaluate.report.losses import loss_rows, other_sentences, worst_demonstrations
 from tuition.evaluate.report.machine import install_command, machine_facts, settings, train_command
 from tuition.evaluate.report.verdict import about, badge, cautions, cleared, detail, tiles, verdict
 from tuition.evaluate.report.words import visible
@@ -65,10 +66,12 @@ def view(run: Run) -> Row:
         "asked": asked(run),
         "losses": loss_rows(run),
         "others": other_sentences(run),
+        "demonstrations": worst_demonstrations(run),
         "comparisons": list(filter(None, map(comparison_row, run.comparisons))),
         "conditions": condition_rows(run),
         "forgetting": forgetting_sentence(run),
         "answers": answer_groups(run),
+        "choice": choice_sentence(run),
         "loss": loss_chart(run),
         "multiples": small_multiples(run),
         "evaluations": evaluation_rows(run.held_out),

@@ -70,6 +70,7 @@ def prompts_page(
         tags=api.prompts.tags(studio.store),
         sources=api.prompts.sources(studio.store),
         flags=api.queue.open_flags(studio.store),
+        service=api.suggestion_service(studio.store),
         fault=fault,
         findings=findings,
         said=said,
@@ -154,6 +155,13 @@ def state_source(studio: Here, me: Me, name: Text, licence: Text = "", consent: 
     """State how a source's people agreed, and under which licence its texts are."""
     api.prompts.state_source(studio.store, name, licence=licence, consent=consent, by=me.id)
     return redirect("/prompts#sources", f"Stated for {name}.")
+
+
+@router.post("/service")
+def set_service(studio: Here, me: Me, url: Text = "", model: Text = "") -> Response:
+    """Name an OpenAI-compatible API that writers may ask for a suggestion."""
+    api.set_suggestion_service(studio.store, url, model, by=me.id)
+    return redirect("/prompts", "Set." if url.strip() else "No service is asked any more.")
 
 
 @router.post("/flags/{flag}")

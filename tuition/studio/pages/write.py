@@ -14,13 +14,15 @@ from fastapi.responses import JSONResponse, Response
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.reading import unix_lines
-from tuition.studio.web import Here, Me, Studio, is_fragment, redirect, render, status_of
+from tuition.studio.web import Here, Me, Studio, is_fragment, redirect, render, status_of, talk_of
 
 router = APIRouter(prefix="/write")
 Id = Annotated[int, Path(ge=1, lt=2**63)]
 Turns = Annotated[list[str], Form(alias="turn", default_factory=list)]
 Number = Annotated[int, Form(ge=0, lt=2**31)]
 Words = Annotated[str, Form(max_length=2_000)]
+_SERVICE = ":service"  # no run is called so: names of folders hold no colon here
+_SUGGESTED_TOKENS = 512
 
 
 @router.get("")
@@ -152,6 +154,53 @@ def submit(
     return _go_on(studio, me.id, f"Sent. Thank you.{late}")
 
 
+@router.post("/{task}/suggest")
+def suggest(
+    request: Request,
+    studio: Here,
+    me: Me,
+    task: Id,
+    turns: Turns,
+    rev: Number = 0,
+    model: Annotated[str, Form(max_length=300)] = "",
+) -> Response:
+    """Let a model answer the prompt too; what it wrote is shown beside, and kept with the answer."""
+    refused = _saved(request, studio, me.id, task, _turns(turns), rev)
+    if refused is not None:
+        return refused
+    prompt = api.prompts.prompt(studio.store, api.queue.own(studio.store, task, me.id).prompt_id)
+    service = api.suggestion_service(studio.store)
+    try:
+        if service is not None and model == _SERVICE:
+            name, text = (
+                service.model,
+                api.ask_service(service, prompt.messages, max_new_tokens=_SUGGESTED_TOKENS),
+            )
+        else:
+            asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            name, text = (
+                model,
+                "".join(talk_of(request).answer(model, asked, api.talk.Wish(_SUGGESTED_TOKENS))),
+            )
+        api.demonstrations.suggest(studio.store, task, me.id, made_by=name, text=text)
+    except UserError as error:
+        return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
+    return redirect(f"/write/{task}#suggestion")
+
+
+@router.post("/{task}/begin")
+def begin_from_suggestion(
+    request: Request, studio: Here, me: Me, task: Id, turns: Turns, rev: Number = 0
+) -> Response:
+    """Put the suggestion into the first box, in place of what stood there; the draft before is saved first."""
+    refused = _saved(request, studio, me.id, task, _turns(turns), rev)
+    suggestion = api.demonstrations.latest_suggestion(studio.store, task)
+    if refused is not None or suggestion is None:
+        return refused or redirect(f"/write/{task}")
+    typed = _turns([suggestion.text, *turns[1:]])
+    return editor(request, studio, me.id, task, typed=typed)
+
+
 @router.post("/{task}/skip")
 def skip(request: Request, studio: Here, me: Me, task: Id, reason: Words = "") -> Response:
     """Leave the prompt to others, and say why."""
@@ -238,9 +287,17 @@ def editor(
         before=before,
         open=held.state != "skipped" and (before is None or before.status == "returned"),
         guideline=api.guidelines.current(store),
-        suggestion=api.demonstrations.latest_suggestion(store, held.prompt_id),
+        suggestion=api.demonstrations.latest_suggestion(store, task),
+        models=_models(request, studio),
         fault=fault,
         as_read=as_read,
         post_key=secrets.token_urlsafe(16),
         opened=store.now(),
     )
+
+
+def _models(request: Request, studio: Studio) -> list[tuple[str, str]]:
+    """Who can suggest an answer: the service, if an admin named one, and the runs; value and words of each."""
+    service = api.suggestion_service(studio.store)
+    runs = [(name, name) for name in talk_of(request).names()]
+    return [*([(_SERVICE, f"{service.model} (service)")] if service else []), *runs]

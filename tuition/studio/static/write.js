@@ -30,10 +30,10 @@ document.addEventListener("DOMContentLoaded", () => {
   function texts() { return JSON.stringify(boxes.map((box) => box.value)); }
   function show(sentence) { state.textContent = sentence; }
 
+  // A saved text is kept too: the page that comes next may have been drawn just before it was saved.
   function keep() {
     try {
-      if (texts() === saved) localStorage.removeItem(mirror);
-      else localStorage.setItem(mirror, JSON.stringify({ rev, texts: texts() }));
+      localStorage.setItem(mirror, JSON.stringify({ rev, texts: texts(), isSaved: texts() === saved }));
     } catch { /* a full or forbidden storage: the server still has what was saved */ }
   }
 
@@ -77,6 +77,13 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function collide(theirs) {
+    if (JSON.stringify(theirs.turns) === texts()) { // this tab's own last words, sent while it was left
+      rev = theirs.rev;
+      form.elements.rev.value = rev;
+      saved = texts();
+      show("Saved.");
+      return;
+    }
     conflicted = true;
     show("Not saved: another tab was first.");
     document.getElementById("theirs").textContent = theirs.turns.join("\n\n");
@@ -95,13 +102,24 @@ document.addEventListener("DOMContentLoaded", () => {
     };
   }
 
+  function fill(old) {
+    old.forEach((text, n) => { boxes[n].value = text; boxes[n].dispatchEvent(new Event("input", { bubbles: true })); });
+  }
+
   function restore() {
     let kept = null;
     try { kept = JSON.parse(localStorage.getItem(mirror)); } catch { return; }
-    if (!kept || kept.texts === saved) return;
+    if (!kept || kept.texts === saved || (kept.isSaved && kept.rev <= rev)) return;
     const old = JSON.parse(kept.texts);
-    if (kept.rev === rev && old.length === boxes.length) {
-      old.forEach((text, n) => { boxes[n].value = text; boxes[n].dispatchEvent(new Event("input", { bubbles: true })); });
+    if (kept.isSaved && old.length === boxes.length) {
+      fill(old);
+      rev = kept.rev;
+      form.elements.rev.value = rev;
+      saved = texts();
+      show("Saved.");
+      keep();
+    } else if (kept.rev === rev && old.length === boxes.length) {
+      fill(old);
       show("This browser had kept what was not saved yet; it is back in the box.");
       save();
     } else {

@@ -1,0 +1,71 @@
+"""What the proofs gave, kept part by part, and the table of docs/reliability.md that is made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PAGE = _ROOT / "docs" / "reliability.md"
+_RESULTS = _ROOT / "benchmarks" / "results" / "prove.json"
+_BEGIN, _END = "<!-- table: written by `make prove` -->", "<!-- end of the table -->"
+SETTINGS = ("KILLS", "FRESH", "MINUTES", "EVERY", "STEPS", "INPUTS")
+
+
+@dataclass
+class Result:
+    """What one part gave.
+
+    Attributes:
+        rows: a fault, how often it was tried, how often survived.
+        notes: figures that are no such row, as sentences.
+    """
+
+    rows: list[tuple[str, int, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def survived(self) -> bool:
+        """Nothing was lost."""
+        return all(tried == survived for _, tried, survived in self.rows)
+
+
+def keep(part: str, result: Result) -> None:
+    """Keep what a part gave, with its date, commit and command, in the place of what it gave before."""
+    kept = json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
+    given = " ".join(f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
+    command = " ".join(filter(None, [given, f"PARTS={part}", "make prove"]))
+    facts = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "command": command}
+    kept[part] = {**asdict(result), **facts}
+    _RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _commit() -> str:
+    words = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=_ROOT).stdout.strip()
+
+
+def table(parts: list[str]) -> str:
+    """The parts in this order as one table in Markdown, with their notes and when each was run."""
+    kept = json.loads(_RESULTS.read_text(encoding="utf-8"))
+    found = [kept[part] for part in parts if part in kept]
+    lines = ["| fault | tried | survived |", "|---|--:|--:|"]
+    lines += [
+        f"| {name} | {tried:,} | {survived:,} |" for part in found for name, tried, survived in part["rows"]
+    ]
+    for part in found:
+        lines += ["", *part["notes"]] if part["notes"] else []
+    lines += ["", "Run, on a shared machine of two cores:", ""]
+    lines += [f"- `{part['command']}`, {part['date']}, commit {part['commit']}" for part in found]
+    return "\n".join(lines)
+
+
+def write(text: str) -> None:
+    """Put the table into the page, between its marks."""
+    before, _, rest = _PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    _PAGE.write_text(f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}", encoding="utf-8")
