@@ -180,14 +180,14 @@ def _start_ranks(
 ) -> None:
     """Hand the run to torchrun, after looking at the door once and not once a rank."""
     from tuition import api
-    from tuition.launch import interrupted, run_ranks
+    from tuition.launch import STOPPED, interrupted, run_ranks
 
     folder = api.run_folder(recipe, resume=resume, **settings)
     given = {**settings, **({} if resume else {"output_dir": str(folder)})}
     arguments = [f"--set={key}={json.dumps(value)}" for key, value in given.items()]
     arguments += [*([recipe] if recipe else []), *(["--resume"] * resume), *(["--json"] * as_json)]
     code = run_ranks(arguments, ranks, restarts=restarts)
-    if code == 0 and interrupted(folder):
+    if code in (0, STOPPED) and interrupted(folder):
         raise _interrupted(folder)
     if code:
         raise UserError(

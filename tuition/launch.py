@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tuition.errors import UserError
 
+STOPPED = 130
 _PORT = 29400
 
 
@@ -42,10 +43,13 @@ def count_of(gpus: str | None, processes: int | None) -> int:
 
 
 def run_ranks(arguments: Sequence[str], ranks: int, *, restarts: int) -> int:
-    """Run `tuition train` with these arguments in so many processes on this machine; torchrun's exit code.
+    """Run `tuition train` with these arguments in so many processes on this machine.
 
     Args:
         restarts: how often torchrun may start all ranks again after one of them died.
+
+    Returns:
+        torchrun's exit code; `STOPPED` where a signal came.
     """
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -54,25 +58,21 @@ def run_ranks(arguments: Sequence[str], ranks: int, *, restarts: int) -> int:
     ]
     threads = str(max(1, (os.cpu_count() or 1) // ranks))
     process = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, **os.environ})
-    before = {number: signal.signal(number, _pass_on(process)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    asked: list[int] = []
 
-
-def _pass_on(process: subprocess.Popen[bytes]) -> Callable[..., None]:
-    """A signal goes to torchrun, which hands it to the ranks and waits for what they save.
-
-    One from the keyboard has reached it already.
-    """
-
-    def handler(number: int, frame: object) -> None:
+    def pass_on(number: int, frame: object) -> None:
+        """torchrun hands a signal to the ranks and waits for what they save. The keyboard's has reached it already."""
+        asked.append(number)
         if number != signal.SIGINT or not sys.stdin.isatty():
             process.send_signal(number)
 
-    return handler
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return STOPPED if asked else code
 
 
 # --- files for many machines ---

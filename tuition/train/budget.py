@@ -118,7 +118,8 @@ def shape_of(config: Any) -> Shape:
         ) from None
     size = int(getattr(text, "head_dim", None) or width // heads)
     head = model.get_output_embeddings()
-    linear = [m for m in model.modules() if type(m) is torch.nn.Linear and m is not head]
+    kinds = ("Linear", "Conv1D")  # GPT-2 calls its linear layers so
+    linear = [m for m in model.modules() if type(m).__name__ in kinds and m is not head]
     in_layers = sum(p.numel() for name, p in model.named_parameters() if ".layers." in name or ".h." in name)
     return Shape(
         layers=layers,
@@ -130,7 +131,7 @@ def shape_of(config: Any) -> Shape:
         weights=sum(p.numel() for p in model.parameters()),
         in_layers=in_layers,
         head=int(text.vocab_size) * width,
-        adapter=sum(m.in_features + m.out_features for m in linear),
+        adapter=sum(sum(m.weight.shape) for m in linear),
     )
 
 
