@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-import tuition
 from tests.conftest import write_jsonl
+from tuition import api
 from tuition.errors import UserError
 from tuition.launch import LAUNCHERS, launch_file
 from tuition.recipe import make_recipe
@@ -72,12 +72,12 @@ def test_work_is_what_the_published_table_says() -> None:
 
 def test_a_plan_is_made_from_a_recipe_and_its_files(llama: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [{"prompt": "What?", "completion": "That."}] * 50)
-    plan = tuition.api.plan(model=str(llama), data=str(data), gpus=8, gpu="h200")
+    plan = api.plan(model=str(llama), data=str(data), gpus=8, gpu="h200")
     assert plan.fits
     assert plan.numbers["updates"] == round(3 * 50 / 16)
     assert {"memory a GPU", "on the wire", "time"} <= {name for name, _ in plan.facts}
     with pytest.raises(UserError, match="not in the list"):
-        tuition.api.plan(model=str(llama), data=str(data), gpu="abacus")
+        api.plan(model=str(llama), data=str(data), gpu="abacus")
 
 
 def test_files_for_schedulers_start_torchrun_on_every_machine(tmp_path: Path) -> None:
