@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test check bench prove docs format clean
+.PHONY: demo test check bench bench-scale prove docs format clean
 
 demo: $(READY)  ## the whole journey on the embedded starter
 	@$(BIN)/tuition demo
@@ -21,11 +21,18 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python docs/generate.py --check
 
-bench: $(READY)  ## speed and memory beside peers; results go to benchmarks/results/
-	@$(BIN)/python -m benchmarks.step
+# make bench DATA=gsm8k_train.jsonl TOKENIZER=FOLDER measures on real rows; without, on random ones of like lengths
+ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER))
+
+bench: $(READY)  ## speed and memory beside peers, about 20 minutes; results go to benchmarks/results/
+	@$(BIN)/python -m benchmarks.step $(ROWS)
+	@$(BIN)/python -m benchmarks.step --model 135m --workloads instructions --rounds 1 $(ROWS)
 	@$(BIN)/python -m benchmarks.prefix
 	@$(BIN)/python -m benchmarks.prepare
+
+bench-scale: $(READY)  ## memory and time of preparing a million rows
 	@$(BIN)/python -m benchmarks.scale
+	@$(BIN)/python -m benchmarks.studio
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove

@@ -1,4 +1,4 @@
-"""Those who take the updates: each trains the same random model on the same tokens, in a process of its own.
+"""Those who take the updates: each trains the same random model on the same rows, in a process of its own.
 
 Run by benchmarks.step: `python -m benchmarks.contestants NAME JOB.json` prints one JSON object.
 """
@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import tuition  # before torch: it says how threads wait
-from tuition.batch import Plan, make_packs
-from tuition.conversation import Rendered
-from tuition.errors import Origin
-from tuition.recipe import OptimizerSettings
+from benchmarks.workloads import VOCABULARY, rendered
 
 LEARNING_RATE = 1e-5
 MODELS: dict[str, dict[str, int]] = {
@@ -30,8 +25,44 @@ MODELS: dict[str, dict[str, int]] = {
         "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
         "num_attention_heads": 9, "num_key_value_heads": 3,
     },
+    "tiny": {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+    },
 }  # fmt: skip
-VOCABULARY = 50304
+
+Update = dict[str, float]
+"""seconds, cpu_seconds, loss, grad_norm, tokens, learned (both as the contestant counted them itself)."""
+
+
+class Stopwatch:
+    """Seconds and seconds of CPU since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def read(self) -> Update:
+        """Both."""
+        return {
+            "seconds": time.perf_counter() - self._started[0],
+            "cpu_seconds": time.process_time() - self._started[1],
+        }
+
+
+class Moved:
+    """Refuses a contestant whose weights stand still: speed without learning is none."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._watched = {
+            name: p for name, p in parameters.items() if name.endswith(("q_proj.weight", "norm.weight"))
+        }
+        self._before = {name: p.detach().float().clone() for name, p in self._watched.items()}
+
+    def check(self) -> None:
+        """Stop unless every watched weight is another than before."""
+        still = [n for n, p in self._watched.items() if bool((p.detach().float() == self._before[n]).all())]
+        if still:
+            raise SystemExit(f"{still[0]} did not move")
 
 
 def make_model(name: str) -> Any:
@@ -46,112 +77,66 @@ def make_model(name: str) -> Any:
     return LlamaForCausalLM(config).train()
 
 
-def ours(dtype: str) -> Any:
-    """tuition's own loop, step by step."""
+def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[dict[str, Any]], list[Update]]:
+    """tuition's own step, self-check before it, as a run takes it.
 
-    def run(job: dict[str, Any]) -> list[dict[str, float]]:
+    Args:
+        share: what rows have in common at the start is computed once.
+        twice: activations are computed twice, for less memory.
+    """
+
+    def run(job: dict[str, Any]) -> list[Update]:
         import torch
 
+        from tuition.batch import Plan, make_packs
+        from tuition.recipe import OptimizerSettings
         from tuition.train import attention
         from tuition.train.loop import make_learner, train_step
         from tuition.train.loss import token_mean
-        from tuition.train.memory import keep_freed_memory
+        from tuition.train.memory import checkpoint_activations, keep_freed_memory
         from tuition.train.selfcheck import choose_path
 
         keep_freed_memory()
         attention.register()
         settings = OptimizerSettings(learning_rate=LEARNING_RATE, warmup_steps=0, lr_scheduler="constant")
-        learner = make_learner(make_model(job["model"]), torch.device("cpu"), getattr(torch, dtype), settings)
-        batches = [[_rendered(row) for row in batch] for batch in job["batches"]]
-        choose_path(learner, batches[0])
+        device = torch.device(job.get("device", "cpu"))
+        learner = make_learner(make_model(job["model"]).to(device), device, getattr(torch, dtype), settings)
+        batches = [[rendered(row) for row in batch] for batch in job["batches"]]
+        check = choose_path(learner, batches[0], share_prefixes=share)
+        assert check.packed, check.how
+        if twice:
+            checkpoint_activations(learner.model)
         plan = Plan(examples=len(batches[0]), batch_size=len(batches[0]), steps=10**6, seed=0)
-        before = _one_weight(learner.masters.parameters)
-        updates = []
+        moved, updates = Moved(learner.masters.parameters), []
         for number, batch in enumerate(batches, 1):
-            packs = make_packs(batch, token_mean, max_examples=None, token_budget=4096)
+            watch = Stopwatch()
+            packs = make_packs(
+                batch, token_mean, max_examples=None, token_budget=4096, share_prefixes=learner.shares
+            )
             report = train_step(learner, packs, batch, plan, settings, number)
-            updates.append({"seconds": report.seconds, "loss": report.loss, "grad_norm": report.grad_norm})
-        assert not np.array_equal(before, _one_weight(learner.masters.parameters)), "no weight moved"
+            updates.append(
+                watch.read()
+                | {"loss": report.loss, "grad_norm": report.grad_norm, "learned": report.learned_tokens}
+                # the last token of a row is only ever a target
+                | {"tokens": report.tokens + len(batch)}
+            )
+        moved.check()
         return updates
 
     return run
 
 
-def trl(**changes: Any) -> Any:
-    """TRL's SFTTrainer on the same ids and labels, in the same order."""
+def contestants() -> dict[str, Callable[[dict[str, Any]], list[Update]]]:
+    """All, by name; peers that are not installed fail when they are called."""
+    from benchmarks.peers import PEERS
 
-    def run(job: dict[str, Any]) -> list[dict[str, float]]:
-        from datasets import Dataset
-        from transformers import TrainerCallback
-        from trl import SFTConfig, SFTTrainer
-
-        model = make_model(job["model"])
-        updates: list[dict[str, float]] = []
-
-        class Clock(TrainerCallback):  # type: ignore[misc]
-            def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-                self.started = time.perf_counter()
-
-            def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-                updates.append({"seconds": time.perf_counter() - self.started})
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-                if logs and "grad_norm" in logs:
-                    updates[-1] |= {"loss": float(logs["loss"]), "grad_norm": float(logs["grad_norm"])}
-
-        rows = [row for batch in job["batches"] for row in batch]
-        data = Dataset.from_list([{"input_ids": r["ids"], "labels": _labels(r)} for r in rows])
-        with tempfile.TemporaryDirectory() as folder:
-            settings = {
-                "output_dir": folder, "per_device_train_batch_size": len(job["batches"][0]),
-                "max_steps": len(job["batches"]), "learning_rate": LEARNING_RATE,
-                "lr_scheduler_type": "constant", "train_sampling_strategy": "sequential", "use_cpu": True,
-                "logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
-                **changes,
-            }  # fmt: skip
-            trainer = SFTTrainer(
-                model=model, args=SFTConfig(**settings), train_dataset=data,
-                processing_class=_tokenizer(), callbacks=[Clock()],
-            )  # fmt: skip
-            before = _one_weight(dict(model.named_parameters()))
-            trainer.train()
-        assert not np.array_equal(before, _one_weight(dict(model.named_parameters()))), "no weight moved"
-        return updates
-
-    return run
-
-
-CONTESTANTS: dict[str, Any] = {
-    "tuition": ours("bfloat16"),
-    "tuition, float32": ours("float32"),
-    "trl, default": trl(),
-    "trl, activations kept": trl(gradient_checkpointing=False),
-    "trl, activations kept, float32": trl(gradient_checkpointing=False, bf16=False),
-}
-
-
-def _rendered(row: dict[str, Any]) -> Rendered:
-    supervised = np.zeros(len(row["ids"]), dtype=np.float32)
-    supervised[row["learned_from"] :] = 1.0
-    return Rendered(np.array(row["ids"], dtype=np.int32), supervised, Origin("benchmark", 1))
-
-
-def _labels(row: dict[str, Any]) -> list[int]:
-    start = int(row["learned_from"])
-    return [-100] * start + list(row["ids"][start:])
-
-
-def _one_weight(parameters: dict[str, Any]) -> Any:
-    name = next(name for name in parameters if "q_proj" in name)
-    return parameters[name].detach().float().numpy().copy()
-
-
-def _tokenizer() -> Any:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+    return {
+        "tuition": ours("bfloat16"),
+        "tuition, activations computed twice": ours("bfloat16", twice=True),
+        "tuition, nothing shared": ours("bfloat16", share=False),
+        "tuition, float32": ours("float32"),
+        **PEERS,
+    }
 
 
 def main() -> None:
@@ -160,8 +145,12 @@ def main() -> None:
 
     name, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     assert tuition.__version__
-    updates = CONTESTANTS[name](job)
+    updates = contestants()[name](job)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if job.get("device") == "cuda":
+        import torch
+
+        peak = torch.cuda.max_memory_allocated()
     print(json.dumps({"updates": updates, "peak_bytes": peak}))
 
 

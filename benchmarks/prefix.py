@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 import tuition  # before torch: it says how threads wait
-from benchmarks.contestants import LEARNING_RATE, VOCABULARY, make_model
+from benchmarks.contestants import LEARNING_RATE, make_model
 from benchmarks.step import RESULTS, spread
+from benchmarks.workloads import VOCABULARY
 from tuition.batch import Pack, Plan, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin

@@ -1,109 +1,114 @@
-"""One optimizer update, tuition beside TRL: same weights, same token ids, same supervision, same optimizer.
+"""One optimizer update of tuition beside those of other trainers, on the same token ids, supervision and weights.
 
-Each contestant runs in a process of its own, in turns, a few rounds over; the first update of each process
-warms up and is not counted. Step 0's loss and gradient norm must agree, and weights must move. Medians and
+Contestants run in processes of their own, in turns, so that a neighbour on the machine disturbs all alike. The
+first update of each warms up and is not counted. Before speed is believed, everybody must have learned from as
+many tokens as the rows hold, found the same loss and gradient norm at step 0, and moved the weights. Medians and
 ranges are printed and written as JSON and as a table to benchmarks/results/.
 
-Run: python -m benchmarks.step [--model 17m|135m] [--data FILE --tokenizer FOLDER] [--rounds N] [--updates N]
-Without --data, examples are random tokens whose lengths spread as instruction data does.
+Run: python -m benchmarks.step [--model 17m|135m] [--workloads NAMES] [--data FILE --tokenizer FOLDER]
+Without --data, short instructions are random tokens whose lengths spread as GSM8K's do. --sweep runs every
+setting of the peers once; the best of them are those that run by default. --litgpt PYTHON names an interpreter
+that can import litgpt, which pins other versions than tuition does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.contestants import CONTESTANTS, MODELS, VOCABULARY
+from benchmarks.contestants import MODELS, contestants
+from benchmarks.workloads import VOCABULARY, Row, Workload, counts, needed_operations, workloads
 from tuition.machine import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
 # float32 differs by the order of additions, bfloat16 by rounding.
 LOSS_TOLERANCE, NORM_TOLERANCE = 2e-3, 1e-2
+# The peers at their defaults, and at the best setting that --sweep found.
+DEFAULT = ("tuition", "trl, default", "trl, activations kept, 1 a pass", "transformers.Trainer, textbook")
+LESS_MEMORY = "tuition, activations computed twice"
 
 
 def main() -> None:
     """Measure, check, print, write."""
     words = parser().parse_args()
-    names = words.only.split(";") if words.only else list(CONTESTANTS)
-    batches = make_batches(words)
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    gemm: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(words.rounds):
-            for name in names:
-                job = Path(folder) / "job.json"
-                job.write_text(json.dumps({"model": words.model, "batches": batches}), encoding="utf-8")
-                rounds[name].append(run(name, job))
-                print(f"round {number + 1}: {name} done", file=sys.stderr, flush=True)
-            gemm.append(multiplication_rate())
-    refuse_different_work(rounds)
+    names = [*DEFAULT, *([LESS_MEMORY] if words.model == "135m" else [])]
+    if words.sweep:
+        names = [name for name in contestants() if words.litgpt or not name.startswith("litgpt")]
+    if words.only:
+        names = words.only.split(";")
+    known = workloads(words.data, words.tokenizer)
+    rates: list[float] = [multiplication_rate()]
+    tables = {name: measure(known[name], names, words, rates) for name in words.workloads.split(",")}
     result = {
-        "what": f"updates of {words.batch} examples, Llama {words.model}, vocabulary {VOCABULARY:,}",
-        "data": Path(words.data).name if words.data else "random tokens",
+        "model": f"Llama {words.model}, vocabulary {VOCABULARY:,}",
         "rounds": words.rounds,
         "updates_each": words.updates,
-        "bfloat16_multiplication_rate": max(gemm),
-        "contestants": {name: figures(rounds[name], batches, words.model, max(gemm)) for name in names},
+        "bfloat16_multiplication_rate": max(rates),
+        "load_at_the_end": os.getloadavg(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "all cores"),
+        "workloads": [
+            {**table, "contestants": with_shares(table["contestants"], max(rates))}
+            for table in tables.values()
+        ],
         "hardware": hardware("cpu"),
         "versions": {**versions(), "trl": _version("trl")},
     }
-    write(result, f"step-{words.model}-{platform.machine()}")
+    write(result, f"step-{words.model}{'-sweep' if words.sweep else ''}-{platform.machine()}")
 
 
 def parser() -> argparse.ArgumentParser:
     """The words of the command."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     words.add_argument("--model", choices=list(MODELS), default="17m")
+    words.add_argument("--workloads", default="instructions,prompt,turns", help="separated by commas")
     words.add_argument("--data", help="JSONL with question and answer; default: random tokens")
     words.add_argument("--tokenizer", help="folder with vocab.json and merges.txt, for --data")
-    words.add_argument("--rounds", type=int, default=3)
-    words.add_argument("--updates", type=int, default=4, help="counted updates of each contestant in a round")
-    words.add_argument("--batch", type=int, default=8, help="examples of an update")
+    words.add_argument("--rounds", type=int, default=2)
+    words.add_argument("--updates", type=int, default=2, help="counted updates of each contestant in a round")
     words.add_argument("--only", help="contestants, separated by semicolons")
+    words.add_argument("--sweep", action="store_true", help="every setting of the peers")
+    words.add_argument("--litgpt", help="a Python that can import litgpt")
     return words
 
 
-def make_batches(words: argparse.Namespace) -> list[list[dict[str, Any]]]:
-    """One batch to warm up and `updates` to count: ids, and where the learned part begins."""
-    wanted = (words.updates + 1) * words.batch
-    rows = _rows_of(words.data, words.tokenizer, wanted) if words.data else _random_rows(wanted)
-    return [rows[i : i + words.batch] for i in range(0, wanted, words.batch)]
+def measure(
+    workload: Workload, names: list[str], words: argparse.Namespace, rates: list[float]
+) -> dict[str, Any]:
+    """All contestants on one workload, in turns."""
+    rows = workload.rows(workload.batch * (words.updates + 1))
+    batches = [rows[i : i + workload.batch] for i in range(0, len(rows), workload.batch)]
+    accounts: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job.json"
+        job.write_text(json.dumps({"model": words.model, "batches": batches}), encoding="utf-8")
+        for number in range(words.rounds):
+            for name in names:
+                python = words.litgpt if name.startswith("litgpt") else sys.executable
+                accounts[name].append(run(python, name, job))
+                print(f"{workload.name}, round {number + 1}: {name}", file=sys.stderr, flush=True)
+            rates.append(multiplication_rate())
+    refuse_different_work(accounts, batches)
+    shape = MODELS[words.model]
+    return {
+        "workload": f"{workload.name}, {workload.batch} an update",
+        "tokens_an_update": statistics.median(counts(batch)["tokens"] for batch in batches[1:]),
+        "learned_tokens_an_update": statistics.median(counts(batch)["learned"] for batch in batches[1:]),
+        "contestants": {name: figures(accounts[name], batches, shape) for name in names},
+    }
 
 
-def _rows_of(data: str, tokenizer: str, wanted: int) -> list[dict[str, Any]]:
-    from tokenizers import ByteLevelBPETokenizer
-
-    encoder = ByteLevelBPETokenizer(f"{tokenizer}/vocab.json", f"{tokenizer}/merges.txt")
-    encoder.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    rows = []
-    for line in Path(data).read_text(encoding="utf-8").splitlines()[:wanted]:
-        row = json.loads(line)
-        prompt = f"<|im_start|>user\n{row['question']}<|im_end|>\n<|im_start|>assistant\n"
-        before, after = encoder.encode(prompt).ids, encoder.encode(f"{row['answer']}<|im_end|>").ids
-        rows.append({"ids": before + after, "learned_from": len(before)})
-    return rows
-
-
-def _random_rows(wanted: int) -> list[dict[str, Any]]:
-    random = np.random.default_rng(0)
-    lengths = np.clip(random.lognormal(np.log(170), 0.5, wanted).astype(int), 8, 1000)
-    return [
-        {"ids": random.integers(0, 50000, n).tolist(), "learned_from": max(1, int(0.4 * n))} for n in lengths
-    ]
-
-
-def run(name: str, job: Path) -> dict[str, Any]:
+def run(python: str, name: str, job: Path) -> dict[str, Any]:
     """A contestant's own account of its updates."""
-    command = [sys.executable, "-m", "benchmarks.contestants", name, str(job)]
+    command = [python, "-m", "benchmarks.contestants", name, str(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -111,51 +116,55 @@ def run(name: str, job: Path) -> dict[str, Any]:
     return account
 
 
-def refuse_different_work(rounds: dict[str, list[dict[str, Any]]]) -> None:
-    """Stop unless everybody found the same loss and gradient at step 0."""
-    first = {name: accounts[0]["updates"][0] for name, accounts in rounds.items()}
+def refuse_different_work(accounts: dict[str, list[dict[str, Any]]], batches: list[list[Row]]) -> None:
+    """Stop unless everybody saw the same tokens and found the same loss and gradient at step 0."""
+    first = {name: runs[0]["updates"][0] for name, runs in accounts.items()}
     loss, norm = (
         statistics.median(update[key] for update in first.values()) for key in ("loss", "grad_norm")
     )
-    for name, update in first.items():
-        same = abs(update["loss"] / loss - 1) < LOSS_TOLERANCE
-        same &= abs(update["grad_norm"] / norm - 1) < NORM_TOLERANCE
-        if not same or not update["grad_norm"] > 0:
-            raise SystemExit(f"{name} did other work: {update}, others {loss:.5f} and {norm:.5f}")
+    for name, runs in accounts.items():
+        same = abs(first[name]["loss"] / loss - 1) < LOSS_TOLERANCE
+        same &= abs(first[name]["grad_norm"] / norm - 1) < NORM_TOLERANCE
+        seen = [{key: update[key] for key in ("tokens", "learned")} for update in runs[0]["updates"]]
+        if not same or not first[name]["grad_norm"] > 0 or seen != [counts(batch) for batch in batches]:
+            raise SystemExit(f"{name} did other work: {runs[0]['updates']}, others {loss:.5f} and {norm:.5f}")
 
 
 def figures(
-    accounts: list[dict[str, Any]], batches: list[list[dict[str, Any]]], model: str, peak_rate: float
+    accounts: list[dict[str, Any]], batches: list[list[Row]], shape: dict[str, int]
 ) -> dict[str, Any]:
     """Speed and memory of a contestant over all its counted updates."""
     updates = [
-        (update["seconds"], batch)
+        (update, counts(batch), needed_operations(batch, shape))
         for account in accounts
         for update, batch in zip(account["updates"][1:], batches[1:], strict=True)
     ]
-    tokens = [(seconds, sum(len(r["ids"]) for r in batch)) for seconds, batch in updates]
-    learned = [(s, sum(len(r["ids"]) - r["learned_from"] for r in batch)) for s, batch in updates]
-    rates = [needed_operations(batch, model) / seconds for seconds, batch in updates]
     return {
-        "learned_tokens_per_second": spread([n / seconds for seconds, n in learned]),
-        "tokens_per_second": spread([n / seconds for seconds, n in tokens]),
-        "share_of_multiplication_rate": spread([rate / peak_rate for rate in rates]),
+        "learned_tokens_per_second": spread([n["learned"] / u["seconds"] for u, n, _ in updates]),
+        "learned_tokens_per_cpu_second": spread([n["learned"] / u["cpu_seconds"] for u, n, _ in updates]),
+        "tokens_per_second": spread([n["tokens"] / u["seconds"] for u, n, _ in updates]),
+        "needed_operations_per_second": spread([needed / u["seconds"] for u, _, needed in updates]),
         "peak_bytes": max(account["peak_bytes"] for account in accounts),
         "loss_at_step_0": accounts[0]["updates"][0]["loss"],
         "grad_norm_at_step_0": accounts[0]["updates"][0]["grad_norm"],
     }
 
 
-def needed_operations(batch: list[dict[str, Any]], model: str) -> float:
-    """What an update needs: body on every token, head on learned ones, causal attention within examples."""
-    m = MODELS[model]
-    width, inner, heads = m["hidden_size"], m["intermediate_size"], m["num_attention_heads"]
-    shared = width * m["num_key_value_heads"] // heads
-    body = m["num_hidden_layers"] * (2 * width * width + 2 * width * shared + 3 * width * inner)
-    lengths = np.array([len(row["ids"]) for row in batch], dtype=np.float64)
-    learned = sum(len(row["ids"]) - row["learned_from"] for row in batch)
-    attention = 6 * m["num_hidden_layers"] * width * float((lengths**2).sum())
-    return 6 * body * float(lengths.sum()) + 6 * VOCABULARY * width * learned + attention
+def with_shares(found: dict[str, Any], rate: float) -> dict[str, Any]:
+    """Each contestant with its share of the machine's rate of matrix products.
+
+    Counted is what the update needs where nothing is shared: who pads, or computes a head or a layer in vain,
+    gets nothing for it, and who shares prefixes can pass 100 %.
+    """
+    return {
+        name: {
+            **figures,
+            "share_of_multiplication_rate": {
+                key: value / rate for key, value in figures["needed_operations_per_second"].items()
+            },
+        }
+        for name, figures in found.items()
+    }
 
 
 def multiplication_rate() -> float:
@@ -181,32 +190,48 @@ def spread(values: list[float]) -> dict[str, float]:
 def write(result: dict[str, Any], name: str) -> None:
     """The table to the screen, and both to the results folder."""
     lines = [
-        f"{result['what']}; {result['data']}; {result['rounds']} rounds of {result['updates_each']} updates,"
-        f" bfloat16 products at {result['bfloat16_multiplication_rate'] / 1e9:,.0f} GFLOP/s",
-        "",
-        "| | learned tokens/s (range) | tokens/s | share of product rate | peak memory | loss, norm at step 0 |",
-        "|---|---|---|---|---|---|",
+        f"{result['model']}; {result['rounds']} rounds of {result['updates_each']} updates; bfloat16 products at"
+        f" {result['bfloat16_multiplication_rate'] / 1e9:,.0f} GFLOP/s; threads: {result['threads']};"
+        f" load {result['load_at_the_end'][0]:.1f}; {', '.join(f'{k} {v}' for k, v in result['versions'].items())}",
     ]
-    for contestant, found in result["contestants"].items():
-        learned = found["learned_tokens_per_second"]
-        lines.append(
-            f"| {contestant} | {learned['median']:,.0f} ({learned['low']:,.0f} to {learned['high']:,.0f})"
-            f" | {found['tokens_per_second']['median']:,.0f}"
-            f" | {found['share_of_multiplication_rate']['median']:.1%}"
-            f" | {found['peak_bytes'] / 1e9:.2f} GB"
-            f" | {found['loss_at_step_0']:.4f}, {found['grad_norm_at_step_0']:.4f} |"
-        )
-    table = "\n".join(lines) + "\n"
-    print(table)
+    for table in result["workloads"]:
+        lines += ["", f"**{table['workload']}** ({table['learned_tokens_an_update']:,.0f} of"
+                  f" {table['tokens_an_update']:,.0f} tokens are learned)", "", _HEADINGS, "|---" * 8 + "|"]  # fmt: skip
+        first = next(iter(table["contestants"].values()))
+        lines += [_line(contestant, found, first) for contestant, found in table["contestants"].items()]
+    text = "\n".join(lines) + "\n"
+    print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(table, encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+_HEADINGS = (
+    "| | learned tokens/s (range) | a CPU second | tokens/s | share of product rate | peak memory"
+    " | first row is so many times as fast, a CPU second | loss, norm at step 0 |"
+)
+
+
+def _line(contestant: str, found: dict[str, Any], first: dict[str, Any]) -> str:
+    learned, cpu = found["learned_tokens_per_second"], found["learned_tokens_per_cpu_second"]
+    times = first["learned_tokens_per_second"]["median"] / learned["median"]
+    cpu_times = first["learned_tokens_per_cpu_second"]["median"] / cpu["median"]
+    return (
+        f"| {contestant} | {learned['median']:,.0f} ({learned['low']:,.0f} to {learned['high']:,.0f})"
+        f" | {cpu['median']:,.0f}"
+        f" | {found['tokens_per_second']['median']:,.0f}"
+        f" | {found['share_of_multiplication_rate']['median']:.0%}"
+        f" | {found['peak_bytes'] / 1e9:.2f} GB"
+        f" | {times:.1f}, {cpu_times:.1f}"
+        f" | {found['loss_at_step_0']:.4f}, {found['grad_norm_at_step_0']:.4f} |"
+    )
 
 
 def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 if __name__ == "__main__":

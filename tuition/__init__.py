@@ -19,6 +19,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tensors of two megabytes and more on huge pages: a tenth of a step's time went into faulting in small ones.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# Each update has another shape: without this a GPU's memory falls into pieces that none of the next fits.
+if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 if TYPE_CHECKING:
     from tuition.api import Run, check, evaluate, export, preview, train

@@ -763,7 +763,7 @@ def push(
     """
     import tempfile
 
-    from tuition.ship.push import Pushed, check_name, files_in, token_or_refuse, upload
+    from tuition.ship.push import Pushed, check_name, files_in, refuse_local_base, token_or_refuse, upload
 
     check_name(to)
     token = None if dry_run else token_or_refuse()
@@ -771,6 +771,7 @@ def push(
         folder = export(
             model, Path(place) / to.split("/")[1], format=format, dtype=dtype, on_checked=on_checked
         )
+        refuse_local_base(folder)
         address = None if token is None else upload(folder, to, token=token, private=private)
         return Pushed(to, files_in(folder), address)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tuition.studio.app  # noqa: F401  before the forks
 from tests.prove import posts
 
 

@@ -181,6 +181,7 @@ def test_the_harness_command_names_the_weights_of_the_run(trained, tmp_path):
     assert command[command.index("--model_args") + 1] == f"pretrained={trained.path / 'model'}"
     assert command[command.index("--tasks") + 1] == "hellaswag,arc_easy"
     assert "--apply_chat_template" in command
+    assert command[command.index("--output_path") + 1 :] == [str(trained.path / "harness"), "--log_samples"]
     plain = tmp_path / "plain"
     make_tokenizer(template=None).save_pretrained(plain)
     assert "--apply_chat_template" not in api.harness_command(str(plain), "x")
@@ -189,7 +190,8 @@ def test_the_harness_command_names_the_weights_of_the_run(trained, tmp_path):
     make_tokenizer().save_pretrained(adapter)
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base", "revision": "v1"}')
     command = api.harness_command(str(adapter), "x")
-    assert f"pretrained=org/base,peft={adapter},revision=v1" in command
+    assert f"pretrained=org/base,peft={adapter},tokenizer={adapter},revision=v1" in command
+    assert "--log_samples" not in command, "there is no run folder to keep them in"
     with pytest.raises(UserError, match="no task is named"):
         api.harness_command(str(trained.path), " ")
 

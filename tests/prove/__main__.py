@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.prove import cost, damage, fuzz, interruptions, operations, page
+from tests.prove import cost, damage, fuzz, interruptions, operations, page, posts
 from tests.prove.faultydisk import MODES
 from tests.prove.page import Result
 
@@ -31,6 +31,17 @@ def kills() -> Result:
 def bound(kills: int) -> str:
     """What so many kills without a difference say: the chance of one is below 3 / n."""
     return f"{kills:,} kills without a difference bound the rate of failures below {3 / kills:.1%} (95 %)."
+
+
+def sends() -> Result:
+    """The studio is killed while people send what they wrote."""
+    count = setting("POSTS", 2000)
+    tally = posts.prove(count // 10, count)
+    say("\n".join(tally.faults))
+    name = (
+        f"demonstrations sent while the studio is killed ({tally.kills:,} kills): each is there exactly once"
+    )
+    return Result([(name, tally.acknowledged, tally.acknowledged - len(tally.faults))])
 
 
 def disk() -> Result:
@@ -71,7 +82,7 @@ def parsers() -> Result:
 
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
+    "kills": kills, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
 }  # fmt: skip
 
 

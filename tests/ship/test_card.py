@@ -34,7 +34,10 @@ def test_a_card_holds_recipe_ledger_figures_and_what_was_checked(
     assert "`data.jsonl`" in card
     assert str(full_run.path.parent) not in card, "paths of somebody's disk stay there"
     assert "| `batch_size` | 8 |" in card
-    assert "| exact_match | 0.500 [0.250, 0.750]" in card
+    assert "| exact_match on 8 prompts | 0.500 [0.250, 0.750]" in card
+    assert "Nothing else was measured" in card
+    assert "An answer ends with `<|end|>`." in card
+    assert "The base model's card states no licence. `data.jsonl` has no card. Ask" in card
     assert "greedy answers the same" in card
     assert "more information needed" not in card.lower()
     assert 'AutoModelForCausalLM.from_pretrained("helper")' in card

@@ -140,7 +140,7 @@ def test_gradients_are_gone_after_the_update_and_were_never_all_there_in_float32
 ) -> None:
     learner, alike = learner_of(folder, BF16), learner_of(folder, BF16)
     step(alike)
-    monkeypatch.setattr("tuition.train.masters._HANDED_OVER_BYTES", 1)
+    monkeypatch.setattr("tuition.train.masters._HANDED_OVER_BYTES", {"cpu": 1})
     present: list[int] = []
 
     def count(*_: Any) -> None:
@@ -182,6 +182,23 @@ def test_activations_computed_twice_change_no_bit_of_the_gradient(folder: Path) 
         found.append((step(learner).loss, gradients(learner)))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
+
+
+def test_activations_that_wait_in_the_memory_of_the_cpu_change_no_bit_of_the_gradient(folder: Path) -> None:
+    learner = learner_of(folder, FP32)
+    here = gradients(learner)
+    learner.offloads = True
+    elsewhere = gradients(learner)
+    assert all(torch.equal(here[name], elsewhere[name]) for name in here)
+
+
+def test_the_trial_counts_what_the_optimizer_will_take(folder: Path) -> None:
+    learner = learner_of(folder, FP32)
+    before = attempt(learner, rows()).peak_bytes
+    step(learner)
+    state = [t for kept in learner.optimizer.state.values() for t in kept.values()]
+    assert learner.moment_bytes == sum(t.nbytes for t in state if t.ndim)
+    assert attempt(learner, rows()).peak_bytes <= before
 
 
 def attempt(learner: loop.Learner, examples: list[Rendered], checkpointing: str = "auto") -> trial.Trial:
@@ -261,7 +278,8 @@ def test_a_machine_that_would_be_overfilled_is_seen_before_it_happens(
 ) -> None:
     learner, examples = learner_of(folder, FP32), rows(tuple(range(8, 40)))
     whole = make_packs(examples[-4:], token_mean, **EVERYTHING)[0]
-    monkeypatch.setattr(trial, "memory_left", lambda device: trial._expected_bytes(learner, whole) / 2)
+    room = learner.moment_bytes + trial._expected_bytes(learner, whole) / 2
+    monkeypatch.setattr(trial, "memory_left", lambda device: room)
     tried = attempt(learner, examples)
     assert tried.token_budget < len(whole.ids)
 

@@ -19,6 +19,7 @@ def harness_command(model: str, tasks: Sequence[str], *, python: str = sys.execu
 
     Args:
         model: a run folder, an adapter, a model folder or a hub name.
+        tasks: names that the harness knows, or YAML files of tasks of your own.
         python: the interpreter of the environment that has lm_eval.
 
     Raises:
@@ -29,10 +30,18 @@ def harness_command(model: str, tasks: Sequence[str], *, python: str = sys.execu
             "no task is named", where="--harness", next_step="Name some: --harness hellaswag,arc_easy"
         )
     command = [python, "-m", "lm_eval", "--model", "hf", "--model_args", model_arguments(model)]
-    command += ["--tasks", ",".join(tasks), "--batch_size", "auto"]
+    command += ["--tasks", ",".join(tasks), *_pace()]
     command += ["--apply_chat_template"] if _has_template(model) else []
     folder = RunFolder(Path(model))
-    return command + (["--output_path", str(folder.path / "harness")] if folder.holds_a_run() else [])
+    kept = ["--output_path", str(folder.path / "harness"), "--log_samples"]
+    return command + (kept if folder.holds_a_run() else [])
+
+
+def _pace() -> list[str]:
+    """How many rows at a time. The harness finds out by itself on a GPU; on a CPU its search takes longer than the work."""
+    import torch
+
+    return ["--batch_size", "auto"] if torch.cuda.is_available() else ["--device", "cpu", "--batch_size", "8"]
 
 
 def model_arguments(model: str) -> str:
@@ -50,7 +59,10 @@ def model_arguments(model: str) -> str:
     if not (weights / "adapter_config.json").exists():
         return f"pretrained={weights if weights.exists() else model}"
     base, revision = base_named_by(str(weights)) or (model, None)
-    return f"pretrained={base},peft={weights}" + (f",revision={revision}" if revision else "")
+    # without a tokenizer named, the harness takes the base's, which may write prompts otherwise or not at all
+    return f"pretrained={base},peft={weights},tokenizer={weights}" + (
+        f",revision={revision}" if revision else ""
+    )
 
 
 def _has_template(model: str) -> bool:

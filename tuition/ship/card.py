@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import yaml
 from tuition import files
 from tuition.evaluate.load import Answerer
 from tuition.recipe import Recipe, load_recipe
+from tuition.ship.cardfigures import evaluated
+from tuition.ship.commands import vllm_of_adapter
 from tuition.ship.gate import RoundTrip
 from tuition.starter import display_name
 from tuition.train.folder import RunFolder
@@ -34,11 +35,14 @@ def write_card(
     licence = licence_of(base, recipe.revision if recipe else answerer.revision)
     sections = [
         _front_matter(base, licence, format),
-        _opening(name, base, licence, recipe),
+        _opening(name, base, recipe),
         _use(name, base, format, plain=answerer.renderer.template is None),
+        _ends(answerer),
+        _many_users(folder, answerer, name) if format == "adapter" else "",
         _data(recipe, facts) if recipe else "",
         _training(recipe, facts) if recipe else "",
-        _figures(run),
+        evaluated(run),
+        _licences(recipe, licence),
         f"## Checked\n\nExported in {str(dtype).removeprefix('torch.')}. Before this was called exported, {trip.sentence}.",
     ]
     files.write_text(folder / "README.md", "\n\n".join(section for section in sections if section) + "\n")
@@ -78,7 +82,7 @@ def _front_matter(base: str, licence: str | None, format: str) -> str:
     return f"---\n{yaml.safe_dump(said, sort_keys=True, allow_unicode=True)}---"
 
 
-def _opening(name: str, base: str, licence: str | None, recipe: Recipe | None) -> str:
+def _opening(name: str, base: str, recipe: Recipe | None) -> str:
     how = {
         "full": "in all its weights",
         "lora": "with a LoRA adapter",
@@ -90,8 +94,26 @@ def _opening(name: str, base: str, licence: str | None, recipe: Recipe | None) -
         if recipe
         else f"`{display_name(base)}`, written by tuition."
     )
-    under = f" The base model's card states the licence `{licence}`." if licence else ""
-    return f"# {name}\n\n{made}{under}"
+    return f"# {name}\n\n{made}"
+
+
+def _ends(answerer: Answerer) -> str:
+    """What ends an answer, and what writes its prompt."""
+    stops = " and ".join(
+        f"`{answerer.tokenizer.convert_ids_to_tokens(i)}`" for i in answerer.renderer.stop_ids
+    )
+    written = (
+        "It learned plain text: prompts are fed as they are"
+        if answerer.renderer.template is None
+        else "Prompts are written by the chat template in `chat_template.jinja`, as in training"
+    )
+    return f"{written}. An answer ends with {stops}." if stops else f"{written}."
+
+
+def _many_users(folder: Path, answerer: Answerer, name: str) -> str:
+    """vLLM's command, with the folder by the name that it will have."""
+    command = vllm_of_adapter(display_name(answerer.base), folder, name).replace(str(folder), name)
+    return f"For many users, with vLLM (not run here):\n\n```\n{command}\n```"
 
 
 def _use(name: str, base: str, format: str, *, plain: bool) -> str:
@@ -127,9 +149,23 @@ def _data(recipe: Recipe, facts: Mapping[str, Any]) -> str:
             f"with its reason in the run's ledger; {data['train_examples']:,} examples were learned from and "
             f"{data['validation_examples']:,} held out: {data['tokens']:,} tokens, of which {data['learned_tokens']:,} were learned."
         )
-    licences = {source: found for source in recipe.data if (found := _dataset_licence(source))}
-    lines += [f"The card of `{source}` states the licence `{found}`." for source, found in licences.items()]
     return "## Data\n\n" + " ".join(lines)
+
+
+def _licences(recipe: Recipe | None, base: str | None) -> str:
+    """What the cards of base and data state; where they state nothing, that."""
+    said = [f"The base model's card states `{base}`." if base else "The base model's card states no licence."]
+    for source in (*recipe.data, *recipe.replay) if recipe else ():
+        found = _dataset_licence(source)
+        said.append(
+            f"The card of `{_public(source)}` states `{found}`."
+            if found
+            else f"`{_public(source)}` has no card."
+        )
+    unknown = (
+        " Ask whoever gave them to you before you pass this model on." if "no " in " ".join(said) else ""
+    )
+    return f"## Licences\n\n{' '.join(said)}{unknown}"
 
 
 def _public(source: str) -> str:
@@ -157,22 +193,3 @@ def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     if facts.get("versions"):
         rows.append("| versions | " + ", ".join(f"{k} {v}" for k, v in facts["versions"].items()) + " |")
     return "## Training\n\n| | |\n|---|---|\n" + "\n".join(rows)
-
-
-def _figures(run: RunFolder) -> str:
-    """Scores with their intervals, where the run was evaluated against its base."""
-    if not run.evaluation.exists():
-        return ""
-    comparisons: Sequence[Mapping[str, Any]] = json.loads(run.evaluation.read_text(encoding="utf-8"))[
-        "comparisons"
-    ]
-    rows = [
-        f"| {c['metric']} | {_score(c['base'])} | {_score(c['tuned'])} | {_score(c['difference'])} | {c['verdict']} |"
-        for c in comparisons
-    ]
-    head = "| metric | base | tuned | difference | verdict |\n|---|---|---|---|---|\n"
-    return "## Evaluation\n\nOn held-out prompts, with 95% intervals.\n\n" + head + "\n".join(rows)
-
-
-def _score(score: Mapping[str, Any]) -> str:
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"

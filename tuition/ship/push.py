@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,24 @@ def token_or_refuse() -> str:
             "nobody is logged in to the Hugging Face hub", next_step="hf auth login, or set $HF_TOKEN"
         )
     return token
+
+
+def refuse_local_base(folder: Path) -> None:
+    """An adapter names its base; a folder of this machine means nothing to whoever downloads it.
+
+    Raises:
+        UserError: the base is such a folder.
+    """
+    config = folder / "adapter_config.json"
+    base = (
+        json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] if config.exists() else None
+    )
+    if base is not None and Path(base).is_dir():
+        raise UserError(
+            "the adapter's base is a folder of this machine, which nobody else has",
+            where=str(base),
+            next_step="Push the merged model (--format hf), or train from a name on the hub",
+        )
 
 
 def files_in(folder: Path) -> list[tuple[str, int]]:

@@ -6,12 +6,16 @@ project yet.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tuition.train.device import put_on
 
 Kernel = Callable[..., Tensor]
 """(query, key, value, query_ends, key_ends, most_queries, most_keys, *, scale, window) → (tokens, heads, head_dim);
@@ -58,34 +62,42 @@ def attend(
 @lru_cache(maxsize=8)  # every layer of a pass asks again, and a copy to the device would wait for it
 def _boundaries(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+        return put_on(device, torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32))
 
 
 @lru_cache(maxsize=1)
 def _installed_kernel() -> Kernel | None:
+    """The first that is installed."""
+    return next(iter(installed_kernels().values()), None)
+
+
+def installed_kernels() -> dict[str, Kernel]:
     """FlashAttention 3 where it is installed, then torch's own, then FlashAttention 2."""
+    kernels = {}
     for module, adapt in (
         ("flash_attn_interface", _flash_attention),
         ("torch.nn.attention.varlen", _torch_varlen),
         ("flash_attn", _flash_attention),
     ):
-        try:
-            return adapt(__import__(module, fromlist=["*"]))
-        except (ImportError, AttributeError):
-            continue
-    return None
+        with suppress(ImportError, AttributeError):
+            kernels[module] = adapt(__import__(module, fromlist=["*"]))
+    return kernels
 
 
 def _torch_varlen(module: Any) -> Kernel:
     function = module.varlen_attn
+    known = inspect.signature(function).parameters
+    if not {"scale", "window_size"} <= known.keys():
+        raise AttributeError("this version of torch cannot be told the scale of the scores")
 
     def kernel(
         q: Tensor, k: Tensor, v: Tensor, q_ends: Tensor, k_ends: Tensor, most_q: int, most_k: int, *,
         scale: float, window: int | None,
     ) -> Tensor:  # fmt: skip
+        grouped = {"enable_gqa": q.shape[1] != k.shape[1]} if "enable_gqa" in known else {}
         output: Tensor = function(
             q, k, v, q_ends, k_ends, most_q, most_k,
-            scale=scale, window_size=_window(window), enable_gqa=q.shape[1] != k.shape[1],
+            scale=scale, window_size=_window(window), **grouped,
         )  # fmt: skip
         return output
 

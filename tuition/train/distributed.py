@@ -65,6 +65,13 @@ class Ranks:
         """No rank holds the whole model, so that each forward pass needs them all."""
         return self.many and self.layout != "ddp"
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts the model is split."""
+        if not self.sharded:
+            return 1
+        return self.local_world if self.layout == "hsdp" else self.world
+
     # --- what they agree on ---
 
     def join(self, device: torch.device) -> None:
@@ -195,8 +202,7 @@ class Ranks:
         mine = float(torch.linalg.vector_norm(torch.stack(list(norms)))) if norms else 0.0
         if not self.sharded:
             return mine
-        copies = self.world // self.local_world if self.layout == "hsdp" else 1
-        return math.sqrt(self.sums(mine * mine)[0] / copies)
+        return math.sqrt(self.sums(mine * mine)[0] * self.parts / self.world)
 
 
 ALONE = Ranks()

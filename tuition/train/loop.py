@@ -24,7 +24,7 @@ from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel, base_of
 from tuition.train.noise import EmbeddingNoise
-from tuition.train.optimizer import OPTIMIZERS, learning_rate_at
+from tuition.train.optimizer import OPTIMIZERS, learning_rate_at, moment_bytes
 from tuition.train.randomness import RandomState, random_state, restore_random_state
 from tuition.train.storage import SplitMasters
 
@@ -90,10 +90,14 @@ class Evaluator:
 
 @dataclass(slots=True)
 class Learner(LoadedModel):
-    """A model with the masters of its weights that learn, and the optimizer that moves them."""
+    """A model with the masters of its weights that learn, and the optimizer that moves them.
+
+    `moment_bytes` is the memory that the optimizer takes at its first step.
+    """
 
     masters: Masters = field(kw_only=True)
     optimizer: torch.optim.Optimizer = field(kw_only=True)
+    moment_bytes: int = field(default=0, kw_only=True)
     updating: bool = field(default=False, kw_only=True)
 
 
@@ -105,7 +109,15 @@ def make_learner(
     masters = (SplitMasters if split else Masters)(model, dtype)
     optimizer = OPTIMIZERS[settings.optimizer](masters.parameters, settings)
     noise = EmbeddingNoise(model, settings.neftune_alpha) if settings.neftune_alpha else None
-    return Learner(model.train(), device, dtype, noise=noise, masters=masters, optimizer=optimizer)
+    return Learner(
+        model.train(),
+        device,
+        dtype,
+        noise=noise,
+        masters=masters,
+        optimizer=optimizer,
+        moment_bytes=moment_bytes(settings.optimizer, masters.parameters),
+    )
 
 
 def make_sharded_learner(
@@ -124,14 +136,15 @@ def make_sharded_learner(
         loaded.model.train(),
         device,
         dtype,
-        loaded.packed,
-        loaded.shares,
-        loaded.head,
-        EmbeddingNoise(loaded.model, settings.neftune_alpha) if settings.neftune_alpha else None,
-        ranks,
-        root,
+        packed=loaded.packed,
+        shares=loaded.shares,
+        head=loaded.head,
+        noise=EmbeddingNoise(loaded.model, settings.neftune_alpha) if settings.neftune_alpha else None,
+        ranks=ranks,
+        root=root,
         masters=masters,
         optimizer=OPTIMIZERS[settings.optimizer](masters.parameters, settings),
+        moment_bytes=moment_bytes(settings.optimizer, masters.parameters) // ranks.parts,
     )
 
 

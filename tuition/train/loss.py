@@ -20,6 +20,7 @@ from torch import Tensor
 from tuition.batch import Pack, Weigh
 from tuition.recipe import OptimizerSettings
 from tuition.train.cross_entropy import TokenLoss, linear_cross_entropy
+from tuition.train.device import put_on
 from tuition.train.head import decoder_of, takes_logits_to_keep
 from tuition.train.model import LoadedModel, base_of
 
@@ -59,7 +60,9 @@ def step_loss(
         A float32 scalar.
     """
     coefficients = torch.from_numpy(pack.weights / np.float32(whole_step_weight))
-    with nullcontext() if loaded.noise is None else loaded.noise.over(pack.lengths):
+    disturbed = nullcontext() if loaded.noise is None else loaded.noise.over(pack.lengths)
+    kept = torch.autograd.graph.save_on_cpu(pin_memory=True) if loaded.offloads else nullcontext()
+    with disturbed, kept:
         return _losses(loaded, pack, coefficients, token_loss)[0]
 
 
@@ -104,9 +107,9 @@ def losses_of_whole(
     loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
 ) -> tuple[Tensor, Tensor]:
     """The same, where all weights of the pass are there."""
-    keep = torch.from_numpy(pack.keep).to(loaded.device)
-    targets = torch.from_numpy(pack.targets).to(loaded.device)
-    coefficients = coefficients.to(loaded.device)
+    keep = put_on(loaded.device, torch.from_numpy(pack.keep))
+    targets = put_on(loaded.device, torch.from_numpy(pack.targets))
+    coefficients = put_on(loaded.device, coefficients)
     if loaded.head is None:
         losses = _losses_by_the_models_own_head(loaded, pack, keep, targets, token_loss)
         return (losses * coefficients).sum(), losses.detach()
@@ -145,8 +148,8 @@ def _plain_token_losses(logits: Tensor, targets: Tensor, token_loss: TokenLoss) 
 
 def _inputs(loaded: LoadedModel, pack: Pack) -> dict[str, Any]:
     return {
-        "input_ids": torch.from_numpy(pack.ids)[None].to(loaded.device),
-        "position_ids": torch.from_numpy(pack.positions)[None].to(loaded.device),
+        "input_ids": put_on(loaded.device, torch.from_numpy(pack.ids)[None]),
+        "position_ids": put_on(loaded.device, torch.from_numpy(pack.positions)[None]),
         "use_cache": False,  # a cache would let segments see one another
         **({"segment_lengths": pack.lengths} if loaded.packed else {}),
         **({"segment_parents": pack.parents} if pack.shared_tokens else {}),

@@ -17,7 +17,8 @@ from torch.nn import Parameter
 from tuition.train.cross_entropy import add_gradient
 from tuition.train.model import base_of, trainable_parameters
 
-_HANDED_OVER_BYTES = 64 << 20  # of float32 gradients that exist while the optimizer moves their masters
+# Of float32 gradients that exist while the optimizer moves their masters. A GPU wants few calls.
+_HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 
 
 class Masters:
@@ -86,7 +87,7 @@ class Masters:
         taken = 0
         for name, master in self.parameters.items():
             taken += 4 * master.numel()
-            if groups[-1] and taken > _HANDED_OVER_BYTES:
+            if groups[-1] and taken > _HANDED_OVER_BYTES.get(master.device.type, 64 << 20):
                 groups.append([])
                 taken = 4 * master.numel()
             groups[-1].append(name)

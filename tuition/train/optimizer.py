@@ -76,6 +76,16 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def moment_bytes(name: str, parameters: Mapping[str, torch.nn.Parameter]) -> int:
+    """What an optimizer will remember of these weights after its first step, in bytes."""
+    each = {"adamw": 8, "adamw_8bit": 2, "muon": 4}[name]
+    tables = 8 if name == "muon" else each
+    return sum(
+        p.numel() * (tables if p.ndim < 2 or any(t in key for t in _TABLES) else each)
+        for key, p in parameters.items()
+    )
+
+
 def _groups(parameters: Iterable[torch.nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Matrices, which are decayed, and vectors, which are not."""
     trainable = [p for p in parameters if p.requires_grad]

@@ -1,7 +1,7 @@
 """Before step 1: the largest step that the run will take is really taken, so that time and memory are known.
 
-Where it does not fit, forward passes get smaller, and then activations are computed twice. Neither changes
-the result.
+Where it does not fit, forward passes get smaller, then activations are computed twice, and then what is kept of
+them waits in the CPU's memory. None changes the result.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ class Trial:
         tokens: of the examples in that pass.
         tokens_per_second: those over the second, warm pass; on the largest pass with shared prefixes where
             there are any.
-        peak_bytes: the most memory in use on the device so far; on the CPU, of the process.
+        peak_bytes: the most memory in use on the device so far, what the optimizer will take counted in; on the
+            CPU, of the process.
         token_budget: most tokens in a pass that fits.
         checkpointing: activations are computed twice.
+        offloading: what is kept of them waits in the CPU's memory.
     """
 
     tokens: int
@@ -52,6 +54,7 @@ class Trial:
     peak_bytes: int
     token_budget: int
     checkpointing: bool
+    offloading: bool = False
 
 
 def try_largest_step(
@@ -66,6 +69,8 @@ def try_largest_step(
 ) -> Trial:
     """Run the pass with the most tokens of the whole plan, one that shares prefixes, and the largest of an evaluation.
 
+    All beside as much memory as the optimizer will take at its first step.
+
     Args:
         packing: most examples in a pack (None: no limit), most tokens in a pack.
         checkpointing: `on`, `off`, or `auto`: only when one example alone does not fit.
@@ -78,24 +83,51 @@ def try_largest_step(
     if on:
         checkpoint_activations(learner.model)
     lengths = lengths_of(train)
+    ballast = _ballast(learner)
     while True:
         passes = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
         seconds = [_seconds(learner, pack) for pack in passes]
         fits = None not in seconds and _scores(learner, validation, (most, budget))
         if not learner.ranks.any(not fits) and seconds[-1] is not None:
             tokens = passes[-1].tokens
-            return Trial(tokens, tokens / seconds[-1], peak_memory(learner.device), budget, on)
+            peak = peak_memory(learner.device) + (_to_come(learner) if ballast is None else 0)
+            return Trial(tokens, tokens / seconds[-1], peak, budget, on, learner.offloads)
         if any(len(pack.lengths) > 1 for pack in passes):
             budget = max(1, max(len(pack.ids) for pack in passes) // 2)
         elif checkpointing == "auto" and not on:
             on = True
             checkpoint_activations(learner.model)
+        elif on and learner.device.type == "cuda" and not learner.offloads:
+            learner.offloads = True
         else:
             raise UserError(
                 f"one example of {max(len(pack.ids) for pack in passes):,} tokens does not fit into memory",
                 where="max_length",
                 next_step="Lower max_length, set method: lora, or take a smaller model",
             )
+
+
+def _to_come(learner: Learner) -> int:
+    """Bytes that the optimizer has not taken yet."""
+    return 0 if learner.optimizer.state else learner.moment_bytes
+
+
+def _ballast(learner: Learner) -> torch.Tensor | None:
+    """Stands on a GPU for what the optimizer will take; a CPU gives memory only to what is written.
+
+    Raises:
+        UserError: that alone does not fit.
+    """
+    if learner.device.type != "cuda":
+        return None
+    try:
+        return torch.empty(_to_come(learner), dtype=torch.uint8, device=learner.device)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the optimizer's {_to_come(learner) / 1e9:.1f} GB do not fit beside the model",
+            where="optimizer",
+            next_step="Set masters: split, optimizer: adamw_8bit, or method: lora",
+        ) from error
 
 
 def _largest_passes(
@@ -130,6 +162,8 @@ def _largest_passes(
 def _seconds(learner: Learner, pack: Pack) -> float | None:
     """Seconds of the pack's second pass, or None where memory does not suffice."""
     left = memory_left(learner.device)
+    if left is not None and learner.device.type != "cuda":
+        left -= _to_come(learner)
     if left is not None and _expected_bytes(learner, pack) > _SHARE_FOR_US * left:
         return None  # a system that promises more memory than it has kills instead of refusing
     seconds = 0.0

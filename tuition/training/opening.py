@@ -107,16 +107,12 @@ def _machine(ready: Ready) -> list[Fact]:
         ("machine", f"{ready.device} in {recipe.dtype}; {ready.path.how}"),
         (
             "estimate",
-            f"{duration(tokens_to_learn / trial.tokens_per_second)} and {size(_memory_bytes(ready))} of memory "
+            f"{duration(tokens_to_learn / trial.tokens_per_second)} and {size(trial.peak_bytes)} of memory "
             f"({trial.tokens_per_second:,.0f} tokens/s measured on the largest pass, {trial.tokens:,} tokens"
-            f"{', activations computed twice' if trial.checkpointing else ''})",
+            f"{', activations computed twice' if trial.checkpointing else ''}"
+            f"{' and kept in the CPU memory' if trial.offloading else ''})",
         ),
     ]
-
-
-def _memory_bytes(ready: Ready) -> int:
-    """Measured on the tried step, plus AdamW's two float32 moments, which the first update adds."""
-    return ready.trial.peak_bytes + 8 * ready.trainable
 
 
 def _warnings(ready: Ready) -> list[str]:
