@@ -42,7 +42,7 @@ def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(pl
 
 
 def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(place: Path) -> None:
-    run = start(place, "stopped", ranks=2, steps=60)
+    run = start(place, "stopped", ranks=2, steps=60, parallel="fsdp")
     waited_for(lambda: any((place / "stopped" / "checkpoints").glob("step-*")), run)
     run.send_signal(signal.SIGTERM)
     assert run.wait(120) == 130

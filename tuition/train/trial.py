@@ -164,6 +164,8 @@ def _seconds(learner: Learner, pack: Pack) -> float | None:
     left = memory_left(learner.device)
     if left is not None and learner.device.type != "cuda":
         left -= _to_come(learner)
+    # parts of weights have no storage of their own to tell from what is kept, so shards are only tried
+    left = None if learner.ranks.sharded else left
     if left is not None and _expected_bytes(learner, pack) > _SHARE_FOR_US * left:
         return None  # a system that promises more memory than it has kills instead of refusing
     seconds = 0.0
