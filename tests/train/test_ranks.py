@@ -22,7 +22,7 @@ from tuition.train.distributed import ALONE
 from tuition.train.folder import RunFolder
 from tuition.training.waiting import Start, prepared_once
 
-STEPS = int(os.environ.get("STEPS", "12"))  # `make prove` takes 50
+STEPS = int(os.environ.get("STEPS", "14"))  # `make prove` takes 50
 ROOT = Path(__file__).resolve().parents[2]
 
 
