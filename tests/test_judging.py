@@ -17,6 +17,7 @@ from tests.conftest import write_jsonl
 from tests.test_run import StopAt, lines, weights_of
 from tuition import api, cli
 from tuition.errors import Interrupted, UserError
+from tuition.recipe import Recipe, Section
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
 
@@ -218,3 +219,12 @@ def test_what_was_forgotten_fails_the_gate_and_suggests_replay(
     assert again.forgetting.difference.value == pytest.approx(
         facts["forgetting"]["difference"]["value"], abs=1e-6
     )
+
+
+def test_no_section_of_the_recipe_replaces_a_check_of_another() -> None:
+    """A recipe inherits from all its sections: of two checks of one name it would run only one."""
+    sections = [
+        kind for kind in Recipe.__mro__ if issubclass(kind, Section) and kind not in (Recipe, Section)
+    ]
+    checks = [name for kind in sections for name in vars(kind)["__pydantic_decorators__"].field_validators]
+    assert len(set(checks)) == len(checks) > 10

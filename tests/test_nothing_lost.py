@@ -32,6 +32,7 @@ from tuition.train.checkpoint import (
     Identity,
     Progress,
     find_checkpoint,
+    load_checkpoint,
     rotate,
     take_snapshot,
     write_snapshot,
@@ -156,6 +157,15 @@ def test_every_generator_of_random_numbers_goes_on_where_it_stood() -> None:
     draw()
     restore_random_state(type(state)(state.tensors, values))
     assert draw() == first
+
+
+def test_a_generator_that_cannot_stand_where_a_checkpoint_says_is_damage(tmp_path: Path) -> None:
+    taken = snapshot(3)
+    taken.random.tensors["torch"].zero_()
+    folder = write_snapshot(tmp_path, taken)
+    model, optimizer = learner()
+    with pytest.raises(UserError, match=r"the checkpoint cannot be read .*mt19937"):
+        load_checkpoint(folder, operations.parameters(model), optimizer, IDENTITY)
 
 
 def test_a_checkpoint_holds_no_pickle_and_only_what_its_manifest_names(tmp_path: Path) -> None:
@@ -399,8 +409,6 @@ def test_a_renamed_model_folder_is_the_same_model(llama: Path, tmp_path: Path) -
 
 
 def test_an_order_of_examples_that_came_out_differently_is_refused(tmp_path: Path) -> None:
-    from tuition.train.checkpoint import load_checkpoint
-
     folder = write_snapshot(tmp_path, snapshot(2))
     model, optimizer = learner()
     with pytest.raises(UserError, match=r"in another order \(it was oooooooooooo and is pppppppppppp\)"):

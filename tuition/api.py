@@ -34,6 +34,7 @@ from tuition.collect import overview as overview
 from tuition.collect import people as people
 from tuition.collect import prompts as prompts
 from tuition.collect import queue as queue
+from tuition.collect import suggestions as suggestions
 from tuition.collect.accepted import latest_event as latest_event
 from tuition.collecting import Imported as Imported
 from tuition.collecting import add_typed_prompt as add_typed_prompt
@@ -882,7 +883,6 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
         str(starter.HELDOUT),
         baseline=str(starter.BASE),
         metric="exact_match",
-        general="starter",
         max_new_tokens=32,
     )
     return run, result

@@ -28,7 +28,6 @@ from tuition.evaluate.report.facts import (
     listed,
     number,
     parse_row,
-    place,
     read_metrics,
     read_object,
     read_rows,
@@ -90,10 +89,12 @@ class Scored:
     """One demonstration and what it costs, in nats a token.
 
     Attributes:
+        line: in the file; in a store, which demonstration it is.
         suspicions: why it looks wrong; nothing is dropped for it.
     """
 
-    place: str
+    file: str
+    line: int
     prompt: str
     expected: str
     before: float | None
@@ -268,7 +269,8 @@ def scored_demonstrations(folder: Path) -> list[Scored]:
     """What `tuition evaluate RUN --rows` found; none where it was not asked."""
     found = [
         Scored(
-            place=place(row),
+            file=str(row.get("file", "")),
+            line=int(number(row, "line") or 0),
             prompt=str(row.get("prompt", "")),
             expected=str(row.get("expected", "")),
             before=number(row, "before"),

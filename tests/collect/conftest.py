@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuition.collect import people, prompts
+from tuition.collect import passwords, people, prompts
 from tuition.collect.store import Store
 from tuition.conversation import Message
 
@@ -85,5 +85,5 @@ def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     from argon2 import PasswordHasher
 
     hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(people, "_hasher", lambda: hasher)
-    people._decoy.cache_clear()
+    monkeypatch.setattr(passwords, "_hasher", lambda: hasher)
+    passwords.decoy.cache_clear()

@@ -14,6 +14,7 @@ from tuition.collect import (
     guidelines,
     people,
     queue,
+    suggestions,
 )
 from tuition.collect import demonstrations as demos
 from tuition.errors import UserError
@@ -133,8 +134,8 @@ def test_the_guideline_that_the_author_saw_is_kept(
 def test_an_untouched_suggestion_is_marked_as_such(
     store: Store, writer: people.Person, task: queue.Assignment
 ) -> None:
-    suggestion = demos.suggest(store, task.id, writer.id, made_by="run-1", text="It is zero.")
-    assert demos.latest_suggestion(store, task.id) == suggestion
+    suggestion = suggestions.suggest(store, task.id, writer.id, made_by="run-1", text="It is zero.")
+    assert suggestions.latest(store, task.id) == suggestion
     sent = demos.submit(
         store, task.id, writer.id, answered("It is zero."), post_key="1", suggestion_id=suggestion.id
     )
@@ -148,11 +149,11 @@ def test_a_suggestion_to_somebody_else_is_refused(
     add_prompts(store, 1, first=7)
     other = queue.claim(store, reviewer.id)
     assert other is not None
-    suggestion = demos.suggest(store, other.id, reviewer.id, made_by="run-1", text="14")
+    suggestion = suggestions.suggest(store, other.id, reviewer.id, made_by="run-1", text="14")
     with pytest.raises(NotFoundError):
         demos.submit(store, task.id, writer.id, answered("0"), post_key="1", suggestion_id=suggestion.id)
     with pytest.raises(NotFoundError):
-        demos.suggest(store, other.id, writer.id, made_by="run-1", text="14")
+        suggestions.suggest(store, other.id, writer.id, made_by="run-1", text="14")
     assert demos.find(store) == []
 
 

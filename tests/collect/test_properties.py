@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.collect.conftest import Clock, add_prompts, answered
 from tuition.collect import ConflictError, Store, accepted, drafts, people, prompts, queue
 from tuition.collect import demonstrations as demos
-from tuition.collect.edits import edit_ratio
 from tuition.collect.exports import Split, side_of
+from tuition.collect.suggestions import edit_ratio
 
 WRITERS = 3
 WHO = st.integers(0, WRITERS - 1)

@@ -123,3 +123,22 @@ def test_a_backup_never_replaces_the_store_itself(store: Store) -> None:
 def test_a_store_opened_for_reading_refuses_to_write(store: Store) -> None:
     with Store(store.path, read_only=True) as reader, pytest.raises(UserError, match="readonly"):
         people.add_person(reader, "Ada", "admin", by=None)
+
+
+def test_a_write_inside_a_reading_is_a_defect_that_is_said(store: Store) -> None:
+    with store.reading(), pytest.raises(RuntimeError, match="inside a reading"), store.writing():
+        pass
+    people.add_person(store, "Ada", "admin", by=None)  # and the next write is one again
+    assert len(people.people(store)) == 1
+
+
+def test_a_store_and_its_backup_are_their_owners_alone(store: Store, tmp_path: Path) -> None:
+    store.backup(tmp_path / "copy.db")
+    assert {
+        oct(path.stat().st_mode & 0o077) for path in tmp_path.glob("*.db*") if "-lock" not in path.name
+    } == {"0o0"}
+
+
+def test_a_store_where_nothing_may_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be opened"):
+        Store(tmp_path / "no such folder" / "team.db")

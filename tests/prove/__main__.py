@@ -103,7 +103,8 @@ def main() -> int:
     for part in os.environ.get("PARTS", ",".join(PARTS)).split(","):
         say(f"--- {part}")
         result = PARTS[part]()
-        page.keep(part, result)
+        parsers_named = os.environ.get("PARSERS", "") if part == "parsers" else ""
+        page.keep(part, result, some=f"PARSERS={parsers_named}" if parsers_named else "")
         survived &= result.survived
     text = page.table(list(PARTS))
     page.write(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,13 +34,27 @@ class Result:
         return all(tried == survived for _, tried, survived in self.rows)
 
 
-def keep(part: str, result: Result) -> None:
-    """Keep what a part gave, with its date, commit and command, in the place of what it gave before."""
+def keep(part: str, result: Result, *, some: str = "") -> None:
+    """Keep what a part gave, with its date, commit and command, in the place of what it gave before.
+
+    Args:
+        some: the setting that chose some of its rows; the others stay as they were.
+    """
     kept = json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
-    given = " ".join(f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
-    command = " ".join(filter(None, [given, f"PARTS={part}", "make prove"]))
-    facts = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "command": command}
-    kept[part] = {**asdict(result), **facts}
+    given = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+    command = " ".join([*given, *([some] if some else []), f"PARTS={part}", "make prove"])
+    run = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "command": command}
+    before = (
+        kept.get(part, {"rows": [], "notes": [], "runs": []})
+        if some
+        else {"rows": [], "notes": [], "runs": []}
+    )
+    rows = {name: (tried, survived) for name, tried, survived in (*before["rows"], *result.rows)}
+    kept[part] = {
+        "rows": [(name, *numbers) for name, numbers in rows.items()],
+        "notes": [*before["notes"], *result.notes],
+        "runs": [*before["runs"], run],
+    }
     _RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -60,7 +74,9 @@ def table(parts: list[str]) -> str:
     for part in found:
         lines += ["", *part["notes"]] if part["notes"] else []
     lines += ["", "Run, on a shared machine of two cores:", ""]
-    lines += [f"- `{part['command']}`, {part['date']}, commit {part['commit']}" for part in found]
+    lines += [
+        f"- `{r['command']}`, {r['date']}, commit {r['commit']}" for part in found for r in part["runs"]
+    ]
     return "\n".join(lines)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import yaml
 
 import tuition
 from tests.conftest import make_tokenizer, write_jsonl
+from tests.security import bounds
+from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.batch.prepared import open_prepared
 from tuition.data import Reading
@@ -35,12 +36,11 @@ def test_a_decompression_bomb_is_refused_in_bounded_memory(
         gzip.compress(content, 1) if name.endswith(".gz") else pyarrow.compress(content, "zstd", asbytes=True)
     )
     (tmp_path / name).write_bytes(packed)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    reading = Reading([str(tmp_path / name)])
-    for conversation in reading:
-        reading.ledger.keep(conversation.origin)
+    with refused_in_bounds(tmp_path):
+        reading = Reading([str(tmp_path / name)])
+        for conversation in reading:
+            reading.ledger.keep(conversation.origin)
     assert any(f.code == "D062" and "grows to more than" in f.message for f in reading.ledger.findings)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
 
 
 def test_repetitive_rows_that_are_no_bomb_are_read(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_hostile_recipe_is_refused(symptom: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPES[symptom])
-    with pytest.raises(UserError, match=r"recipe\.yaml"):
+    with refused_in_bounds(tmp_path), pytest.raises(UserError, match=r"recipe\.yaml"):
         load_recipe(path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["recipe.yaml"]
 
@@ -88,7 +88,10 @@ def test_a_template_that_is_a_device_a_pipe_or_a_book_is_refused_unread(tmp_path
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "book").write_bytes(b"x" * (2 << 20))
     for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "book"):
-        with pytest.raises(UserError, match=r"is not a regular file|is larger than"):
+        with (
+            refused_in_bounds(tmp_path),
+            pytest.raises(UserError, match=r"is not a regular file|is larger than"),
+        ):
             choose_template(str(path), make_tokenizer())
 
 
@@ -181,3 +184,9 @@ def test_yaml_of_any_kind_gives_a_value_or_a_yaml_error() -> None:
             parse_yaml(text)
         except yaml.YAMLError:
             continue
+
+
+def test_the_measure_sees_memory_that_is_given_back(tmp_path: Path) -> None:
+    held = bounds._reset_peak()
+    bytearray(b"x" * 10_000_000) * 10
+    assert bounds._peak() - held > 90_000_000 or not Path("/proc/self/clear_refs").exists()

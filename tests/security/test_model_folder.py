@@ -6,11 +6,9 @@ import json
 import os
 import pickle
 import re
-import resource
 import shutil
 import socket
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 
 import tuition
 from tests.conftest import make_model
+from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.errors import UserError
 from tuition.train.adapterfolder import read_adapter
@@ -196,14 +195,9 @@ def test_a_hostile_model_folder_is_refused_by_file_name(
     spoil, said = HOSTILE[symptom]
     spoil(folder)
     monkeypatch.chdir(tmp_path)
-    before = sorted(path for path in tmp_path.rglob("*"))
-    began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match=said) as refusal:
+    with refused_in_bounds(tmp_path), pytest.raises(UserError, match=said) as refusal:
         tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
-    assert time.process_time() - began < 5  # one second here; the machine may be busy
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500_000
     assert refusal.value.next_step
-    assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("symptom", ["code in config.json", "only a pickle", "a vocabulary of 10^9"])
@@ -230,20 +224,23 @@ def test_commands_that_read_only_the_tokenizer_refuse_it_too(
         api.prepare(str(data), model=str(folder), to=tmp_path / "prepared")
 
 
+GROWING = "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l = ns.l + ['a' * 900000 ~ i] %}{% endfor %}"
+WIDE = "{{ '{:>1000000000}'.format('a') }}"
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ 'x' * 9999 }}{% endfor %}{% endfor %}"
 ESCAPE = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
 
 
-@pytest.mark.parametrize("template", [ENDLESS, ESCAPE])
+@pytest.mark.parametrize("template", [ENDLESS, ESCAPE, GROWING, WIDE])
 def test_a_hostile_template_in_the_folder_rejects_every_row(
     template: str, folder: Path, data: Path, tmp_path: Path
 ) -> None:
     (folder / "chat_template.jinja").write_text(template)
-    data.write_text("".join(data.read_text().splitlines(keepends=True)[:3]))
-    kept = api.check(str(data), model=str(folder)).ledger.kept
-    assert kept == 0
-    with pytest.raises(UserError, match="can be learned from"):
-        tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
+    data.write_text(data.read_text() * 20)  # so many rows that a bound for each would take long
+    with refused_in_bounds(tmp_path):
+        kept = api.check(str(data), model=str(folder)).ledger.kept
+        assert kept == 0
+        with pytest.raises(UserError, match="can be learned from"):
+            tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
 
 
 def test_pickles_beside_safetensors_are_left_unread_and_the_opening_screen_says_so(

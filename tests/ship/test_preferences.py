@@ -62,6 +62,26 @@ def test_the_same_seed_draws_the_same_pairs(
     assert again.read_bytes() == pairs[0].read_bytes()
 
 
+def test_the_command_counts_and_names_rows_without_a_prompt(
+    full_run: tuition.Run, short: str, rows: list[dict[str, Any]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from tuition import cli
+
+    data = write_jsonl(tmp_path / "prompts.jsonl", [*rows[:2], {"no": "prompt"}])
+    words = ["--data", data, "--to", tmp_path / "pairs.jsonl", "--metric", short, "--samples", 24]
+    words += ["--temperature", 1.2, "--max-new-tokens", 100, "--json"]
+    monkeypatch.setattr("sys.argv", ["tuition", "preferences", str(full_run.path), *map(str, words)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    said, complaint = capsys.readouterr()
+    assert leaving.value.code == 1
+    counts = json.loads(said)
+    assert (counts["prompts"], counts["without_prompt"], counts["answers"]) == (2, 1, 48)
+    assert counts["pairs"] == len((tmp_path / "pairs.jsonl").read_bytes().splitlines())
+    assert "1 rows have no prompt" in complaint
+
+
 def test_pairs_without_a_winner_are_not_written(full_run: tuition.Run, data: Path, tmp_path: Path) -> None:
     to = tmp_path / "pairs.jsonl"
     with pytest.raises(UserError, match=r"no pair has a winner: 4 answers, \d unfinished"):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import write_jsonl
-from tests.studio.browsers import chromium, tab_of
+from tests.studio.browsers import chromium, faults_of, tab_of
 from tests.studio.conftest import Running, end_runs
 from tuition import starter
 from tuition.collect import Store, people
@@ -89,6 +89,8 @@ def _write_five(page: Any, studio: Running, questions: dict[str, str]) -> dict[s
     for number in range(5):
         question = _question_on(page)
         answer = HOSTILE if number == 1 else questions[question]
+        if number == 0:
+            assert faults_of(page) == []
         box = page.get_by_label("Your answer")
         if number == 2:
             _killed_in_the_midst_of(page, studio, box)
@@ -120,6 +122,7 @@ def _killed_in_the_midst_of(page: Any, studio: Running, box: Any) -> None:
 def _review(page: Any) -> None:
     page.goto("/review")
     page.get_by_role("link", name="Read the next").click()
+    assert faults_of(page) == []
     for _ in range(5):
         if page.locator("img").count():
             raise AssertionError("a demonstration became an element")
@@ -190,6 +193,7 @@ def _compare(page: Any) -> None:
 def _judge(page: Any) -> str:
     """The first pair is bad on both sides, the others are equal; the prompt of the first."""
     page.goto("/judge")
+    assert faults_of(page) == []
     lost = ""
     for _ in range(COMPARED):
         if not page.locator(".pair").count():
@@ -210,6 +214,7 @@ def _see_the_win_rate(page: Any) -> None:
     said = page.locator("main").inner_text()
     assert "95 % interval" in said
     assert "Not decided" in said
+    assert faults_of(page) == []
     with page.expect_navigation():
         page.get_by_role("button", name="Where A failed").click()
 

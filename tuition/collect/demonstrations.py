@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuition.collect import guidelines, people, queue
-from tuition.collect.edits import edit_ratio
+from tuition.collect import guidelines, people, queue, suggestions
 from tuition.collect.refusals import ConflictError, NotAllowedError, NotFoundError
 from tuition.collect.store import Store, as_json
 from tuition.collect.texts import Turns, plain_text, read_turns
@@ -82,16 +81,6 @@ class Demonstration:
     def latest(self) -> Revision:
         """The revision that counts."""
         return self.revisions[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """A model's answer that the writer of an assignment was shown."""
-
-    id: int
-    assignment_id: int
-    made_by: str
-    text: str
 
 
 # --- writing ---
@@ -174,7 +163,11 @@ def _add_revision(
         (last,) = db.execute("SELECT rev FROM demonstration WHERE id = ?", (demonstration_id,)).fetchone()
         version = guidelines.current(store).version if guideline_version is None else guideline_version
         guidelines.version(store, version)
-        ratio = None if suggestion_id is None else _edit_ratio(store, demonstration_id, suggestion_id, turns)
+        ratio = (
+            None
+            if suggestion_id is None
+            else suggestions.edit_ratio_of(store, suggestion_id, demonstration_id, turns)
+        )
         event = store.note(
             status, f"demonstration {demonstration_id}", by=person_id, rev=last + 1, guideline=version
         )
@@ -187,49 +180,6 @@ def _add_revision(
             "UPDATE demonstration SET rev = ?, status = ?, changed_at = ? WHERE id = ?",
             (last + 1, status, store.now(), demonstration_id),
         )
-
-
-def _edit_ratio(store: Store, demonstration_id: int, suggestion_id: int, turns: Turns) -> float:
-    with store.reading() as db:
-        row = db.execute(
-            """SELECT s.text FROM suggestion s JOIN demonstration d ON d.assignment_id = s.assignment_id
-            WHERE s.id = ? AND d.id = ?""",
-            (suggestion_id, demonstration_id),
-        ).fetchone()
-    if row is None:
-        raise NotFoundError("there is no such suggestion for this task", next_step="Ask for one anew")
-    return edit_ratio(row["text"], turns[0]["content"])
-
-
-def suggest(store: Store, assignment_id: int, person_id: int, *, made_by: str, text: str) -> Suggestion:
-    """Keep a model's answer that a writer asked for, to begin from and to be measured against.
-
-    Raises:
-        NotFoundError: the assignment is not theirs.
-    """
-    plain_text(text, "the suggestion")
-    with store.writing() as db:
-        queue.own(store, assignment_id, person_id)
-        row = (assignment_id, plain_text(made_by, "the model's name", longest=500), text, store.now())
-        cursor = db.execute(
-            "INSERT INTO suggestion(assignment_id, made_by, text, created_at) VALUES (?,?,?,?)", row
-        )
-        found = int(cursor.lastrowid or 0)
-        store.note(
-            "suggested", f"assignment {assignment_id}", by=person_id, made_by=made_by, suggestion=found
-        )
-    return Suggestion(found, assignment_id, made_by, text)
-
-
-def latest_suggestion(store: Store, assignment_id: int) -> Suggestion | None:
-    """The newest answer that the writer of an assignment was shown."""
-    with store.reading() as db:
-        row = db.execute(
-            """SELECT id, assignment_id, made_by, text FROM suggestion WHERE assignment_id = ?
-            ORDER BY id DESC LIMIT 1""",
-            (assignment_id,),
-        ).fetchone()
-    return None if row is None else Suggestion(*row)
 
 
 # --- reviewing ---

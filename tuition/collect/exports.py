@@ -23,6 +23,7 @@ from tuition.collect.winrate import WORTH
 from tuition.errors import UserError
 
 REFUSED = "refused.jsonl"
+_LINES_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,17 @@ def write(store: Store, export_id: str, folder: str | Path) -> Path:
 
 
 def lines_of(store: Store, export_id: str, file: str) -> Iterator[bytes]:
-    """The lines of one file of an export, as they are written."""
-    with store.reading() as db:
-        query = "SELECT text FROM export_line WHERE export_id = ? AND file = ? ORDER BY line"
-        for (text,) in db.execute(query, (export_id, file)):
-            yield f"{text}\n".encode()
+    """The lines of one file of an export, as they are written. No reading stays open between them."""
+    query = """SELECT line, text FROM export_line WHERE export_id = ? AND file = ? AND line > ?
+        ORDER BY line LIMIT ?"""
+    last = 0
+    while True:
+        with store.reading() as db:
+            some = db.execute(query, (export_id, file, last, _LINES_AT_ONCE)).fetchall()
+        yield from (f"{text}\n".encode() for _, text in some)
+        if len(some) < _LINES_AT_ONCE:
+            return
+        last = some[-1]["line"]
 
 
 def _card(store: Store, found: Export) -> dict[str, Any]:

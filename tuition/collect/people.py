@@ -6,20 +6,16 @@ store opens no door. There is no open sign-up: a person comes through an invite,
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import sqlite3
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
+from tuition.collect.passwords import SHORTEST_PASSWORD as SHORTEST_PASSWORD
+from tuition.collect.passwords import decoy, fits, hash_password, token_sha
 from tuition.collect.refusals import ConflictError, NotAllowedError, NotFoundError, TooManyError
 from tuition.collect.store import Store
 from tuition.collect.texts import plain_text
 from tuition.errors import UserError
-
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
 
 # An evaluator may not write: who judges a model has not taught it.
 RIGHTS: dict[str, frozenset[str]] = {
@@ -32,7 +28,6 @@ DAY = 86_400.0
 SESSION_SECONDS = 30 * DAY
 INVITE_SECONDS = 7 * DAY
 LINK_SECONDS = 600.0
-SHORTEST_PASSWORD = 10
 _FREE_FAILURES = 5
 _LONGEST_WAIT_SECONDS = 900.0
 
@@ -114,7 +109,7 @@ def add_person(store: Store, name: str, role: str, *, password: str | None = Non
     """
     name = plain_text(name, "the name", longest=80, empty=False).strip()
     _check_role(role)
-    hashed = None if password is None else _hash(password)
+    hashed = None if password is None else hash_password(password)
     with store.writing() as db:
         try:
             row = (name, hashed, role, store.now())
@@ -154,7 +149,7 @@ def set_password(store: Store, person_id: int, password: str, *, by: int | None)
     Raises:
         UserError: it is too short.
     """
-    hashed = _hash(password)
+    hashed = hash_password(password)
     with store.writing() as db:
         db.execute("UPDATE person SET password_hash = ? WHERE id = ?", (hashed, person_id))
         end_sessions(store, person_id)
@@ -221,7 +216,7 @@ def invite(store: Store, role: str, *, by: int | None) -> str:
     _check_role(role)
     token, now = secrets.token_urlsafe(32), store.now()
     with store.writing() as db:
-        row = (_sha(token), role, by, now, now + INVITE_SECONDS)
+        row = (token_sha(token), role, by, now, now + INVITE_SECONDS)
         db.execute(
             "INSERT INTO invite(token_sha, role, created_by, created_at, expires_at) VALUES (?,?,?,?,?)", row
         )
@@ -254,7 +249,7 @@ def invited_role(store: Store, token: str) -> str | None:
     with store.reading() as db:
         row = db.execute(
             "SELECT role FROM invite WHERE token_sha = ? AND used_by IS NULL AND expires_at > ?",
-            (_sha(token), store.now()),
+            (token_sha(token), store.now()),
         ).fetchone()
     return None if row is None else str(row["role"])
 
@@ -273,7 +268,7 @@ def accept_invite(store: Store, token: str, name: str, password: str) -> Person:
         comer = add_person(store, name, role, password=password, by=None)
         db.execute(
             "UPDATE invite SET used_by = ?, used_at = ? WHERE token_sha = ?",
-            (comer.id, store.now(), _sha(token)),
+            (comer.id, store.now(), token_sha(token)),
         )
     return comer
 
@@ -297,8 +292,8 @@ def sign_in(store: Store, name: str, password: str, *, address: str) -> str:
         row = db.execute("SELECT * FROM person WHERE name = ?", (name.strip(),)).fetchone()
     hashed = row["password_hash"] if row is not None and row["disabled_at"] is None else None
     # an unknown name takes as long as a known one, so that time tells nobody which names there are
-    fits = _fits(hashed or _decoy(), password) and hashed is not None
-    if not fits:
+    known = fits(hashed or decoy(), password) and hashed is not None
+    if not known:
         _count_failure(store, keys)
         raise NotAllowedError("name and password do not fit", next_step="Try again, or ask an admin")
     with store.writing() as db:
@@ -340,7 +335,7 @@ def open_session(store: Store, person_id: int) -> str:
     token, now = secrets.token_urlsafe(32), store.now()
     with store.writing() as db:
         db.execute("DELETE FROM session WHERE expires_at < ?", (now,))
-        row = (_sha(token), person_id, now, now + SESSION_SECONDS)
+        row = (token_sha(token), person_id, now, now + SESSION_SECONDS)
         db.execute("INSERT INTO session VALUES (?,?,?,?)", row)
         store.note("signed in", f"person {person_id}", by=person_id)
     return token
@@ -351,14 +346,14 @@ def person_of_session(store: Store, token: str) -> Person | None:
     query = """SELECT p.* FROM session s JOIN person p ON p.id = s.person_id
         WHERE s.token_sha = ? AND s.expires_at > ? AND p.disabled_at IS NULL"""
     with store.reading() as db:
-        row = db.execute(query, (_sha(token), store.now())).fetchone()
+        row = db.execute(query, (token_sha(token), store.now())).fetchone()
     return None if row is None else _person(row)
 
 
 def sign_out(store: Store, token: str) -> None:
     """End one session."""
     with store.writing() as db:
-        db.execute("DELETE FROM session WHERE token_sha = ?", (_sha(token),))
+        db.execute("DELETE FROM session WHERE token_sha = ?", (token_sha(token),))
 
 
 def end_sessions(store: Store, person_id: int) -> None:
@@ -372,7 +367,9 @@ def make_link(store: Store, person_id: int) -> str:
     """A token that signs a person in once, within ten minutes: the address that the program prints."""
     token = secrets.token_urlsafe(32)
     with store.writing() as db:
-        db.execute("INSERT INTO link VALUES (?,?,?)", (_sha(token), person_id, store.now() + LINK_SECONDS))
+        db.execute(
+            "INSERT INTO link VALUES (?,?,?)", (token_sha(token), person_id, store.now() + LINK_SECONDS)
+        )
     return token
 
 
@@ -382,12 +379,12 @@ def use_link(store: Store, token: str) -> str | None:
         row = db.execute(
             """DELETE FROM link WHERE token_sha = ? AND expires_at > ?
             AND person_id IN (SELECT id FROM person WHERE disabled_at IS NULL) RETURNING person_id""",
-            (_sha(token), store.now()),
+            (token_sha(token), store.now()),
         ).fetchone()
         return None if row is None else open_session(store, row["person_id"])
 
 
-# --- passwords and tokens ---
+# --- rows ---
 
 
 def _check_role(role: str) -> None:
@@ -404,37 +401,3 @@ def _person(row: sqlite3.Row) -> Person:
         has_password=row["password_hash"] is not None,
         created_at=row["created_at"],
     )
-
-
-def _sha(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-@cache
-def _hasher() -> PasswordHasher:
-    from argon2 import PasswordHasher
-
-    return PasswordHasher()  # argon2id with RFC 9106's second parameters
-
-
-def _hash(password: str) -> str:
-    plain_text(password, "the password", longest=1_000)
-    if len(password) < SHORTEST_PASSWORD:
-        raise UserError(
-            f"the password has fewer than {SHORTEST_PASSWORD} characters", next_step="Choose a longer one"
-        )
-    return _hasher().hash(password)
-
-
-@cache
-def _decoy() -> str:
-    return _hasher().hash(secrets.token_urlsafe(16))
-
-
-def _fits(hashed: str, password: str) -> bool:
-    from argon2.exceptions import Argon2Error, InvalidHashError
-
-    try:
-        return _hasher().verify(hashed, plain_text(password, "the password", longest=1_000))
-    except (Argon2Error, InvalidHashError, UserError):
-        return False

@@ -60,6 +60,7 @@ class Store:
         if self.path.exists() and not is_sqlite(self.path) and self.path.stat().st_size:
             raise UserError("this is no SQLite file", where=str(path), next_step="Name the store's file")
         if not read_only:
+            _make_private(self.path)
             self._migrate()
         self._refuse_foreign_tables()
 
@@ -92,6 +93,8 @@ class Store:
         """
         db = self._connection()
         if db.in_transaction:
+            if not self._of_thread.writes:  # else it would be lost or late, as the reading ends
+                raise RuntimeError("nothing is written inside a reading")
             yield db
             return
         with self._turn():
@@ -101,6 +104,7 @@ class Store:
         try:
             db.execute(f"PRAGMA synchronous={synchronous}")
             db.execute("BEGIN IMMEDIATE")
+            self._of_thread.writes = True
             yield db
             db.execute("COMMIT")
         except sqlite3.OperationalError as error:
@@ -110,6 +114,7 @@ class Store:
                 next_step="Nothing was stored; check the disk's free space and permissions, then try again",
             ) from error
         finally:
+            self._of_thread.writes = False
             if db.in_transaction:
                 db.execute("ROLLBACK")
 
@@ -184,6 +189,7 @@ class Store:
         files.make_folder(target.absolute().parent)
         temporary = target.with_name(f".{target.name}.tmp")
         files.remove_file(temporary)
+        _make_private(temporary)
         try:
             with closing(sqlite3.connect(temporary)) as copy, closing(self._open()) as db:
                 db.backup(copy)  # in one step: a copy by pages would begin anew at each write of others
@@ -199,6 +205,7 @@ class Store:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = self._of_thread.connection = self._open()
+            self._of_thread.writes = False
             with self._lock:
                 self._all.append(connection)
         return connection
@@ -272,6 +279,18 @@ class Store:
                 where=str(self.path),
                 next_step="Name a store that tuition wrote, and nothing else changed",
             )
+
+
+def _make_private(path: Path) -> None:
+    """A new store is its owner's alone: it holds hashes of passwords, and texts that nobody has published."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise UserError(
+            f"the store cannot be opened ({error.strerror})",
+            where=str(path),
+            next_step="Name a file on a local disk that you may write",
+        ) from error
 
 
 def is_sqlite(path: Path) -> bool:

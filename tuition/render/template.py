@@ -52,6 +52,13 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 class TemplateRefusal(Exception):
     """The template raised an error for this conversation, or would take too long or make too much."""
 
+    @property
+    def stopped(self) -> bool:
+        """It did not raise by itself: it would have gone on."""
+        from tuition.render.bounds import OutOfBounds
+
+        return isinstance(self.__cause__, OutOfBounds)
+
 
 @dataclass(frozen=True)
 class ChatTemplate:
@@ -281,9 +288,10 @@ class Writer:
         began = time.thread_time()
         try:
             text = self.template.text(messages, tools, add_generation_prompt=ask)
-        except TemplateRefusal:
+        except TemplateRefusal as refusal:
             seconds = time.thread_time() - began
-            self._patience_seconds -= seconds if seconds > _SOON_SECONDS else 0
+            if refusal.stopped or seconds > _SOON_SECONDS:
+                self._patience_seconds -= seconds
             raise
         self._patience_seconds += time.thread_time() - began
         return text

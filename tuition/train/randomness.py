@@ -37,8 +37,15 @@ def random_state() -> RandomState:
 
 
 def restore_random_state(state: RandomState) -> None:
-    """Put all generators back. Those of a device that this machine has not are left out."""
-    torch.set_rng_state(state.tensors["torch"])
+    """Put all generators back. Those of a device that this machine has not are left out.
+
+    Raises:
+        ValueError: a generator cannot stand there.
+    """
+    try:
+        torch.set_rng_state(state.tensors["torch"])
+    except RuntimeError as error:  # PyTorch's word for it, and for much else
+        raise ValueError(str(error)) from error
     for name, tensor in state.tensors.items():
         index = name.removeprefix("cuda-")
         if index.isdigit() and torch.cuda.is_available() and int(index) < torch.cuda.device_count():

@@ -22,7 +22,8 @@ from tuition.train.choosing import LOWER_IS_BETTER, Choosing
 from tuition.train.loop import Evaluator
 
 if TYPE_CHECKING:
-    from tuition.training.ready import Material, Ready
+    from tuition.training.material import Material
+    from tuition.training.ready import Ready
 
 _MOST_EVALUATIONS = 10
 _SHARE_OF_TIME = 0.2

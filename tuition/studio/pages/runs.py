@@ -59,7 +59,7 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
         request, "run.html", view=view, exports=EXPORTS, first=FIRST_DEMONSTRATIONS,
         shown=SHOWN_DEMONSTRATIONS,
         report=_own_file(folder, "report.html") is not None, exported=str(Path("exported") / name),
-        alone=False, compare_command=api.jobs.shown(_compare_arguments(studio, folder, view.line.base)),
+        alone=False, store=str(studio.store.path), compare_command=api.jobs.shown(_compare_arguments(studio, folder, view.line.base)),
         **_live(folder),
     )  # fmt: skip
 

@@ -182,7 +182,7 @@ def suggest(
                 model,
                 "".join(talk_of(request).answer(model, asked, api.talk.Wish(_SUGGESTED_TOKENS))),
             )
-        api.demonstrations.suggest(studio.store, task, me.id, made_by=name, text=text)
+        api.suggestions.suggest(studio.store, task, me.id, made_by=name, text=text)
     except UserError as error:
         return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
     return redirect(f"/write/{task}#suggestion")
@@ -194,7 +194,7 @@ def begin_from_suggestion(
 ) -> Response:
     """Put the suggestion into the first box, in place of what stood there; the draft before is saved first."""
     refused = _saved(request, studio, me.id, task, _turns(turns), rev)
-    suggestion = api.demonstrations.latest_suggestion(studio.store, task)
+    suggestion = api.suggestions.latest(studio.store, task)
     if refused is not None or suggestion is None:
         return refused or redirect(f"/write/{task}")
     typed = _turns([suggestion.text, *turns[1:]])
@@ -287,7 +287,7 @@ def editor(
         before=before,
         open=held.state != "skipped" and (before is None or before.status == "returned"),
         guideline=api.guidelines.current(store),
-        suggestion=api.demonstrations.latest_suggestion(store, task),
+        suggestion=api.suggestions.latest(store, task),
         models=_models(request, studio),
         fault=fault,
         as_read=as_read,

@@ -1,0 +1,94 @@
+"""What is learned from, read before a weight is loaded: configuration, tokenizer, template, rows and examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuition.batch.corpus import Corpus, prepare_corpus
+from tuition.data import find_sources
+from tuition.data.sources import Sources
+from tuition.errors import UserError
+from tuition.recipe import DataSettings, Recipe, RenderSettings
+from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+from tuition.render.template import ChatTemplate
+from tuition.screen import Watcher
+
+_LONGEST_BY_DEFAULT = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What is learned from, known before a weight is loaded.
+
+    Attributes:
+        recipe: with the settings resolved that reading needs.
+        config: the model's, as transformers reads it.
+        new_tokens: ids of control tokens that the template brings and the tokenizer did not have.
+    """
+
+    recipe: Recipe
+    sources: Sources
+    config: Any
+    tokenizer: Any
+    template: ChatTemplate | None
+    new_tokens: list[int]
+    renderer: Renderer
+    corpus: Corpus
+
+
+def read_material(recipe: Recipe, watcher: Watcher) -> Material:
+    """Tokenizer, template and every row of data: what is learned is known before a weight is loaded."""
+    from tuition.train.model import load_config, quiet_transformers
+
+    sources = find_sources(recipe.data)
+    if recipe.val_data:
+        held_out = find_sources(recipe.val_data)
+        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    quiet_transformers()
+    config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+    tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+    template = on_day(
+        choose_template(recipe.chat_template, tokenizer, recipe.chat_template_kwargs), recipe.template_date
+    )
+    if template is not None and template.date is not None:
+        recipe = recipe.replace(template_date=template.date.isoformat())
+    new_tokens = adopt_template(tokenizer, template)
+    recipe = _with_length(recipe, config)
+    watcher.stage("reading and rendering the data")
+    settings = recipe.section(RenderSettings)
+    renderer = Renderer.from_settings(tokenizer, template, settings, max_length=int(settings.max_length))
+    corpus = prepare_corpus(
+        sources,
+        renderer,
+        data=recipe.section(DataSettings),
+        render=settings,
+        seed=recipe.seed,
+        tell=watcher.stage,
+    )
+    return Material(
+        recipe=recipe,
+        sources=sources,
+        config=config,
+        tokenizer=tokenizer,
+        template=template,
+        new_tokens=new_tokens,
+        renderer=renderer,
+        corpus=corpus,
+    )
+
+
+def _with_length(recipe: Recipe, config: Any) -> Recipe:
+    """The longest example: what was asked for, where the model holds it."""
+    from tuition.train.model import context_length
+
+    longest = context_length(config)
+    if recipe.max_length == "auto":
+        return recipe.replace(max_length=min(longest or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT))
+    if longest is not None and int(recipe.max_length) > longest:
+        raise UserError(
+            f"max_length {recipe.max_length:,} is more than the {longest:,} positions the model holds",
+            where="max_length",
+            next_step=f"Set max_length: {longest} or auto",
+        )
+    return recipe
