@@ -24,9 +24,9 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 # make bench DATA=gsm8k_train.jsonl TOKENIZER=FOLDER measures on real rows; without, on random ones of like lengths
 ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER))
 
-bench: $(READY)  ## speed and memory beside peers, about 20 minutes; results go to benchmarks/results/
+bench: $(READY)  ## speed and memory beside peers, about a quarter of an hour; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.step $(ROWS)
-	@$(BIN)/python -m benchmarks.step --model 135m --workloads instructions --rounds 1 $(ROWS)
+	@$(BIN)/python -m benchmarks.step --model 135m --workloads instructions --updates 2 $(ROWS)
 	@$(BIN)/python -m benchmarks.prefix
 	@$(BIN)/python -m benchmarks.prepare
 

@@ -33,21 +33,20 @@ RESULTS = Path(__file__).parent / "results"
 # float32 differs by the order of additions, bfloat16 by rounding.
 LOSS_TOLERANCE, NORM_TOLERANCE = 2e-3, 1e-2
 # The peers at their defaults, and at the best setting that --sweep found.
-DEFAULT = ("tuition", "trl, default", "trl, activations kept, 1 a pass", "transformers.Trainer, textbook")
-LESS_MEMORY = "tuition, activations computed twice"
+BESIDE = ("tuition", "trl, default", "trl, activations kept, 1 a pass")
+# What is worth the time only once: another peer on the first workload, less memory where memory counts.
+MORE = {"17m": ("transformers.Trainer, textbook",), "135m": ("tuition, activations computed twice",)}
 
 
 def main() -> None:
     """Measure, check, print, write."""
     words = parser().parse_args()
-    names = [*DEFAULT, *([LESS_MEMORY] if words.model == "135m" else [])]
-    if words.sweep:
-        names = [name for name in contestants() if words.litgpt or not name.startswith("litgpt")]
-    if words.only:
-        names = words.only.split(";")
     known = workloads(words.data, words.tokenizer)
     rates: list[float] = [multiplication_rate()]
-    tables = {name: measure(known[name], names, words, rates) for name in words.workloads.split(",")}
+    tables = {
+        name: measure(known[name], names_for(name, words), words, rates)
+        for name in words.workloads.split(",")
+    }
     result = {
         "model": f"Llama {words.model}, vocabulary {VOCABULARY:,}",
         "rounds": words.rounds,
@@ -72,12 +71,21 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--workloads", default="instructions,prompt,turns", help="separated by commas")
     words.add_argument("--data", help="JSONL with question and answer; default: random tokens")
     words.add_argument("--tokenizer", help="folder with vocab.json and merges.txt, for --data")
-    words.add_argument("--rounds", type=int, default=2)
-    words.add_argument("--updates", type=int, default=2, help="counted updates of each contestant in a round")
+    words.add_argument("--rounds", type=int, default=1, help="processes of each contestant, in turns")
+    words.add_argument("--updates", type=int, default=3, help="counted updates of each contestant in a round")
     words.add_argument("--only", help="contestants, separated by semicolons")
     words.add_argument("--sweep", action="store_true", help="every setting of the peers")
     words.add_argument("--litgpt", help="a Python that can import litgpt")
     return words
+
+
+def names_for(workload: str, words: argparse.Namespace) -> list[str]:
+    """The contestants of a workload."""
+    if words.only:
+        return str(words.only).split(";")
+    if words.sweep:
+        return [name for name in contestants() if words.litgpt or not name.startswith("litgpt")]
+    return [*BESIDE, *(MORE.get(words.model, ()) if workload == "instructions" else ())]
 
 
 def measure(

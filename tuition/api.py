@@ -1,6 +1,8 @@
 """One function per verb: what the command line and the page call, and what Python users import.
 
-The rooms meet here, in `door.py` (what a run needs to begin) and in `training/` (the run in the making). Nothing here prints or parses.
+The rooms meet here, in `door.py` (what a run needs to begin), in `training/` (the run in the making) and in
+`collecting.py`; what the page asks of the store, of runs (`board`), of processes (`jobs`) and of models (`talk`)
+is handed on under its module's name. Nothing here prints or parses.
 """
 
 from __future__ import annotations

@@ -1024,7 +1024,7 @@ def studio(
     def ready(address: str, link: str) -> None:
         print(f"studio: {address}   store: {store}   runs: {runs}", file=sys.stderr)
         print("Ctrl-C ends it; runs that it started go on", file=sys.stderr)
-        print(f"come in once by: {link}", flush=True)
+        print(f"come in once, within ten minutes, by: {link}", flush=True)
 
     serve_studio(
         store, runs=runs, host=host, port=port, allowed_hosts=allow_host, certificate=certificate, key=key,

@@ -197,3 +197,41 @@ def test_a_head_that_is_not_linear_is_called_itself_and_the_run_says_so(folders:
         loaded, make_packs(examples(), LOSSES["token_mean"], max_examples=8, token_budget=10**6)[0]
     )
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("config", "packs"), [("BloomConfig", False), ("GPTJConfig", True)])
+def test_a_model_whose_attention_ignores_ours_is_seen_and_still_learned_exactly(
+    config: str, packs: bool
+) -> None:
+    """Bloom would mix examples; GPT-J keeps them apart by a mask of its own, and knows no shared prefixes."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    extra = {"n_embd": 32, "rotary_dim": 4, "n_positions": 128} if packs else {}
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**sizes, **extra))
+    for p in model.parameters():
+        p.data.mul_(5 if p.ndim > 1 else 1)  # random weights attend to nothing in particular
+    loaded = LoadedModel(model.train(), CPU, torch.float32)
+    check = selfcheck.choose_path(loaded, examples())
+    assert (check.packed, check.shares) == (packs, False)
+    assert packs or ("one example a pass" in check.how and "reach one another" in check.detail)
+    layout = make_packs(
+        examples(), LOSSES["token_mean"], max_examples=None if packs else 1, token_budget=10**6
+    )
+    losses = torch.cat([token_losses(loaded, pack)[pack.rows] for pack in layout])
+    expected = []
+    for example in examples():
+        ids = torch.from_numpy(example.ids.astype(np.int64))[None]
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        learned = torch.from_numpy(example.supervised[1:] > 0)
+        expected.append(F.cross_entropy(logits[learned], ids[0, 1:][learned], reduction="none"))
+    torch.testing.assert_close(losses, torch.cat(expected), rtol=1e-4, atol=1e-4)

@@ -173,6 +173,41 @@ def test_frozen_weights_get_no_gradient_and_keep_the_dtype_of_the_pass(folder: P
     assert len(learner.masters.parameters) == len(list(learner.model.parameters())) - len(frozen)
 
 
+def products_of(learner: loop.Learner) -> tuple[float, float]:
+    """Operations in matrix products of a forward and of a backward pass, attention's own left out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    pack = make_packs(rows(), token_mean, **EVERYTHING)[0]
+    with FlopCounterMode(display=False) as forward:
+        loss = step_loss(learner, pack, pack.weight)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    matrices = (torch.ops.aten.mm, torch.ops.aten.addmm)
+    return tuple(
+        sum(c.get_flop_counts()["Global"].get(op, 0) for op in matrices) for c in (forward, backward)
+    )
+
+
+def test_an_adapter_makes_no_products_for_frozen_weights_and_none_below_the_lowest_that_learns(
+    folder: Path,
+) -> None:
+    def over(modules: str) -> tuple[float, float]:
+        torch.manual_seed(0)
+        model = load_model(ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=BF16)
+        model = ADAPTERS["lora"](model, AdapterSettings(lora_r=1, target_modules=modules), [])
+        learner = loop.make_learner(model, CPU, BF16, SETTINGS)
+        choose_path(learner, rows())
+        return products_of(learner)
+
+    _, full = products_of(learner_of(folder, BF16))
+    _, all_layers = over(r".*layers\.\d+\.(self_attn|mlp)\..*_proj")
+    _, upper_layer = over(r".*layers\.1\.(self_attn|mlp)\..*_proj")
+    _, lowest_of_it = over(r".*layers\.1\.mlp\.down_proj")
+    assert all_layers < 0.55 * full  # towards the inputs only, and the adapters' own
+    assert upper_layer < 0.5 * all_layers
+    assert 0 < lowest_of_it < 0.01 * full
+
+
 def test_activations_computed_twice_change_no_bit_of_the_gradient(folder: Path) -> None:
     found = []
     for again in (False, True):
