@@ -28,6 +28,29 @@ def kills() -> Result:
     return Result([*rows, (ended, tally.runs, tally.runs - len(tally.different))], [bound(tally.all)])
 
 
+def other_kinds() -> Result:
+    """The same for other optimizers, masters and adapters, a fifth of the kills."""
+    tally = interruptions.prove(
+        max(1, setting("KILLS", 300) // 5),
+        kinds=interruptions.OTHER_KINDS,
+        sizes=interruptions.OTHER_SIZES,
+        minutes=setting("MINUTES", 10**9),
+        tell=say,
+    )
+    say("\n".join(tally.different))
+    names = ", ".join(interruptions.OTHER_KINDS)
+    return Result(
+        [
+            (f"SIGKILL, other kinds of runs ({names})", tally.all, tally.all),
+            (
+                "those runs ended: weights bitwise, journal line by line",
+                tally.runs,
+                tally.runs - len(tally.different),
+            ),
+        ]
+    )
+
+
 def bound(kills: int) -> str:
     """What so many kills without a difference say: the chance of one is below 3 / n."""
     return f"{kills:,} kills without a difference bound the rate of failures below {3 / kills:.1%} (95 %)."

@@ -14,9 +14,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.conftest import make_model, write_jsonl
@@ -42,6 +43,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "full, one by one": {"method": "full", "dropout": 0.1, "micro_batch_size": 1},
     "LoRA, packed, dropout": {"method": "lora", "lora_r": 4, "lora_dropout": 0.1},
 }
+OTHER_KINDS: dict[str, dict[str, Any]] = {
+    "Muon, split masters": {"method": "full", "optimizer": "muon", "dtype": "bfloat16", "masters": "split"},
+    "AdamW in 8 bits, noise": {
+        "method": "full",
+        "optimizer": "adamw_8bit",
+        "neftune_alpha": 5.0,
+        "dropout": 0.1,
+    },
+    "QLoRA": {"method": "qlora", "lora_r": 4, "lora_dropout": 0.1},
+}
+OTHER_SIZES = {"hidden_size": 64, "intermediate_size": 128}  # 4 bits hold rows of 64
 SETTINGS: dict[str, Any] = {
     "max_steps": STEPS, "learning_rate": 1e-3, "save_every_steps": 2, "eval_every_steps": 8, "samples": 0,
     "val_split": 0.2, "batch_size": 8,
@@ -77,6 +89,8 @@ class Whole:
 def prove(
     kills: int,
     *,
+    kinds: Mapping[str, Mapping[str, Any]] = KINDS,
+    sizes: Mapping[str, int] = MappingProxyType({}),
     fresh: int = 0,
     minutes: float = 1e9,
     seed: int = 0,
@@ -85,6 +99,8 @@ def prove(
     """Interrupt runs until so many kills have met, or so many minutes are over.
 
     Args:
+        kinds: settings by the name of a kind of run.
+        sizes: of the model, where they must not be its usual ones.
         fresh: how many of the kills meet fresh processes.
     """
     until = time.monotonic() + 60 * minutes
@@ -93,22 +109,23 @@ def prove(
         root = Path(name)
         os.environ["TUITION_CACHE"] = str(root / "cache")
         import_everything()
-        model, data = make_model(root / "model"), write_jsonl(root / "data.jsonl", rows())
-        kinds = {
-            kind: {"model": str(model), "data": str(data), **SETTINGS, **more} for kind, more in KINDS.items()
-        }
-        wait(sitting(kinds["LoRA, packed, dropout"], root / "first", note=root / "modules.json"))
+        model, data = make_model(root / "model", **sizes), write_jsonl(root / "data.jsonl", rows())
+        base = {"model": str(model), "data": str(data), **SETTINGS}
+        wait(sitting({**base, **KINDS["LoRA, packed, dropout"]}, root / "first", note=root / "modules.json"))
         import_what_was_missing(root / "modules.json")
-        wholes = {kind: leave_alone(settings, root / f"whole-{kind}") for kind, settings in kinds.items()}
+        wholes: dict[str, Whole] = {}
         start_seconds = seconds_of_a_start(root) if fresh else 0.0
         while tally.all < kills and time.monotonic() < until:
-            kind = list(KINDS)[tally.runs % len(KINDS)]
+            kind = list(kinds)[tally.runs % len(kinds)]
+            settings = {**base, **kinds[kind]}
+            if kind not in wholes:
+                wholes[kind] = leave_alone(settings, root / f"whole-{kind}")
             folder, most = root / f"cut-{tally.runs}", min(MOST_KILLS_A_RUN, kills - tally.all)
             if tally.kills[FRESH] < fresh:
-                kill = in_fresh_processes(kinds[kind], folder, wholes[kind].seconds, start_seconds, chance)
+                kill = in_fresh_processes(settings, folder, wholes[kind].seconds, start_seconds, chance)
                 most = min(most, fresh - tally.kills[FRESH])
             else:
-                kill = in_forked_processes(kinds[kind], folder, wholes[kind].seconds, chance, tally)
+                kill = in_forked_processes(settings, folder, wholes[kind].seconds, chance, tally)
             interrupt(folder, kill, most, tally)
             tally.runs += 1
             if outcome(folder) != wholes[kind].outcome:

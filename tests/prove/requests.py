@@ -120,7 +120,9 @@ def _may_not_store(request: Request, status: int) -> bool:
         "",
         "cookie",
     )
-    refused = status in (401, 403, 404, 405, 411, 413, 414, 422)
+    # a writer's own draft is saved before anything else is tried, whatever comes of that
+    drafting = request.path.startswith("/write/") and status == 404
+    refused = status in (401, 403, 404, 405, 411, 413, 414, 422) and not drafting
     return not signing_in and (not request.role or bool(request.strange) or refused)
 
 
