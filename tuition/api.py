@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -58,11 +59,20 @@ from tuition.data import (
     rejected_lines,
     split_share,
 )
-from tuition.door import as_names, choose_folder, gather, make_training, refuse_mixed_runs, write_rows
+from tuition.door import (
+    as_names,
+    choose_folder,
+    gather,
+    make_training,
+    refuse_mixed_runs,
+    refuse_strangers_among_ranks,
+    write_rows,
+)
 from tuition.errors import Finding, Origin, UserError
 from tuition.recipe import Recipe, RenderSettings, make_recipe
 from tuition.screen import Opening, Watcher
 from tuition.signals import Signals
+from tuition.training.waiting import forget_word, start_of_environment
 
 if TYPE_CHECKING:
     from tuition.batch.prepared import Prepared
@@ -71,6 +81,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.report.several import Several
     from tuition.evaluate.score import Evaluation
+    from tuition.planning import Expected
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
@@ -146,23 +157,59 @@ def train(
         tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
     given, rows = gather(recipe, data, settings)
+    start = start_of_environment()
+    if start.many:
+        refuse_strangers_among_ranks(given, rows)
     folder, given = choose_folder(recipe, given, resume=resume)
+    if start.restarts and folder.holds_a_run():  # one of the ranks died, and torchrun has started all again
+        given, resume = gather(folder.path, None, {})[0], True
     signals = Signals()
-    with signals.listening(), folder.claimed():
-        refuse_mixed_runs(folder, resume)
+    with signals.listening(), folder.claimed() if start.rank == 0 else nullcontext():
+        if start.rank == 0:
+            refuse_mixed_runs(folder, resume)
         written = None if rows is None else write_rows(folder.path, rows, resume=resume)
         if written is not None:
             given["data"] = (str(written),)
         try:
             training = make_training(
-                given, folder, resume=resume, watcher=watcher, command=command, signals=signals
+                given,
+                folder,
+                resume=resume,
+                watcher=watcher if start.rank == 0 else None,
+                command=command,
+                signals=signals,
+                start=start,
             )
             training.watcher.opening(training.prepare())
             training.run()
         finally:
+            forget_word(folder, start)
             if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
                 files.remove_file(written)
     return Run(folder.path)
+
+
+def plan(
+    recipe: str | Path | Recipe | None = None, *, gpus: int = 1, gpu: str = "h100", **settings: Any
+) -> Expected:
+    """What a run would take on other hardware: memory by part, bytes on the wire, time. Calculated, not measured."""
+    from tuition.planning import plan_of
+
+    given, _ = gather(recipe, None, settings)
+    return plan_of(make_recipe(dict(given)), gpus=gpus, gpu=gpu)
+
+
+def run_folder(recipe: str | Path | Recipe | None = None, *, resume: bool = False, **settings: Any) -> Path:
+    """The folder that `train` would write, after the same look at the door.
+
+    Raises:
+        UserError: the settings are wrong, or the folder holds another run.
+    """
+    given, _ = gather(recipe, None, settings)
+    folder, given = choose_folder(recipe, given, resume=resume)
+    refuse_mixed_runs(folder, resume)
+    make_recipe(dict(given))
+    return folder.path
 
 
 def dry_run(

@@ -73,6 +73,8 @@ def main() -> None:
         _complain(str(error))
         sys.exit(2)
     except Interrupted as stop:
+        if _among_ranks():  # all of them stop; any other exit would have torchrun start them again
+            sys.exit(0)
         _complain(f"interrupted; nothing is lost. Go on with: {_me()} train {stop.folder} --resume")
         sys.exit(130)
     except KeyboardInterrupt as stop:
@@ -112,6 +114,10 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
     print(printable(redact("".join(traceback.format_exception(kind, error, trace)))), file=sys.stderr)
 
 
+def _among_ranks() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _me() -> str:
     """How this command can be typed again: its name, or its path where the shell would not find it."""
     typed = Path(sys.argv[0])
@@ -131,9 +137,18 @@ def _print_json(value: Any) -> None:
 
 
 def _train(
-    recipe: str | None, resume: bool, dry_run: bool, as_json: bool, set_: list[str], **flags: Any
+    recipe: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    set_: list[str],
+    gpus: str | None,
+    processes: int | None,
+    restarts: int,
+    **flags: Any,
 ) -> None:
     from tuition import api
+    from tuition.launch import count_of
     from tuition.screen import Terminal
     from tuition.signals import second_signal_leaves
     from tuition.training import command_line
@@ -147,11 +162,45 @@ def _train(
         else:
             watcher.opening(opening)
         return
+    ranks = 1 if _among_ranks() else count_of(gpus, processes)
+    if ranks > 1:
+        _start_ranks(recipe, ranks, settings, resume=resume, restarts=restarts, as_json=as_json)
+        return
     with second_signal_leaves():
         run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    if os.environ.get("RANK", "0") != "0":
+        return
     _print_end(run.path, as_json)
     if not run.passed:
         raise typer.Exit(1)
+
+
+def _start_ranks(
+    recipe: str | None, ranks: int, settings: dict[str, Any], *, resume: bool, restarts: int, as_json: bool
+) -> None:
+    """Hand the run to torchrun, after looking at the door once and not once a rank."""
+    from tuition import api
+    from tuition.launch import STOPPED, interrupted, run_ranks
+
+    folder = api.run_folder(recipe, resume=resume, **settings)
+    given = {**settings, **({} if resume else {"output_dir": str(folder)})}
+    arguments = [f"--set={key}={json.dumps(value)}" for key, value in given.items()]
+    arguments += [*([recipe] if recipe else []), *(["--resume"] * resume), *(["--json"] * as_json)]
+    code = run_ranks(arguments, ranks, restarts=restarts)
+    if code in (0, STOPPED) and interrupted(folder):
+        raise _interrupted(folder)
+    if code:
+        raise UserError(
+            f"the ranks ended with exit code {code}; the first complaint above is the cause",
+            where=str(folder),
+            next_step=f"Mend it, and go on with: {_me()} train {folder} --resume --processes {ranks}",
+        )
+
+
+def _interrupted(folder: Path) -> Interrupted:
+    stop = Interrupted()
+    stop.folder = str(folder)
+    return stop
 
 
 def _print_end(folder: Path, as_json: bool) -> None:
@@ -266,6 +315,12 @@ def _add_train() -> None:
         inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
             bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
         inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+        inspect.Parameter("gpus", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            str | None, typer.Option("--gpus", help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False)]),
+        inspect.Parameter("processes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            int | None, typer.Option("--processes", min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False)]),
+        inspect.Parameter("restarts", inspect.Parameter.KEYWORD_ONLY, default=3, annotation=Annotated[
+            int, typer.Option("--restarts", min=0, help="With several ranks: how often all are started again when one dies.")]),
         inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
             list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
     ]  # fmt: skip
@@ -279,6 +334,48 @@ def _add_train() -> None:
 
 
 # --- the rest of the journey ---
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file.", show_default=False)],
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many, eight on a machine.")] = 1,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
+    ] = "h100",
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
+        ),
+    ] = [],  # noqa: B006  Typer copies it
+    as_json: Json = False,
+) -> None:
+    """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
+    from tuition import api
+
+    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **_assignments(set_))
+    if as_json:
+        _print_json(expected.numbers)
+    else:
+        for name, value in expected.facts:
+            print(f"{name:<22}{value}")
+    sys.exit(0 if expected.fits else 1)
+
+
+@app.command()
+def launch(
+    scheduler: Annotated[str, typer.Argument(help="slurm, kubernetes or skypilot.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file that names its output_dir.", show_default=False)
+    ],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many machines.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs on each.")] = 8,
+) -> None:
+    """Print the file that starts a run on many machines."""
+    from tuition.launch import launch_file
+
+    print(launch_file(scheduler, recipe, nodes=nodes, gpus=gpus), end="")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from tuition.screen import Watcher
 from tuition.signals import Signals
 from tuition.train.folder import RunFolder, first_free
 from tuition.training import Training
+from tuition.training.waiting import ALONE, Start
 
 
 def gather(
@@ -78,10 +79,17 @@ def make_training(
     watcher: Watcher | None,
     command: str,
     signals: Signals,
+    start: Start = ALONE,
 ) -> Training:
     recipe = make_recipe(dict(given))
     return Training(
-        recipe, folder, resume=resume, watcher=watcher or Watcher(), command=command, signals=signals
+        recipe,
+        folder,
+        resume=resume,
+        watcher=watcher or Watcher(),
+        command=command,
+        signals=signals,
+        start=start,
     )
 
 
@@ -125,6 +133,22 @@ def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
     if all(isinstance(item, str | Path) for item in items):
         return tuple(str(item) for item in items), None
     return (), items
+
+
+def refuse_strangers_among_ranks(given: Mapping[str, Any], rows: list[Any] | None) -> None:
+    """Ranks that were started apart must mean the same run by what they were given."""
+    if rows is not None:
+        raise UserError(
+            "rows from Python are in one process only",
+            where="data",
+            next_step="Write them to a file that all ranks can read",
+        )
+    if given.get("output_dir", "auto") == "auto":
+        raise UserError(
+            "every rank must write into the same run folder",
+            where="output_dir",
+            next_step="Set output_dir, or let `tuition train … --gpus all` start the ranks",
+        )
 
 
 def refuse_mixed_runs(folder: RunFolder, resume: bool) -> None:

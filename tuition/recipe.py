@@ -262,6 +262,11 @@ class BatchSettings(Section):
         description="Most tokens in one forward pass; made smaller before step 1 where memory asks for it. "
         "Never changes the result.",
     )
+    parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
+        "ddp",
+        description="How several ranks hold the model: each the whole (ddp), each a part (fsdp), or a part on each "
+        "machine (hsdp). Never changes the result.",
+    )
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Compute activations twice instead of keeping them, for less memory and a fifth more time; "
@@ -566,6 +571,12 @@ class Recipe(
         changed = [k for k in given if getattr(self, k) != AdapterSettings.model_fields[k].default]
         if self.method == "full" and changed:
             raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
+        if self.parallel != "ddp" and (
+            self.method == "qlora" or self.optimizer != "adamw" or self.masters == "split"
+        ):
+            raise ValueError(
+                "parallel: fsdp and hsdp take method: full or lora, optimizer: adamw and whole masters"
+            )
         if self.method == "qlora" and self.init_lora_weights == "pissa":
             raise ValueError(
                 "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"
@@ -636,6 +647,7 @@ ALIASES: dict[str, str] = {
     "save_strategy": "keep_every_epoch", "max_eval_samples": "eval_prompts",
     "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
     "gradient_checkpointing": "activation_checkpointing", "use_gradient_checkpointing": "activation_checkpointing",
+    "fsdp": "parallel", "deepspeed": "parallel", "ddp": "parallel", "distributed": "parallel",
     "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "use_cpu": "device",
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ def make_packs(
         share_prefixes: tokens that examples have in common at the start stand once, where that pays.
     """
     inputs = [example.ids[: int(np.flatnonzero(example.supervised)[-1])] for example in examples]
-    forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes else []
+    forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes and inputs else []
     if not forests:
         groups = _groups([len(example) for example in examples], max_examples, token_budget)
         forests = [side_by_side(group, inputs) for group in groups]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tuition import files
 from tuition.errors import UserError
 from tuition.train.damage import refuses_damage
+from tuition.train.distributed import ALONE, Ranks
 from tuition.train.journal import Position
 from tuition.train.randomness import RandomState, random_state, restore_random_state
 from tuition.train.storage import put, put_state, whole, whole_state
@@ -105,13 +106,19 @@ def take_snapshot(
     progress: Progress,
     identity: Identity,
     journal: Position,
+    ranks: Ranks = ALONE,
 ) -> Snapshot:
     """Copy all that fixes the next step into memory of its own.
+
+    All ranks take part, because each may hold a part; the copy is of use on the first alone.
 
     Raises:
         UserError: a weight is NaN or infinite; such weights are never saved.
     """
-    weights = {name: _copied(whole(p)) for name, p in parameters.items()}
+    weights = {name: _kept(whole(p), ranks) for name, p in parameters.items()}
+    moments = {name: _kept(value, ranks) for name, value in whole_state(optimizer, parameters).items()}
+    random = random_state()
+    others = ranks.all_of(random.tensors)[1:]
     broken = next((name for name, w in weights.items() if not torch.isfinite(w).all()), None)
     if broken is not None:
         raise UserError(
@@ -125,16 +132,21 @@ def take_snapshot(
         "fingerprint": identity.fingerprint,
         "order": identity.order(progress.step + 1),
         "journal": asdict(journal),
+        "ranks": ranks.world,
     }
-    random = random_state()
     return Snapshot(
         progress.step,
         progress.best_steps,
         weights,
-        {name: _copied(value) for name, value in whole_state(optimizer, parameters).items()},
-        random,
+        moments,
+        RandomState({**random.tensors, **_by_rank(others)}, random.values),
         {**state, "random": random.values},
     )
+
+
+def _by_rank(others: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The generators of all ranks but the first."""
+    return {f"rank-{n}/{name}": t for n, tensors in enumerate(others, 1) for name, t in tensors.items()}
 
 
 def write_snapshot(root: Path, snapshot: Snapshot, *, go_on: Callable[[], None] = lambda: None) -> Path:
@@ -297,11 +309,13 @@ def load_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     identity: Identity,
+    rank: int = 0,
 ) -> tuple[Progress, Position]:
     """Put weights, optimizer and random numbers back as they were after that step.
 
     Args:
         folder: as `find_checkpoint` found it.
+        rank: whose random numbers go on. One that the run did not have then goes on from numbers of its own.
 
     Raises:
         UserError: it does not fit this model, or the examples would come in another order.
@@ -317,7 +331,9 @@ def load_checkpoint(
         )
     load_weights(folder, parameters)
     _restore_optimizer(folder, optimizer, parameters)
-    restore_random_state(RandomState(load_file(folder / "random.safetensors"), state["random"]))
+    restore_random_state(RandomState(_random_of(folder, rank), state["random"]))
+    if rank >= state.get("ranks", 1):
+        torch.manual_seed(progress.step << 16 | rank)
     return progress, Position(**state["journal"])
 
 
@@ -343,6 +359,13 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
         put(parameter, weights[name])
 
 
+def _random_of(folder: Path, rank: int) -> dict[str, torch.Tensor]:
+    """The generators of a rank; those of the first where it had none."""
+    stored, own = load_file(folder / "random.safetensors"), f"rank-{rank}/"
+    first = {name: tensor for name, tensor in stored.items() if "/" not in name}
+    return {n.removeprefix(own): t for n, t in stored.items() if n.startswith(own)} or first
+
+
 def _misfit(folder: Path) -> UserError:
     return UserError(
         "the checkpoint does not fit this model",
@@ -351,7 +374,10 @@ def _misfit(folder: Path) -> UserError:
     )
 
 
-def _copied(tensor: torch.Tensor) -> torch.Tensor:
+def _kept(tensor: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """A copy on the CPU; nothing on ranks that only took part in gathering it."""
+    if not ranks.first:
+        return torch.empty(0)
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 

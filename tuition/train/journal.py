@@ -80,6 +80,20 @@ class Journal:
         self._bytes += len(written)
 
 
+class NoJournal(Journal):
+    """The journal of a rank that writes none: there is one a run, and the first rank writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def position(self) -> Position:
+        return Position()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Nothing."""
+
+
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a journal; a last line that a crash tore is left out.
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
-from tuition.batch import Pack, Plan, make_packs
+from tuition.batch import Pack, Plan, Weigh, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
-from tuition.train.loss import LOSSES, step_loss, token_loss_of
+from tuition.train.distributed import Ranks, shard
+from tuition.train.loss import LOSSES, Root, step_loss, token_loss_of
 from tuition.train.masters import Masters
 from tuition.train.memory import is_out_of_memory
-from tuition.train.model import LoadedModel
+from tuition.train.model import LoadedModel, base_of
 from tuition.train.noise import EmbeddingNoise
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at, moment_bytes
 from tuition.train.randomness import RandomState, random_state, restore_random_state
@@ -118,6 +120,34 @@ def make_learner(
     )
 
 
+def make_sharded_learner(
+    loaded: LoadedModel, ranks: Ranks, device: torch.device, dtype: torch.dtype, settings: OptimizerSettings
+) -> Learner:
+    """A model that was looked at as a whole, laid over the ranks: its weights are the masters, in parts.
+
+    Args:
+        loaded: with its path chosen.
+        device: where the parts live; `dtype`: what is computed in.
+    """
+    root = Root(loaded.model)
+    shard(root, base_of(loaded.model), ranks, device, dtype)
+    masters = Masters(loaded.model, torch.float32)
+    return Learner(
+        loaded.model.train(),
+        device,
+        dtype,
+        packed=loaded.packed,
+        shares=loaded.shares,
+        head=loaded.head,
+        noise=EmbeddingNoise(loaded.model, settings.neftune_alpha) if settings.neftune_alpha else None,
+        ranks=ranks,
+        root=root,
+        masters=masters,
+        optimizer=OPTIMIZERS[settings.optimizer](masters.parameters, settings),
+        moment_bytes=moment_bytes(settings.optimizer, masters.parameters) // ranks.parts,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Pacing:
     """When the loop looks up: updates between checkpoints and between journal lines."""
@@ -176,13 +206,7 @@ def train(
     while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
         batch = [examples[i] for i in plan.examples_of(step)]
-        packs = make_packs(
-            batch,
-            weigh,
-            max_examples=most_examples,
-            token_budget=token_budget,
-            share_prefixes=learner.shares,
-        )
+        packs = packs_of(learner, batch, weigh, (most_examples, token_budget))
         before = random_state()
         try:
             report = train_step(learner, packs, batch, plan, settings, step, hooks)
@@ -199,8 +223,8 @@ def train(
             _look_up(plan, pacing, progress, hooks)
             continue
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or learner.updating:
-                raise
+            if not is_out_of_memory(error) or learner.updating or learner.ranks.many:
+                raise  # other ranks are waiting in the middle of this update
             _back_to(before, learner)
             largest = max(packs, key=lambda pack: len(pack.lengths))
             if len(largest.lengths) == 1:
@@ -220,6 +244,21 @@ def train(
     return progress
 
 
+def packs_of(
+    learner: Learner, batch: Sequence[Rendered], weigh: Weigh, packing: tuple[int | None, int]
+) -> list[Pack]:
+    """The passes that this rank makes of an update's examples."""
+    lay = partial(
+        make_packs,
+        weigh=weigh,
+        max_examples=packing[0],
+        token_budget=packing[1],
+        share_prefixes=learner.shares,
+    )
+    mine = lay(learner.ranks.share(batch))
+    return learner.ranks.even(mine, lambda: lay(batch[:1])[0])
+
+
 def train_step(
     learner: Learner,
     packs: Sequence[Pack],
@@ -232,7 +271,8 @@ def train_step(
     """One update of the weights, over all packs of the step."""
     started = time.perf_counter()
     hurry, breakable = (hooks.hurry, hooks.breakable) if hooks else (lambda: False, nullcontext)
-    whole_step_weight = sum(pack.weight for pack in packs)
+    ranks = learner.ranks
+    (whole_step_weight,) = ranks.sums(sum(pack.weight for pack in packs))
     loss = torch.zeros((), device=learner.device)
     learner.masters.forget_gradients()
     for pack in packs:
@@ -242,8 +282,15 @@ def train_step(
             pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
             pack_loss.backward()
         loss += pack_loss.detach()
-    norm = total_norm(learner.masters.gather().values())
-    loss_value, norm_value = torch.stack([loss, norm]).tolist()
+    ranks.add_up(learner.masters.slots())
+    norm_value = ranks.norm(learner.masters.gather().values())
+    mine = [pack for pack in packs if pack.weight]
+    loss_value, tokens, shared_tokens, learned_tokens = ranks.sums(
+        loss.item(),
+        sum(pack.tokens for pack in mine),
+        sum(pack.shared_tokens for pack in mine),
+        sum(len(pack.rows) for pack in mine),
+    )
     refuse_not_finite(learner, batch, step, loss_value, norm_value)
     rate = learning_rate_at(step, steps=plan.steps, settings=settings)
     for group in learner.optimizer.param_groups:
@@ -251,25 +298,19 @@ def train_step(
     learner.updating = True  # from here on, a failed step cannot be taken again
     learner.masters.update(learner.optimizer, shrink=shrink_to(settings.max_grad_norm, norm_value))
     learner.updating = False
-    tokens, seconds = sum(pack.tokens for pack in packs), time.perf_counter() - started
+    seconds = time.perf_counter() - started
     return StepReport(
         step=step,
         epoch=plan.epoch_of(step),
         loss=loss_value,
         learning_rate=rate,
         grad_norm=norm_value,
-        tokens=tokens,
-        shared_tokens=sum(pack.shared_tokens for pack in packs),
-        learned_tokens=sum(len(pack.rows) for pack in packs),
+        tokens=int(tokens),
+        shared_tokens=int(shared_tokens),
+        learned_tokens=int(learned_tokens),
         seconds=seconds,
         tokens_per_second=tokens / seconds,
     )
-
-
-def total_norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The norm of all gradients together, a float32 scalar; 0 where there are none."""
-    norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
 
 def shrink_to(most: float, norm: float) -> float:

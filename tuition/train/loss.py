@@ -82,7 +82,31 @@ def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
 def _losses(
     loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
 ) -> tuple[Tensor, Tensor]:
-    """Σ coefficient × token loss, and the loss of each learned token."""
+    """Σ coefficient × token loss, and the loss of each learned token; through the root where the model is sharded."""
+    if loaded.root is not None:
+        found: tuple[Tensor, Tensor] = loaded.root(loaded, pack, coefficients, token_loss)
+        return found
+    return losses_of_whole(loaded, pack, coefficients, token_loss)
+
+
+class Root(torch.nn.Module):
+    """A sharded model with its loss: one forward pass, so that the head's weights are there when they are used."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
+    ) -> tuple[Tensor, Tensor]:
+        """See `losses_of_whole`."""
+        return losses_of_whole(loaded, pack, coefficients, token_loss)
+
+
+def losses_of_whole(
+    loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
+) -> tuple[Tensor, Tensor]:
+    """The same, where all weights of the pass are there."""
     keep = put_on(loaded.device, torch.from_numpy(pack.keep))
     targets = put_on(loaded.device, torch.from_numpy(pack.targets))
     coefficients = put_on(loaded.device, coefficients)

@@ -49,6 +49,10 @@ class Masters:
         if type(embedding) is torch.nn.Embedding and embedding.weight.requires_grad:
             embedding.sparse = True
 
+    def slots(self) -> list[tuple[Any, str]]:
+        """Where each weight keeps its gradient until it is handed over: (weight, name of the attribute)."""
+        return [(p, "main_grad" if self.split else "grad") for p in self.working.values()]
+
     def gather(self) -> dict[str, Tensor]:
         """The step's gradients by name: float32, or as the only pass that made one left it."""
         found = {name: p.main_grad if self.split else p.grad for name, p in self.working.items()}

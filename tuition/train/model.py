@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings
 from tuition.render import open_model
 from tuition.train import attention
+from tuition.train.distributed import ALONE, Ranks
 from tuition.train.head import Head
 from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
@@ -213,6 +215,8 @@ class LoadedModel:
         offloads: what the backward pass needs waits for it in the memory of the CPU.
         head: its linear head, for the chunked loss; None: the model's own head is called.
         noise: on its embeddings while it learns; None: there is none.
+        ranks: those that it is trained by.
+        root: where the model is sharded, the module around it that a pass must go through; None: it is whole.
     """
 
     model: Any
@@ -223,6 +227,8 @@ class LoadedModel:
     offloads: bool = False
     head: Head | None = None
     noise: EmbeddingNoise | None = None
+    ranks: Ranks = ALONE
+    root: torch.nn.Module | None = None
 
 
 def base_of(model: Any) -> Any:
@@ -252,8 +258,10 @@ def evaluating(model: Any) -> Iterator[None]:
     """Dropout off and no gradients inside; the model's mode is put back after."""
     was_training = model.training
     model.eval()
+    # what is gathered from ranks under inference mode could not take part in a backward pass later
+    sharded = any(isinstance(p, DTensor) for p in model.parameters())
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if sharded else torch.inference_mode():
             yield
     finally:
         model.train(was_training)

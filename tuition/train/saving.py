@@ -14,6 +14,7 @@ import torch
 from tuition import files
 from tuition.errors import Interrupted, UserError
 from tuition.train.checkpoint import Identity, Progress, Snapshot, rotate, take_snapshot, write_snapshot
+from tuition.train.distributed import ALONE, Ranks
 from tuition.train.journal import Journal
 
 
@@ -27,6 +28,7 @@ class Saver:
         keep: how many of the newest stay, beside the best.
         stays: whether the checkpoint of a step stays for another reason, when this one is the newest.
         saved_step: the step of the checkpoint that a resume began with.
+        ranks: all of them call `save`, the first writes.
         damaged: steps whose checkpoint it passed over.
     """
 
@@ -39,11 +41,12 @@ class Saver:
         keep: int,
         stays: Callable[[int, int], bool] = lambda step, newest: False,
         saved_step: int | None = None,
+        ranks: Ranks = ALONE,
         damaged: frozenset[int] = frozenset(),
     ) -> None:
         self.root, self.identity, self.journal = root, identity, journal
         self.keep, self.stays, self.damaged = keep, stays, damaged
-        self.saved_step = saved_step
+        self.saved_step, self.ranks = saved_step, ranks
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._abandoned = False
@@ -62,7 +65,12 @@ class Saver:
         self.wait()
         if progress.step in (0, self.saved_step):  # nothing was learned since
             return
-        snapshot = take_snapshot(parameters, optimizer, copy(progress), self.identity, self.journal.position)
+        snapshot = take_snapshot(
+            parameters, optimizer, copy(progress), self.identity, self.journal.position, self.ranks
+        )
+        if not self.ranks.first:  # it took part in gathering, and the first writes
+            self.saved_step = snapshot.step
+            return
         # a daemon, so that a second signal leaves at once
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()

@@ -1,4 +1,5 @@
-"""Where the numbers of a weight live, read and written as one float32 tensor: whole, or split into 16 and 16 bits.
+"""Where the numbers of a weight live, read and written as one float32 tensor: whole, split into 16 and 16 bits, or
+over many ranks.
 
 A bfloat16 weight is the upper half of its float32 master, rounded. The lower half beside it is all that the
 master is more, so that both together take 4 bytes instead of 6, and no bit of the result changes.
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
 from tuition.train.masters import Masters
@@ -90,7 +92,13 @@ def _empty(master: Parameter) -> None:
 
 
 def whole(weight: Tensor) -> Tensor:
-    """All numbers of a weight that learns, float32."""
+    """All numbers of a weight that learns, float32, or of what an optimizer remembers of it.
+
+    Where ranks hold parts of it, all of them must call this.
+    """
+    if isinstance(weight, DTensor):
+        full: Tensor = weight.full_tensor().detach()
+        return full
     halves: Halves | None = getattr(weight, "halves", None)
     return weight.detach() if halves is None else halves.join()
 
@@ -100,15 +108,24 @@ def put(weight: Tensor, values: Tensor) -> None:
     """Give a weight that learns other numbers."""
     halves: Halves | None = getattr(weight, "halves", None)
     if halves is None:
-        weight.copy_(values)
+        weight.copy_(_laid_like(weight, values))
     else:
         halves.keep(values.to(halves.upper.device, torch.float32))
+
+
+def _laid_like(weight: Tensor, values: Tensor) -> Tensor:
+    """Numbers where the weight's are: on its device, this rank's part of them where it is shared out."""
+    values = values.to(weight.device)
+    if not isinstance(weight, DTensor):
+        return values
+    # every rank has read all of them, so that nothing needs to be sent
+    return distribute_tensor(values, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
 def whole_state(optimizer: torch.optim.Optimizer, weights: Mapping[str, Parameter]) -> dict[str, Tensor]:
     """What an optimizer remembers of each weight, as `NAME/KEY` → tensor; counters as integers of no dimension."""
     return {
-        f"{name}/{key}": value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
+        f"{name}/{key}": whole(value) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
         for name, weight in weights.items()
         for key, value in optimizer.state.get(weight, {}).items()
         if isinstance(value, Tensor | int)
@@ -129,5 +146,6 @@ def put_state(
     if weight is None or (value.ndim and value.shape != weight.shape and not of_blocks):
         return False
     counted = value.ndim == 0 and value.dtype == torch.int64
-    optimizer.state[weight][name] = int(value) if counted else value.to(weight.device)
+    laid = _laid_like(weight, value) if value.shape == weight.shape else value.to(weight.device)
+    optimizer.state[weight][name] = int(value) if counted else laid
     return True

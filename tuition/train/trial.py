@@ -87,7 +87,8 @@ def try_largest_step(
     while True:
         passes = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
         seconds = [_seconds(learner, pack) for pack in passes]
-        if seconds[-1] is not None and None not in seconds and _scores(learner, validation, (most, budget)):
+        fits = None not in seconds and _scores(learner, validation, (most, budget))
+        if not learner.ranks.any(not fits) and seconds[-1] is not None:
             tokens = passes[-1].tokens
             peak = peak_memory(learner.device) + (_to_come(learner) if ballast is None else 0)
             return Trial(tokens, tokens / seconds[-1], peak, budget, on, learner.offloads)
@@ -163,6 +164,8 @@ def _seconds(learner: Learner, pack: Pack) -> float | None:
     left = memory_left(learner.device)
     if left is not None and learner.device.type != "cuda":
         left -= _to_come(learner)
+    # parts of weights have no storage of their own to tell from what is kept, so shards are only tried
+    left = None if learner.ranks.sharded else left
     if left is not None and _expected_bytes(learner, pack) > _SHARE_FOR_US * left:
         return None  # a system that promises more memory than it has kills instead of refusing
     seconds = 0.0

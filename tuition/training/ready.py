@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files
@@ -26,8 +27,10 @@ from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Watcher, size
 from tuition.train.folder import RunFolder
 from tuition.training.material import Material, read_material
+from tuition.training.waiting import Start, prepared_once
 
 if TYPE_CHECKING:
+    from tuition.train.distributed import Ranks
     from tuition.train.loop import Learner
     from tuition.train.selfcheck import PathCheck
     from tuition.train.trial import Trial
@@ -89,12 +92,13 @@ class Ready(Material):
         }
 
 
-def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
+def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start) -> Ready:
     """A run that may begin, or the reason why it may not.
 
     Args:
         recipe: settings as the user gave them; `auto` is resolved here, once.
         folder: where the run will live.
+        start: the ranks that will train.
 
     Raises:
         UserError: anything the user can mend; a proof failed.
@@ -103,16 +107,18 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
     from tuition.training.trackers import refuse_missing
 
     refuse_missing(recipe.report_to)
-    material = read_material(recipe, watcher)
+    with prepared_once(folder, start):
+        material = read_material(recipe, watcher)
     judging = make_judging(material)
     watcher.stage("loading the model")
-    model, device, dtype = _load(material)
+    ranks = _meet(material, judging)
+    model, device, dtype = load_learned(material, ranks)
     parameters, trainable = _count(model)
     plan = _plan(material)
     resolved = _resolve(material, folder, plan, parameters, device, dtype)
     watcher.stage("checking that packed examples stand apart, and trying the largest step")
-    learner = _make_learner(model, device, dtype, resolved)
-    path, trial = _check_and_try(learner, material.corpus, plan, resolved)
+    learner, path = _make_learner(model, device, dtype, resolved, ranks, material.corpus)
+    trial = _try(learner, material.corpus, plan, resolved)
     watcher.stage("verifying every example")
     proofs = [
         *_prove(material, model),
@@ -120,8 +126,9 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
         _room_on_disk(resolved, folder, plan, parameters, trainable),
     ]
     refuse_unproved(proofs, resolved.allow_unproved)
-    return Ready(
-        **{**vars(material), "recipe": _with_measured(resolved, trial, judging, material, plan, model)},
+    resolved = _with_measured(resolved, trial, judging, material, plan, learner)
+    ready = Ready(
+        **{**vars(material), "recipe": ranks.told(resolved)},
         learner=learner,
         parameters=parameters,
         trainable=trainable,
@@ -131,9 +138,39 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher) -> Ready:
         proofs=proofs,
         judging=judging,
     )
+    ranks.refuse_different("run", ready.hashes if ranks.many else {})
+    return ready
 
 
-def _load(material: Material) -> tuple[Any, Any, Any]:
+def _meet(material: Material, judging: Judging) -> Ranks:
+    """The ranks come together, each with the data at hand.
+
+    Raises:
+        UserError: what is asked for needs the whole model on one rank.
+    """
+    from tuition.batch.balance import work_of_model
+    from tuition.train.distributed import join_ranks
+    from tuition.train.model import choose_device
+
+    text = material.config.get_text_config()
+    width = int(getattr(text, "hidden_size", 1))
+    work = work_of_model(
+        width,
+        int(getattr(text, "intermediate_size", None) or 4 * width),
+        int(getattr(text, "num_hidden_layers", 1)),
+        len(material.tokenizer),
+    )
+    ranks = join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
+    if ranks.sharded and judging.scorer is not None:
+        raise UserError(
+            "answers cannot be measured while no rank holds the whole model",
+            where="parallel",
+            next_step="Set parallel: ddp, or leave eval_metrics and best_by out and evaluate the run afterwards",
+        )
+    return ranks
+
+
+def load_learned(material: Material, ranks: Ranks) -> tuple[Any, Any, Any]:
     """The model with what learns in it, its device and its dtype. New weights come from the seed."""
     import torch
 
@@ -141,16 +178,17 @@ def _load(material: Material) -> tuple[Any, Any, Any]:
     from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
 
     recipe = material.recipe
-    device = choose_device(recipe.device)
-    dtype = choose_dtype(recipe.dtype, device, material.config)
+    device = ranks.device_of(choose_device(recipe.device))
+    dtype = ranks.told(choose_dtype(recipe.dtype, device, material.config))  # auto measures, and ranks differ
     torch.manual_seed(recipe.seed)
     stored = dtype if recipe.adapted else torch.float32
-    first = torch.device("cpu") if recipe.method == "qlora" else device  # what is rounded moves in 4 bits
+    # what is rounded moves in 4 bits, and what is shared out in parts
+    first = torch.device("cpu") if recipe.method == "qlora" or ranks.sharded else device
     model = load_model(recipe.section(ModelSettings), material.config, device=first, dtype=stored)
     fit_embeddings(model, material.tokenizer)
     model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens)
     choose_learned(model, recipe.section(LearnedSettings))
-    return model.to(device), device, dtype
+    return model if ranks.sharded else model.to(device), device, dtype
 
 
 def _count(model: Any) -> tuple[int, int]:
@@ -192,22 +230,34 @@ def _resolve(
     return recipe.replace(**{k: v for k, v in autos.items() if getattr(recipe, k) == "auto"})
 
 
-def _make_learner(model: Any, device: Any, dtype: Any, recipe: Recipe) -> Learner:
-    from tuition.train.loop import make_learner
+def _make_learner(
+    model: Any, device: Any, dtype: Any, recipe: Recipe, ranks: Ranks, corpus: Corpus
+) -> tuple[Learner, PathCheck]:
+    """Packed must equal alone; then the model gets its optimizer, whole or laid over the ranks."""
+    import torch
+
+    from tuition.train.loop import make_learner, make_sharded_learner
     from tuition.train.memory import keep_freed_memory
+    from tuition.train.model import LoadedModel
+    from tuition.train.selfcheck import choose_path
 
     keep_freed_memory()
-    return make_learner(model, device, dtype, recipe.section(OptimizerSettings))
+    settings, share = recipe.section(OptimizerSettings), recipe.share_prefixes != "off"
+    if ranks.sharded:
+        whole = LoadedModel(model, torch.device("cpu"), next(model.parameters()).dtype)
+        path = choose_path(whole, corpus.train, share_prefixes=share and not settings.neftune_alpha)
+        return make_sharded_learner(whole, ranks, device, dtype, settings), path
+    learner = make_learner(model, device, dtype, settings)
+    learner.ranks = ranks
+    return learner, choose_path(learner, corpus.train, share_prefixes=share)
 
 
-def _check_and_try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> tuple[PathCheck, Trial]:
-    """Packed must equal alone; then the run's largest pass is tried, which also gives time and memory."""
+def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:
+    """The run's largest pass is tried, which also gives time and memory."""
     from tuition.train.loss import LOSSES
-    from tuition.train.selfcheck import choose_path
     from tuition.train.trial import try_largest_step
 
-    path = choose_path(learner, corpus.train, share_prefixes=recipe.share_prefixes != "off")
-    trial = try_largest_step(
+    return try_largest_step(
         learner,
         corpus.train,
         corpus.validation,
@@ -216,7 +266,19 @@ def _check_and_try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe)
         _packing(recipe),
         checkpointing=recipe.activation_checkpointing,
     )
-    return path, trial
+
+
+def whole_again(ready: Ready, checkpoint: Path) -> Ready:
+    """The run with its whole model on one rank, in the machine's own memory, as a checkpoint has it."""
+    from tuition.train.checkpoint import load_weights
+    from tuition.train.distributed import ALONE
+
+    recipe = ready.recipe.replace(device="cpu")
+    model, device, dtype = load_learned(replace(ready, recipe=recipe), ALONE)
+    learner, _ = _make_learner(model, device, dtype, recipe, ALONE, ready.corpus)
+    load_weights(checkpoint, learner.masters.parameters)
+    learner.masters.publish()
+    return replace(ready, learner=learner)
 
 
 def _packing(recipe: Recipe) -> tuple[int | None, int]:
@@ -224,14 +286,14 @@ def _packing(recipe: Recipe) -> tuple[int | None, int]:
 
 
 def _with_measured(
-    recipe: Recipe, trial: Trial, judging: Judging, material: Material, plan: Plan, model: Any
+    recipe: Recipe, trial: Trial, judging: Judging, material: Material, plan: Plan, learner: Learner
 ) -> Recipe:
     """The recipe with what was found to fit, and how often answers can be afforded."""
     from tuition.training.judging import answers_every_steps
 
     every = recipe.eval_metrics_every_steps
     if every == "auto":
-        every = answers_every_steps(judging, material, plan, model, trial.tokens_per_second)
+        every = answers_every_steps(judging, material, plan, learner.model, trial.tokens_per_second)
     return recipe.replace(
         micro_batch_tokens=trial.token_budget,
         activation_checkpointing="on" if trial.checkpointing else recipe.activation_checkpointing,

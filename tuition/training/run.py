@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from tuition.render.preview import example_json
 from tuition.screen import Opening, Watcher
 from tuition.signals import Signals
 from tuition.train.folder import RunFolder
-from tuition.train.journal import Journal, Position
+from tuition.train.journal import Journal, NoJournal, Position
 from tuition.training.facts import begin_sitting, changed_surroundings, facts_of, now, sitting_of
 from tuition.training.keeping import write_model, write_samples
 from tuition.training.opening import opening_of
-from tuition.training.ready import Ready, get_ready
+from tuition.training.ready import Ready, get_ready, whole_again
 from tuition.training.telling import Telling
 from tuition.training.trackers import Trackers, session_of
+from tuition.training.waiting import ALONE, Start
 
 if TYPE_CHECKING:
     from tuition.evaluate.forgetting import Forgetting
@@ -40,6 +41,7 @@ class Training:
         watcher: told what happens.
         command: what was typed, for run.json.
         signals: asked whether to stop.
+        start: of the ranks that train. Those behind the first write nothing.
     """
 
     ready: Ready
@@ -53,6 +55,7 @@ class Training:
         watcher: Watcher,
         command: str,
         signals: Signals,
+        start: Start = ALONE,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -60,6 +63,8 @@ class Training:
         self.watcher = watcher
         self.command = command
         self.signals = signals
+        self.start = start
+        self.writes = start.rank == 0
         self.started = time.monotonic()
         self.notes: list[str] = []
         self.telling: Telling | None = None
@@ -68,7 +73,7 @@ class Training:
 
     def prepare(self) -> Opening:
         """Everything before step 1. Writes nothing."""
-        self.ready = get_ready(self.recipe, self.folder, self.watcher)
+        self.ready = get_ready(self.recipe, self.folder, self.watcher, self.start)
         return opening_of(self.ready, self.folder)
 
     def run(self) -> None:
@@ -77,6 +82,9 @@ class Training:
         Raises:
             Interrupted: a complete checkpoint was written.
         """
+        if not self.writes:
+            self._follow()
+            return
         with _disk_trouble_in(self.folder), self.signals.gently():  # a moment; half a beginning would stay
             self._begin()
         status = "failed"
@@ -98,6 +106,14 @@ class Training:
             if self.telling is not None and self.signals.count < 2:
                 self.telling.trackers.finish()
             self._finish(status)
+
+    def _follow(self) -> None:
+        """What a rank behind the first does: its part of the training."""
+        try:
+            self._train()
+        except Interrupted as stop:
+            stop.folder = str(self.folder.path)
+            raise
 
     def _left(self, stop: KeyboardInterrupt) -> BaseException:
         """What leaving outside of the loop, or at once, means to the user."""
@@ -167,12 +183,15 @@ class Training:
             return Progress(), Position()
         self.watcher.stage(f"going on from {checkpoint}")
         learner = self.ready.learner
-        progress, position = load_checkpoint(checkpoint, self.ready.learned, learner.optimizer, self.identity)
+        progress, position = load_checkpoint(
+            checkpoint, self.ready.learned, learner.optimizer, self.identity, learner.ranks.rank
+        )
         learner.masters.publish()
         if not self.folder.metrics.exists():
             self._note(f"metrics.jsonl is gone: the figures up to step {progress.step} are not in it")
             position = Position()
-        self.folder.update_sitting(from_step=progress.step)
+        if self.writes:
+            self.folder.update_sitting(from_step=progress.step)
         return progress, position
 
     @cached_property
@@ -185,6 +204,8 @@ class Training:
 
     def _note(self, sentence: str) -> None:
         """Say something now, and in run.json."""
+        if not self.writes:
+            return
         self.notes.append(sentence)
         self.watcher.stage(sentence)
         self.folder.update_sitting(notes=self.notes)
@@ -199,11 +220,11 @@ class Training:
         from tuition.training.choosing import early_sentence, stays
         from tuition.training.judging import evaluators_of
 
-        ready, recipe = self.ready, self.ready.recipe
-        torch.manual_seed(recipe.seed)
-        found = self._find()
+        ready, recipe, ranks = self.ready, self.ready.recipe, self.ready.learner.ranks
+        torch.manual_seed(recipe.seed + ranks.rank)
+        found = ranks.told(self._find() if self.writes else None)
         self.progress, position = self._restore(found.folder)
-        journal = Journal(self.folder.metrics, position)
+        journal = Journal(self.folder.metrics, position) if self.writes else NoJournal(self.folder.metrics)
         self.saver = Saver(
             self.folder.checkpoints,
             self.identity,
@@ -211,23 +232,25 @@ class Training:
             keep=recipe.keep_checkpoints,
             stays=partial(stays, recipe, ready.plan),
             saved_step=self.progress.step or None,
+            ranks=ranks,
             damaged=found.damaged,
         )
         session = session_of(recipe, self.folder, self.progress.step)
-        telling = Telling(journal, self.watcher, Trackers(recipe.report_to, session, self._note))
+        told = recipe.report_to if self.writes else ()
+        telling = Telling(journal, self.watcher, Trackers(told, session, self._note))
         self.telling = telling
         self.evaluators = evaluators_of(ready, self._refuse_to_linger)
-        if self.progress.step == 0:
+        if self.progress.step == 0 and self.writes and not ranks.sharded:
             self._look_before(telling)
         hooks = loop.Hooks(
             on_step=telling.step,
             on_eval=telling.evaluation,
             save=self._save,
-            evaluators=self.evaluators,
+            evaluators=[self._of_all_ranks(evaluator) for evaluator in self.evaluators],
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
-            hurry=self.signals.hurry,
-            breakable=self.signals.breakable,
+            hurry=self._hurry,
+            breakable=nullcontext if self.start.many else self.signals.breakable,
             on_skip=telling.skipped,
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)
@@ -245,7 +268,7 @@ class Training:
             )
         if self.progress.stopped_early:
             self._note(early_sentence(self.progress, recipe.best_by))
-        if self.signals.asked():  # during the last update: what is left to do, a resume does
+        if ranks.any(self.signals.asked()):  # during the last update: what is left to do, a resume does
             raise Interrupted
 
     def _look_before(self, telling: Telling) -> None:
@@ -261,10 +284,20 @@ class Training:
 
     def _should_stop(self) -> bool:
         self.saver.check()
-        return self.signals.asked()
+        return self.ready.learner.ranks.any(self.signals.asked())
+
+    def _hurry(self) -> bool:
+        """Several ranks can stop between updates only: in the middle of one, they wait for one another."""
+        return not self.start.many and self.signals.hurry()
+
+    def _of_all_ranks(self, evaluator: Any) -> Any:
+        """Figures that are the same on all ranks: the first takes them, or all where none has the whole model."""
+        ranks = self.ready.learner.ranks
+        takes = ranks.first or ranks.sharded
+        return replace(evaluator, measure=lambda: ranks.told(evaluator.measure() if takes else None))
 
     def _refuse_to_linger(self) -> None:
-        if self.signals.hurry():
+        if self._hurry():
             raise Interrupted
 
     def _save(self, progress: Any) -> None:
@@ -276,7 +309,11 @@ class Training:
         """The weights that are kept answer the samples, read the general text, and become the model."""
         from tuition.training.choosing import choose_weights
         from tuition.training.forgetting import forgotten
+        from tuition.training.judging import evaluators_of
 
+        if self.ready.learner.ranks.sharded:
+            self.ready = whole_again(self.ready, self.folder.checkpoints / f"step-{self.progress.step}")
+            self.evaluators = evaluators_of(self.ready, self._refuse_to_linger)
         self.kept = choose_weights(self.ready, self.folder, self.progress, self.evaluators)
         if self.kept.sentence is not None:
             self._note(self.kept.sentence)

@@ -1,0 +1,162 @@
+"""What one rank of a test does: torchrun starts this file as so many processes, and the first writes what came.
+
+The test itself calls the same functions with one rank alone, for what it compares with.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from tuition.batch import Plan
+from tuition.batch.balance import Work
+from tuition.conversation import Rendered
+from tuition.errors import Origin
+from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
+from tuition.train import loop
+from tuition.train.adapters import ADAPTERS
+from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
+from tuition.train.distributed import Layout, Ranks, join_ranks
+from tuition.train.fingerprint import order_sha256
+from tuition.train.journal import Position
+from tuition.train.loss import token_mean
+from tuition.train.model import LoadedModel, load_config, load_model
+from tuition.train.selfcheck import choose_path
+from tuition.train.storage import whole
+
+CPU, FP32 = torch.device("cpu"), torch.float32
+SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
+PLAN = Plan(examples=22, batch_size=8, steps=1000, seed=3)
+IDENTITY = Identity("this run", partial(order_sha256, PLAN))
+CASES: tuple[tuple[Layout, str], ...] = (("ddp", "full"), ("ddp", "lora"), ("fsdp", "full"), ("fsdp", "lora"))
+
+
+def examples() -> list[Rendered]:
+    """Rows of very unequal lengths; half of them begin alike, and their line tells them apart."""
+    random = np.random.default_rng(0)
+    prefix = random.integers(5, 300, 24)
+    made = []
+    for line in range(PLAN.examples):
+        own = random.integers(5, 300, 4 + line * line % 37)
+        ids = np.concatenate([prefix, own]) if line % 2 else own
+        supervised = np.zeros(len(ids), dtype=np.float32)
+        supervised[-len(own) + 2 :] = 1.0
+        made.append(Rendered(ids.astype(np.int32), supervised, Origin("rows", line)))
+    return made
+
+
+def make(folder: str, layout: Layout, method: str, ranks: Ranks) -> loop.Learner:
+    """A learner over the ranks, as a run makes it."""
+    torch.manual_seed(0)
+    model = load_model(ModelSettings(model=folder), load_config(folder), device=CPU, dtype=FP32)
+    model = ADAPTERS[method](model, AdapterSettings(lora_r=4), [])
+    if not ranks.sharded:
+        learner = loop.make_learner(model, CPU, FP32, SETTINGS)
+        learner.ranks = ranks
+        choose_path(learner, examples())
+        return learner
+    loaded = LoadedModel(model, CPU, FP32)
+    choose_path(loaded, examples())
+    return loop.make_sharded_learner(loaded, ranks, CPU, FP32, SETTINGS)
+
+
+def step(learner: loop.Learner, number: int) -> loop.StepReport:
+    """One update of the plan."""
+    rows = examples()
+    batch = [rows[i] for i in PLAN.examples_of(number)]
+    packs = loop.packs_of(learner, batch, token_mean, (3, 100))
+    return loop.train_step(learner, packs, batch, PLAN, SETTINGS, number)
+
+
+def gradients(learner: loop.Learner) -> dict[str, torch.Tensor]:
+    """Those of the first update, which is then not made."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(*_: Any, **__: Any) -> None:
+        found.update({name: whole(g).clone() for name, g in learner.masters.gather().items()})
+
+    learner.masters.update = keep  # type: ignore[method-assign]
+    step(learner, 1)
+    del learner.masters.update
+    return found
+
+
+def losses(learner: loop.Learner, first: int, last: int) -> list[float]:
+    """Of these updates, both included."""
+    return [step(learner, number).loss for number in range(first, last + 1)]
+
+
+def taken(ranks: Ranks) -> list[list[int]]:
+    """The lines that all ranks took, update by update, over an epoch."""
+    rows = examples()
+    steps = range(1, PLAN.steps_per_epoch + 1)
+    mine = [
+        [e.origin.line for e in ranks.share([rows[i] for i in PLAN.examples_of(number)])] for number in steps
+    ]
+    everyone = ranks.all_of(mine)
+    return [sorted(line for rank in everyone for line in rank[n]) for n in range(len(mine))]
+
+
+def save(learner: loop.Learner, root: Path, number: int) -> None:
+    """A checkpoint after this update."""
+    snapshot = take_snapshot(
+        learner.masters.parameters,
+        learner.optimizer,
+        Progress(step=number),
+        IDENTITY,
+        Position(),
+        learner.ranks,
+    )
+    if learner.ranks.first:
+        write_snapshot(root, snapshot)
+
+
+def load(learner: loop.Learner, folder: Path) -> int:
+    """Go on from a checkpoint; its update."""
+    rank = learner.ranks.rank
+    progress, _ = load_checkpoint(folder, learner.masters.parameters, learner.optimizer, IDENTITY, rank)
+    learner.masters.publish()
+    return progress.step
+
+
+def main(place: Path) -> None:
+    """All that is asked of some ranks at once: a start costs more than what is done."""
+    job = json.loads((place / "job.json").read_text())
+    ddp = join_ranks(CPU, "ddp", Work(1.0, 0.001))
+    result: dict[str, Any] = {"taken": taken(ddp), "losses": {}}
+    for layout, method in CASES:
+        name = f"{layout}-{method}"
+        ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
+        learner = make(job["model"], layout, method, ranks)
+        found = gradients(learner)
+        result["losses"][name] = losses(learner, 1, job["steps"])
+        if ddp.first:
+            save_file(found, place / f"{name}.safetensors")
+    for layout in ("ddp", "fsdp"):  # from a checkpoint of other ranks, three updates, saved for others
+        learner = make(job["model"], layout, "full", join_ranks(CPU, layout, Work()))
+        number = load(learner, Path(job["checkpoint"]))
+        result[f"resumed-{layout}"] = losses(learner, number + 1, number + 3)
+        save(learner, place / layout, number + 3)
+        again = make(job["model"], layout, "full", learner.ranks)
+        ddp.any(False)  # written before it is read
+        load(again, place / layout / f"step-{number + 3}")
+        pair = [losses(one, number + 4, number + 6) for one in (learner, again)]
+        same = all(
+            torch.equal(whole(p), whole(q))
+            for p, q in zip(*(one.masters.parameters.values() for one in (learner, again)), strict=True)
+        )
+        result[f"bitwise-{layout}"] = pair[0] == pair[1] and same
+    if ddp.first:
+        (place / "result.json").write_text(json.dumps(result))
+    ddp.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

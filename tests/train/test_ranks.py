@@ -1,0 +1,180 @@
+"""Many ranks are one: the same gradients, losses and order of examples as in a single process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import make_model
+from tests.train import ranks as worker
+from tuition.batch.balance import Work, shares, work_of_model
+from tuition.errors import UserError
+from tuition.train.distributed import ALONE
+from tuition.train.folder import RunFolder
+from tuition.training.waiting import Start, prepared_once
+
+STEPS = int(os.environ.get("STEPS", "14"))  # `make prove` takes 50
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_model(tmp_path_factory.mktemp("ranks"), tie_word_embeddings=True))
+
+
+@pytest.fixture(scope="module")
+def alone(folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a single process does: gradients and losses by method, and a checkpoint after step 4."""
+    place = tmp_path_factory.mktemp("alone")
+    found: dict[str, Any] = {"checkpoint": place / "step-4"}
+    for method in ("full", "lora"):
+        learner = worker.make(folder, "ddp", method, ALONE)
+        found[f"gradients-{method}"] = worker.gradients(learner)
+        found[f"losses-{method}"] = worker.losses(learner, 1, 4)
+        if method == "full":
+            worker.save(learner, place, 4)
+        found[f"losses-{method}"] += worker.losses(learner, 5, STEPS)
+    return found
+
+
+@pytest.fixture(scope="module")
+def many(
+    folder: str, alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, tuple[Path, dict[str, Any]]]:
+    """What two ranks did, going on from one, and four, going on from two."""
+    found, checkpoint = {}, alone["checkpoint"]
+    for count in (2, 4):
+        place = tmp_path_factory.mktemp(f"ranks{count}")
+        (place / "job.json").write_text(
+            json.dumps({"model": folder, "checkpoint": str(checkpoint), "steps": STEPS})
+        )
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            f"--nproc-per-node={count}",
+        ]
+        process = subprocess.run(
+            [*command, "-m", "tests.train.ranks", str(place)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr[-3000:]
+        found[count] = (place, json.loads((place / "result.json").read_text()))
+        checkpoint = place / "ddp" / "step-7"
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(("layout", "method"), worker.CASES)
+def test_gradients_and_losses_are_those_of_one_process(
+    many: dict[int, Any], alone: dict[str, Any], count: int, layout: str, method: str
+) -> None:
+    place, result = many[count]
+    got, want = load_file(place / f"{layout}-{method}.safetensors"), alone[f"gradients-{method}"]
+    assert got.keys() == want.keys()
+    largest = max(float(g.abs().max()) for g in want.values())
+    for name, gradient in want.items():
+        assert float((got[name] - gradient).abs().max()) <= 1e-5 * largest, name
+    pairs = np.array([result["losses"][f"{layout}-{method}"], alone[f"losses-{method}"]])
+    assert float(np.abs(pairs[0] - pairs[1]).max()) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_every_example_is_taken_once_an_epoch_and_in_the_same_update(
+    many: dict[int, Any], count: int
+) -> None:
+    rows = worker.examples()
+    steps = range(1, worker.PLAN.steps_per_epoch + 1)
+    planned = [sorted(rows[i].origin.line for i in worker.PLAN.examples_of(n)) for n in steps]
+    assert many[count][1]["taken"] == planned
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_one_rank_to_two_to_four_to_one(
+    many: dict[int, Any], alone: dict[str, Any], folder: str
+) -> None:
+    whole = alone["losses-full"]
+    for layout in ("ddp", "fsdp"):
+        assert many[2][1][f"resumed-{layout}"] == pytest.approx(whole[4:7], abs=1e-6)
+        assert many[4][1][f"resumed-{layout}"] == pytest.approx(whole[7:10], abs=1e-6)
+        last = worker.make(folder, "ddp", "full", ALONE)
+        assert worker.load(last, many[4][0] / layout / "step-10") == 10
+        assert worker.losses(last, 11, 13) == pytest.approx(whole[10:13], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+def test_as_many_ranks_go_on_to_the_bit(many: dict[int, Any], count: int, layout: str) -> None:
+    assert many[count][1][f"bitwise-{layout}"]
+
+
+# --- who takes what ---
+
+
+@pytest.mark.parametrize(("tail", "each"), [(0.35, 16), (0.9, 64)])
+def test_the_busiest_of_64_ranks_has_at_most_5_percent_over_the_mean(tail: float, each: int) -> None:
+    """Lengths as GSM8K's (log-normal, narrow) and long-tailed ones, of which a rank needs more to even them out."""
+    work = work_of_model(width=4096, inner=14336, layers=32, vocabulary=128256)
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        lengths = np.minimum(random.lognormal(5.2, tail, 64 * each).astype(int) + 10, 8192).tolist()
+        taken = shares(lengths, 64, work)
+        assert sorted(place for places in taken for place in places) == list(range(len(lengths)))
+        loads = [sum(work.of(lengths[place]) for place in places) for places in taken]
+        assert max(loads) <= 1.05 * np.mean(loads)
+
+
+def test_an_example_longer_than_a_share_bounds_the_work_and_nothing_else_does() -> None:
+    lengths = [8000, *[100] * 300]
+    loads = sorted(sum(lengths[place] for place in places) for places in shares(lengths, 8, Work()))
+    assert loads[-1] == 8000
+    assert loads[-2] - loads[0] <= 100
+
+
+def test_fewer_examples_than_ranks_leave_some_idle() -> None:
+    assert sorted(map(len, shares([5, 9, 2], 4, Work()))) == [0, 1, 1, 1]
+
+
+# --- data is prepared once ---
+
+
+def test_other_ranks_wait_for_the_word_of_the_first_and_not_longer_than_it_speaks(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    first, second = Start(0, 2, "now"), Start(1, 2, "now")
+    with prepared_once(folder, first):
+        pass
+    with prepared_once(folder, second):
+        pass
+    with (
+        pytest.raises(UserError, match="not been heard of"),
+        prepared_once(folder, Start(1, 2, "later"), silence=0.2),
+    ):
+        pass
+    with pytest.raises(ZeroDivisionError), prepared_once(folder, first):
+        raise ZeroDivisionError
+    with pytest.raises(UserError, match="could not prepare"), prepared_once(folder, second):
+        pass
+
+
+def test_one_alone_says_nothing(tmp_path: Path) -> None:
+    with prepared_once(RunFolder(tmp_path), Start()):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_are_the_same_alone() -> None:
+    assert ALONE.sums(1.5, 2.0) == [1.5, 2.0]
+    assert ALONE.told("x") == "x"
+    assert not ALONE.any(False)
+    gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
+    assert ALONE.norm(gradients) == pytest.approx(5.0)

@@ -1,0 +1,260 @@
+"""What a run will take, calculated and not measured: memory by part, bytes on the wire, time. Nothing is loaded.
+
+The formulae stand in docs/scale.md. `benchmarks.plan` compares the memory with measured peaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tuition.errors import UserError
+from tuition.recipe import Recipe
+
+_REACHED = 0.4  # of the matrix rate: what published single-GPU figures reach
+_HIDDEN = 0.5  # of the time on the wire that goes by while something is computed
+_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 512 << 20}
+_BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+_FOUR_BITS = 0.516  # bytes a number in NF4 with rounded scales
+_SHARE_FOR_US = 0.9  # of a GPU's memory: its own runtime and fragments need some
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A kind of GPU, by its data sheet: memory and rates a second."""
+
+    bytes: float
+    flops: float
+    links: float
+    network: float
+
+
+# Bytes of memory; dense bfloat16 operations; bytes within a machine and between machines, each way.
+GPUS: dict[str, Gpu] = {
+    "a100": Gpu(80e9, 312e12, 300e9, 25e9),
+    "h100": Gpu(80e9, 989e12, 450e9, 50e9),
+    "h200": Gpu(141e9, 989e12, 450e9, 50e9),
+    "b200": Gpu(180e9, 2250e12, 900e9, 50e9),
+    "l40s": Gpu(48e9, 362e12, 32e9, 12e9),
+    "4090": Gpu(24e9, 165e12, 25e9, 12e9),
+}
+_GPUS_A_MACHINE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A decoder, counted.
+
+    Attributes:
+        weights: all of them, tied ones once.
+        in_layers: those of the decoder's layers.
+        head: those that a token is multiplied with to give logits.
+        adapter: weights of a LoRA of rank 1 on every linear layer of the decoder.
+    """
+
+    layers: int
+    width: int
+    queries: int
+    keys: int
+    inner: int
+    vocabulary: int
+    weights: int
+    in_layers: int
+    head: int
+    adapter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a rank needs and does.
+
+    Attributes:
+        parts: bytes of memory, by what they are for.
+        wire_bytes: sent by a rank in an update.
+        seconds: of an update; None where the GPU is not known.
+        tokens_per_second: of all ranks together.
+        room: bytes that may be taken; None where the GPU is not known.
+        advice: settings to change where it does not fit.
+    """
+
+    parts: dict[str, int]
+    wire_bytes: int
+    seconds: float | None
+    tokens_per_second: float | None
+    room: int | None
+    advice: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room, as far as it is known."""
+        return self.room is None or self.bytes <= self.room
+
+
+def shape_of(config: Any) -> Shape:
+    """Count a model that its configuration describes, on PyTorch's meta device.
+
+    Raises:
+        UserError: it is no decoder of the common kind.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    text = config.get_text_config()
+    try:
+        width, heads = int(text.hidden_size), int(text.num_attention_heads)
+        layers = int(text.num_hidden_layers)
+    except AttributeError:
+        raise UserError(
+            f"{type(model).__name__} is no decoder whose memory is calculated here",
+            where="model",
+            next_step="`tuition train --dry-run` measures it on this machine",
+        ) from None
+    size = int(getattr(text, "head_dim", None) or width // heads)
+    head = model.get_output_embeddings()
+    kinds = ("Linear", "Conv1D")  # GPT-2 calls its linear layers so
+    linear = [m for m in model.modules() if type(m).__name__ in kinds and m is not head]
+    in_layers = sum(p.numel() for name, p in model.named_parameters() if ".layers." in name or ".h." in name)
+    return Shape(
+        layers=layers,
+        width=width,
+        queries=heads * size,
+        keys=int(getattr(text, "num_key_value_heads", None) or heads) * size,
+        inner=int(getattr(text, "intermediate_size", None) or 4 * width),
+        vocabulary=int(text.vocab_size),
+        weights=sum(p.numel() for p in model.parameters()),
+        in_layers=in_layers,
+        head=int(text.vocab_size) * width,
+        adapter=sum(sum(m.weight.shape) for m in linear),
+    )
+
+
+def budget_of(
+    shape: Shape,
+    recipe: Recipe,
+    *,
+    ranks: int,
+    gpu: str | None,
+    tokens_per_update: float,
+    learned_share: float,
+    mean_length: float,
+    kind: Literal["cpu", "cuda"] = "cuda",
+) -> Budget:
+    """What a rank of a run needs.
+
+    Args:
+        ranks: how many there are, eight on a machine.
+        gpu: a row of `GPUS`; None: memory and the wire alone.
+        tokens_per_update: over all ranks.
+        learned_share: of the tokens that are learned.
+        mean_length: of an example, weighted by its tokens.
+    """
+    a_pass = min(float(recipe.micro_batch_tokens), tokens_per_update / ranks)
+    parts = _memory(shape, recipe, ranks, a_pass, learned_share, kind)
+    wire = _wire(shape, recipe, ranks, passes=max(1.0, tokens_per_update / ranks / a_pass))
+    if gpu is None:
+        return Budget(parts, wire, None, None, None, ())
+    card = GPUS[gpu]
+    work = flops_per_token(shape, recipe, learned_share, mean_length) * tokens_per_update / ranks
+    rate = card.links if ranks <= _GPUS_A_MACHINE else card.network
+    seconds = work / (_REACHED * card.flops) + (1 - _HIDDEN) * wire / rate
+    room = int(_SHARE_FOR_US * card.bytes)
+    advice = _advice(recipe, ranks) if sum(parts.values()) > room else ()
+    return Budget(parts, wire, seconds, tokens_per_update / seconds, room, advice)
+
+
+def learning(shape: Shape, recipe: Recipe) -> int:
+    """Weights that learn; patterns that freeze some are not looked at."""
+    return shape.weights if not recipe.adapted else recipe.lora_r * shape.adapter
+
+
+def flops_per_token(shape: Shape, recipe: Recipe, learned_share: float, mean_length: float) -> float:
+    """Operations of a token, forward and backward."""
+    full = not recipe.adapted
+    body = (6 if full else 4) * shape.in_layers + (0 if full else 6 * learning(shape, recipe))
+    head = (6 if full else 4) * shape.head * learned_share
+    attention = 6.0 * shape.layers * shape.queries * mean_length
+    again = 2 * shape.in_layers if recipe.activation_checkpointing == "on" else 0
+    return body + head + attention + again
+
+
+def _memory(
+    shape: Shape, recipe: Recipe, ranks: int, tokens: float, learned_share: float, kind: str
+) -> dict[str, int]:
+    parts_of = (
+        ranks
+        if recipe.parallel == "fsdp"
+        else min(ranks, _GPUS_A_MACHINE)
+        if recipe.parallel == "hsdp"
+        else 1
+    )
+    learned, wide = learning(shape, recipe), 4 if recipe.dtype == "float32" else 2
+    frozen = shape.weights if recipe.adapted else 0
+    copies = learned if wide == 2 else 0
+    one_layer = shape.in_layers // shape.layers + shape.head if parts_of > 1 else 0
+    moments = {"adamw": 8, "adamw_8bit": 2, "muon": 4}[recipe.optimizer]
+    base = (
+        _FOUR_BITS * shape.in_layers + wide * (shape.weights - shape.in_layers)
+        if recipe.method == "qlora"
+        else wide * frozen
+    )
+    lower = 2 if recipe.masters == "split" and wide == 2 else 4
+    sharded = recipe.parallel != "ddp" and parts_of > 1
+    return {
+        "base, frozen": int(base / parts_of),
+        "weights computed with": wide * one_layer if sharded else 2 * copies,
+        "masters": int(lower * learned / parts_of),
+        "gradients": int(4 * learned / parts_of) + (4 * one_layer if sharded and not recipe.adapted else 0),
+        "moments": int(moments * learned / parts_of),
+        "activations": int(tokens * _activation_bytes(shape, recipe, wide)),
+        "loss": _loss_bytes(shape, tokens * learned_share, wide, kind),
+    }
+
+
+def _activation_bytes(shape: Shape, recipe: Recipe, wide: int) -> float:
+    """Kept of a token for the backward pass."""
+    a_layer = wide * (4 * shape.width + 3 * shape.queries + 3 * shape.keys + 3 * shape.inner)
+    if recipe.activation_checkpointing == "on":
+        return shape.layers * wide * shape.width + a_layer
+    return shape.layers * a_layer
+
+
+def _loss_bytes(shape: Shape, rows: float, wide: int, kind: str) -> int:
+    """A chunk of logits, and the block of them that is in float32."""
+    return int(min(_CHUNK_BYTES[kind], rows * shape.vocabulary * wide)) + _BLOCK_BYTES[kind]
+
+
+def _wire(shape: Shape, recipe: Recipe, ranks: int, *, passes: float) -> int:
+    """Bytes that a rank sends in an update."""
+    if ranks == 1:
+        return 0
+    learned, apart = learning(shape, recipe), (ranks - 1) / ranks
+    if recipe.parallel == "ddp":
+        return int(2 * 4 * learned * apart)
+    wide = 4 if recipe.dtype == "float32" else 2
+    held = shape.weights + (learned if recipe.adapted else 0)
+    return int(passes * (2 * wide * held + 4 * learned) * apart)
+
+
+def _advice(recipe: Recipe, ranks: int) -> tuple[str, ...]:
+    """What to change where it does not fit, the cheapest first."""
+    advice = []
+    if recipe.activation_checkpointing != "on":
+        advice.append("activation_checkpointing: on (a fifth more time)")
+    if recipe.micro_batch_tokens > 2048:
+        advice.append("micro_batch_tokens: 2048 (the same result)")
+    if ranks > 1 and recipe.parallel == "ddp" and recipe.method in ("full", "lora"):
+        advice.append("parallel: fsdp (the same result)")
+    if not recipe.adapted and ranks == 1:
+        advice.append("optimizer: adamw_8bit (moments in 8 bits)")
+    if recipe.method == "full":
+        advice.append("method: lora")
+    if recipe.method == "lora" and recipe.parallel == "ddp":
+        advice.append("method: qlora (the base in 4 bits)")
+    return tuple(advice) or ("more GPUs with parallel: fsdp",)
