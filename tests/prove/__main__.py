@@ -105,7 +105,7 @@ def parsers() -> Result:
 
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
+    "kills": kills, "kinds": other_kinds, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
 }  # fmt: skip
 
 

@@ -59,8 +59,16 @@ def keep(part: str, result: Result, *, some: str = "") -> None:
 
 
 def _commit() -> str:
-    words = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=_ROOT).stdout.strip()
+    """The commit that was run, and whether anything but what is written here differs from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=_ROOT)
+        return done.stdout.strip()
+
+    written = [f":!{path.relative_to(_ROOT)}" for path in (_PAGE, _RESULTS)]
+    return git("rev-parse", "--short", "HEAD") + (
+        "-dirty" if git("status", "--short", "--", ".", *written) else ""
+    )
 
 
 def table(parts: list[str]) -> str:

@@ -122,9 +122,7 @@ def test_names_in_the_data_decide_no_path(
     assert "\x1b" not in page
 
 
-@pytest.mark.parametrize(
-    "name", ["x; touch EXECUTED", "$(touch EXECUTED)", "`touch EXECUTED`", "-o x", "%2e%2e%2fx"]
-)
+@pytest.mark.parametrize("name", ["-o x; touch EXECUTED", "$(touch EXECUTED)`touch EXECUTED`%2e%2e%2fx"])
 def test_an_export_runs_no_shell_and_stays_in_the_folder_that_was_named(
     name: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
