@@ -32,11 +32,13 @@ bench: $(READY)  ## speed and memory beside peers, about a quarter of an hour; r
 
 bench-scale: $(READY)  ## memory and time of preparing a million rows
 	@$(BIN)/python -m benchmarks.scale
+	@$(BIN)/python -m benchmarks.plan
 	@$(BIN)/python -m benchmarks.studio
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove
 	@$(BIN)/python -m tests.prove.requests
+	@$(BIN)/python -m tests.prove.ranks
 
 docs: $(READY)  ## write the generated pages of docs/ anew
 	@$(BIN)/python docs/generate.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ def gather(
     recipe: str | Path | Recipe | None, data: Any, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Any] | None]:
     """The settings from file and flags, checked at once; and the rows, where data is rows."""
-    given = {**_settings_of(recipe), **{k: v for k, v in settings.items() if v is not None}}
+    typed = {k: v for k, v in settings.items() if v is not None}
+    written = _settings_of(recipe)
+    if isinstance(recipe, str | Path):
+        _refuse_programs({k: v for k, v in written.items() if k not in typed}, str(recipe))
+    given = {**written, **typed}
     rows = None
     if data is not None:
         given["data"], rows = _names_or_rows(data)
@@ -35,6 +40,20 @@ def gather(
     )
     given["model"] = starter.model_path(str(given["model"]))
     return given, rows
+
+
+def _refuse_programs(written: Mapping[str, Any], where: str) -> None:
+    """A metric that is a program runs where its user typed it, and never because a file says so."""
+    for key in ("eval_metrics", "best_by"):
+        value = written.get(key)
+        names = re.split(r"[,\s]+", value) if isinstance(value, str) else value
+        for name in names if isinstance(names, list | tuple) else ():
+            if str(name).strip().startswith("python:"):
+                raise UserError(
+                    f"{key} names a program to run ({name}), which a file may not",
+                    where=where,
+                    next_step=f"Read the program; if you trust it, name it yourself: --set '{key}={value}'",
+                )
 
 
 def choose_folder(

@@ -18,6 +18,7 @@ from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.batch.prepared import open_prepared
 from tuition.data import Reading
+from tuition.door import gather
 from tuition.errors import UserError
 from tuition.recipe import load_recipe, make_recipe, parse_yaml
 from tuition.render.template import choose_template
@@ -82,6 +83,29 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(b"model: \xff\xfe\n")
     with pytest.raises(UserError, match="cannot be read as YAML"):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval_metrics: ['python:evil.py:f']",
+        "eval_metrics: 'chrf, python:evil.py:f'",
+        "best_by: python:evil.py:f",
+    ],
+)
+def test_a_program_that_a_recipe_names_as_a_metric_is_run_only_where_it_was_typed(
+    line: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(
+        "open('EXECUTED', 'w')\ndef f(answer, expected, row):\n    return 1.0\n"
+    )
+    data = write_jsonl(tmp_path / "d.jsonl", [{"prompt": f"{n}?", "completion": f"{n}"} for n in range(8)])
+    (tmp_path / "recipe.yaml").write_text(f"model: {llama}\ndata: {data}\noutput_dir: run\n{line}\n")
+    with refused_in_bounds(tmp_path), pytest.raises(UserError, match="names a program to run"):
+        tuition.train("recipe.yaml")
+    typed = yaml.safe_load(line)
+    assert gather("recipe.yaml", None, typed)[0].items() >= typed.items()
 
 
 def test_a_template_that_is_a_device_a_pipe_or_a_book_is_refused_unread(tmp_path: Path) -> None:
