@@ -36,10 +36,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def quiet_transformers() -> None:
     """Keep transformers' own bars and advice off the screen: tuition reports what matters itself."""
+    import logging as standard
     import warnings
 
     from transformers.utils import logging
 
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)  # it names kernels that it would like to have
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(peft|transformers)")

@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import Response
 
-from tuition import api
+from tuition import api, files
 from tuition.errors import Finding, UserError
 from tuition.studio.reading import unix_lines
 from tuition.studio.web import Here, Me, Studio, redirect, render, status_of
@@ -125,9 +125,7 @@ def import_file(
 
 def _receive(upload: BinaryIO, to: FilePath) -> None:
     """The upload as a file that the readers of data can open; it goes away with its folder."""
-    with to.open("wb") as copy:
-        while piece := upload.read(_PIECE_BYTES):
-            copy.write(piece)
+    files.write_new(to, iter(lambda: upload.read(_PIECE_BYTES), b""))
 
 
 def _words(text: str) -> list[str]:

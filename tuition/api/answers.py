@@ -1,0 +1,212 @@
+"""Verbs that ask a model: answer, generate, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tuition import starter
+from tuition.collecting import note_losses
+from tuition.conversation import Message
+from tuition.data import (
+    find_sources,
+)
+from tuition.door import (
+    as_names,
+)
+from tuition.errors import Origin, UserError
+
+if TYPE_CHECKING:
+    from tuition.evaluate.generate import Generated
+    from tuition.evaluate.judge import Judge
+    from tuition.evaluate.load import Answerer
+    from tuition.evaluate.score import Evaluation
+
+
+ANSWER_TOKENS = 256
+
+
+def answer(
+    answerer: Answerer, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = ANSWER_TOKENS
+) -> Generated:
+    """One answer to a prompt or to a list of messages, decoded greedily.
+
+    Raises:
+        UserError: the prompt is no text, leaves no room, or its messages cannot be read.
+    """
+    from tuition.evaluate.generate import generate, room_for_answer
+
+    messages = [Message("user", prompt)] if isinstance(prompt, str) else _messages(prompt)
+    model, renderer = answerer.loaded.model, answerer.renderer
+    _refuse_lone_surrogates(messages)
+    if room_for_answer(model, len(renderer.prompt_ids(messages)), max_new_tokens) < 1:
+        raise UserError(
+            "the prompt is empty or fills the model's context",
+            next_step="Give a prompt that leaves room to answer",
+        )
+    return generate(model, renderer, [(messages, ())], max_new_tokens=max_new_tokens, batch_size=1)[0]
+
+
+def _messages(prompt: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages from Python, read as a row of a file is."""
+    from tuition.data.catalogue import RowError
+    from tuition.data.formats import FORMATS
+
+    try:
+        (conversation,) = FORMATS["messages"].convert({"messages": list(prompt)}, Origin("<python>", 1))
+    except RowError as refusal:
+        raise UserError(refusal.reason.message, where="messages", next_step=refusal.reason.fix) from None
+    return list(conversation.messages)
+
+
+def _refuse_lone_surrogates(messages: Sequence[Message]) -> None:
+    for message in messages:
+        try:
+            message.content.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text") from None
+
+
+def load(name: str, *, device: str = "auto", trust_remote_code: str | None = None) -> Answerer:
+    """A model that answers: a run folder, an adapter, a model folder or a hub name.
+
+    Args:
+        trust_remote_code: the model's own code that may run, as the recipe's setting of that name; a run's
+            recipe trusts nothing here, for the folder may be a stranger's.
+    """
+    from tuition.evaluate.load import load_answerer
+    from tuition.train.model import quiet_transformers
+
+    quiet_transformers()
+    return load_answerer(starter.model_path(name), device=device, trusted=trust_remote_code)
+
+
+def generate_file(
+    name: str,
+    data: str,
+    *,
+    max_new_tokens: int = ANSWER_TOKENS,
+    device: str = "auto",
+    trust_remote_code: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Answer the prompt of every row of a file; a row that has none gives an object with its `error`."""
+    from tuition.evaluate.generate import Question, generate
+    from tuition.evaluate.prompts import read_prompts
+
+    read = list(read_prompts(all_of(data)))
+    answerer = load(name, device=device, trust_remote_code=trust_remote_code)
+    questions = [item for item in read if isinstance(item, Question)]
+    answers = iter(
+        generate(
+            answerer.loaded.model,
+            answerer.renderer,
+            [(q.messages, q.conversation.tools) for q in questions],
+            max_new_tokens=max_new_tokens,
+            batch_size=32,
+        )
+    )
+    for item in read:
+        if not isinstance(item, Question):
+            yield {
+                "file": item.origin.file,
+                "line": item.origin.line,
+                "error": item.code,
+                "reason": item.message,
+            }
+            continue
+        origin, given = item.conversation.origin, next(answers)
+        yield {
+            "file": origin.file, "line": origin.line, "prompt": item.prompt, "expected": item.expected,
+            "answer": given.text, "stopped": given.stopped,
+        }  # fmt: skip
+
+
+def evaluate(
+    model: str,
+    data: str | Sequence[str] = (),
+    *,
+    baseline: str | None = None,
+    metric: str | Sequence[str] | None = "exact_match",
+    general: str | Sequence[str] = (),
+    rows: str | Sequence[str] = (),
+    require: str | Sequence[str] = (),
+    require_certain: bool = False,
+    most_forgotten: float = 0.05,
+    judge: Judge | None = None,
+    max_new_tokens: int = ANSWER_TOKENS,
+    limit: int | None = None,
+    device: str = "auto",
+    trust_remote_code: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Evaluation:
+    """Score a model on held-out rows: loss over their answers, and metrics over its own answers.
+
+    Args:
+        model: a run folder, an adapter, a model folder or a hub name.
+        baseline: another model, prompted in the same way; it answers the same prompts, and the comparison
+            is paired.
+        metric: one or several, see docs/evaluation.md; None scores the loss only.
+        general: general text, scored before and after training to see what was forgotten; `starter`: the
+            sentences that come with tuition.
+        rows: demonstrations, each scored before and after training; a store keeps the losses of its own.
+        require: conditions such as `exact_match>=baseline+0.05`; see `Evaluation.passed`.
+        require_certain: the whole interval must meet them.
+        most_forgotten: bits a byte that may be lost on general text.
+        judge: a model that compares the answers of both.
+        limit: answer only the first so many prompts.
+        trust_remote_code: see `load`; of the model, not of the baseline.
+        on_progress: told what is done (`scoring MODEL`, `answering MODEL`), how much of it, and of how much.
+
+    Raises:
+        UserError: no such metric, no row that can be scored, or two models that read different rows.
+    """
+    from tuition.evaluate.forgetting import find_general
+    from tuition.evaluate.gate import read_conditions
+    from tuition.evaluate.measures import find_metrics, split_names
+    from tuition.evaluate.whole import Wishes, evaluate_all
+    from tuition.train.model import quiet_transformers
+
+    names = [part for text in as_names(metric or ()) for part in split_names(text)]
+    conditions = read_conditions([require] if isinstance(require, str) else require)
+    metrics = find_metrics([name for name in names if name != "loss"])
+    quiet_transformers()
+    wishes = Wishes(
+        data=all_of(data) if data else (),
+        metrics=tuple(metrics),
+        baseline=None if baseline is None else starter.model_path(baseline),
+        general=find_general(as_names(starter.general_path(general))),
+        rows=all_of(rows) if rows else (),
+        conditions=tuple(conditions),
+        certain=require_certain,
+        most_forgotten=most_forgotten,
+        judge=judge,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        device=device,
+        trusted=trust_remote_code,
+    )
+    found = evaluate_all(starter.model_path(model), wishes, on_progress)
+    note_losses(found.demonstrations or (), model)
+    return found
+
+
+def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:
+    """The command that runs tasks of lm-evaluation-harness on a model.
+
+    Args:
+        python: the interpreter that has lm_eval; None: this one.
+
+    Raises:
+        UserError: no task is named, or the run has no model yet.
+    """
+    import sys
+
+    from tuition.evaluate.harness import harness_command as command
+
+    names = [name.strip() for text in as_names(tasks) for name in text.split(",") if name.strip()]
+    return command(starter.model_path(model), names, python=python or sys.executable)
+
+
+def all_of(data: str | Sequence[str]) -> tuple[str, ...]:
+    """Every file of a source to be judged on: a folder's test files, else its validation files, else all."""
+    return find_sources(as_names(data)).held_out()

@@ -1,0 +1,271 @@
+"""Verbs that look at data: check, fix, quarantine, preview, prepare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuition import files, starter
+from tuition.conversation import Conversation, Rendered
+from tuition.data import (
+    Ledger,
+    Mend,
+    Reading,
+    find_sources,
+    fixed_rows,
+    near_duplicates,
+    overlap,
+    presidio_check,
+    rejected_lines,
+    split_share,
+)
+from tuition.door import (
+    as_names,
+)
+from tuition.errors import Finding, UserError
+from tuition.recipe import RenderSettings, make_recipe
+
+if TYPE_CHECKING:
+    from tuition.batch.prepared import Prepared
+    from tuition.render import Renderer
+    from tuition.render.page import PageFacts
+    from tuition.render.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found.
+
+    Attributes:
+        ledger: what became of each row, with the findings.
+        shapes: source → the shape found in it.
+    """
+
+    ledger: Ledger
+    shapes: dict[str, str]
+
+
+def check(
+    data: str | Sequence[str],
+    *,
+    model: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    deep: bool = False,
+    presidio: str | None = None,
+    near: bool = False,
+    against: Sequence[str] = (),
+    **render: Any,
+) -> Checked:
+    """Read every row of every source and say what is wrong with it.
+
+    Args:
+        model: also render with this model's tokenizer, which finds what only tokens show.
+        mapping: which columns hold what, where the shape is not found by itself.
+        deep: also look for personal data, keys and other languages; several times slower.
+        presidio: also look for names, places and numbers of identity with presidio (an extra) and this spaCy
+            model; `patterns` needs no model and finds numbers only.
+        near: also look for near duplicates.
+        against: evaluation files whose questions must not be in the data.
+        render: settings of how tokens are made, such as `max_length` or `chat_template`.
+    """
+    from tuition.render.corpus import settle
+
+    sources = find_sources(as_names(data))
+    ledger = Ledger()
+    shapes: dict[str, str] = {}
+    kept: list[Conversation] = []
+    look = presidio_check(presidio) if presidio is not None else None
+    renderer = None if model is None else make_renderer(model, **render)
+    before = None
+    for group in (sources.train, sources.validation, sources.test):
+        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before)
+        conversations = _remembered(reading, kept) if near or against else reading
+        if look is not None:
+            conversations = _looked_at(conversations, look, ledger)
+        if renderer is None:
+            for conversation in conversations:
+                ledger.keep(conversation.origin)
+        else:
+            for outcome in renderer.render(conversations):
+                settle(ledger, outcome, side="train")
+        shapes |= reading.shapes
+        before = before or reading
+    ledger.check_balance()
+    if near:
+        for finding in near_duplicates(kept):
+            ledger.add(finding)
+    if against:
+        for finding in overlap(kept, Reading(find_sources(as_names(against)).train)):
+            ledger.add(finding)
+    return Checked(ledger, shapes)
+
+
+def _remembered(reading: Iterable[Conversation], kept: list[Conversation]) -> Iterator[Conversation]:
+    for conversation in reading:
+        kept.append(conversation)
+        yield conversation
+
+
+def _looked_at(
+    reading: Iterable[Conversation], look: Callable[[Conversation], Iterator[Finding]], ledger: Ledger
+) -> Iterator[Conversation]:
+    for conversation in reading:
+        for finding in look(conversation):
+            ledger.add(finding)
+        yield conversation
+
+
+def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
+    """Write a mended copy of a file: safe mends only, each named; what cannot be mended is left out and named.
+
+    Returns:
+        rows written, the mends, and the findings of the rows that are not in the copy.
+    """
+    refuse_overwriting(data, to)
+    written = 0
+    mends: list[Mend] = []
+    faults: list[Finding] = []
+
+    def lines() -> Iterator[bytes]:
+        nonlocal written
+        for row in fixed_rows(data):
+            mends.extend(row.mends)
+            if row.finding is not None:
+                faults.append(row.finding)
+            if row.line is not None:
+                written += 1
+                yield f"{row.line}\n".encode()
+
+    files.write_bytes(Path(to), lines())
+    return written, mends, faults
+
+
+def refuse_overwriting(source: str, to: str | Path) -> None:
+    """Data is never written over by what was made from it."""
+    source, _ = split_share(source)
+    if Path(source).exists() and Path(to).exists() and Path(source).samefile(to):
+        raise UserError("is the data itself", where=str(to), next_step="Name another file to write")
+
+
+def quarantine(checked: Checked, to: str | Path) -> int:
+    """Write the rejected rows with their reasons as JSONL; how many there are."""
+    for source in checked.shapes.keys() | {entry.origin.file for entry in checked.ledger.rejected}:
+        refuse_overwriting(source, to)
+    written = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal written
+        for line in rejected_lines(checked.ledger):
+            written += 1
+            yield line
+
+    files.write_bytes(Path(to), counted())
+    return written
+
+
+def make_renderer(model: str, **render: Any) -> Renderer:
+    """The renderer that a run with these settings would use."""
+    from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+
+    settings = make_render_settings(render)
+    tokenizer = load_tokenizer(starter.model_path(model))
+    template = on_day(
+        choose_template(settings.chat_template, tokenizer, settings.chat_template_kwargs),
+        settings.template_date,
+    )
+    adopt_template(tokenizer, template)
+    longest = settings.max_length if settings.max_length != "auto" else 10**9
+    return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))
+
+
+def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
+    """The render section of a recipe, from settings given one by one."""
+    return make_recipe({"model": "-", "data": "-", **given}).section(RenderSettings)
+
+
+def preview(
+    data: str | Sequence[str],
+    model: str,
+    *,
+    limit: int | None = None,
+    mapping: Mapping[str, str] | None = None,
+    on_rejected: Callable[[Finding], None] = lambda finding: None,
+    **render: Any,
+) -> Iterator[tuple[Rendered, Tokens]]:
+    """The examples that training would learn from, in the order of the file, with the tokenizer to read them.
+
+    Args:
+        mapping: which columns hold what, where the shape is not found by itself.
+        on_rejected: told of each row that gives none.
+    """
+    renderer = make_renderer(model, **render)
+    reading = Reading(find_sources(as_names(data)).train, mapping=mapping)
+    shown = 0
+    for outcome in renderer.render(reading):
+        if outcome.rejection is not None:
+            on_rejected(outcome.rejection)
+        for example in islice(outcome.examples, None if limit is None else limit - shown):
+            yield example, renderer.tokens
+            shown += 1
+        if shown == limit:
+            return
+    for finding in reading.ledger.findings:
+        if finding.severity == "error":
+            on_rejected(finding)
+
+
+def preview_html(
+    data: str | Sequence[str],
+    model: str,
+    to: str | Path,
+    *,
+    limit: int = 10_000,
+    mapping: Mapping[str, str] | None = None,
+    **render: Any,
+) -> PageFacts:
+    """Write the whole data set as one page that opens offline: ledger, findings and examples.
+
+    Args:
+        limit: most examples in the page; it says how many it leaves out. All rows are read and counted.
+        mapping: which columns hold what, where the shape is not found by itself.
+        render: settings of how tokens are made, such as `max_length` or `chat_template`.
+
+    Raises:
+        UserError: the page would be written over the data, or the data cannot be read.
+    """
+    from tuition.render.page import write_page
+
+    sources = find_sources(as_names(data))
+    for source in (*sources.train, *sources.validation, *sources.test):
+        refuse_overwriting(source, to)
+    title = ", ".join(as_names(data))
+    return write_page(
+        Path(to), sources, make_renderer(model, **render), title=title, limit=limit, mapping=mapping
+    )
+
+
+def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings: Any) -> Prepared:
+    """Tokenise once, into a folder under `to` named by the hash of all that decided the tokens.
+
+    `datasets.load_from_disk(folder)["train"]` has `input_ids` and `labels`, for any trainer.
+
+    Args:
+        settings: settings of how tokens are made and rows are split, such as `max_length` or `val_split`.
+    """
+    from tuition.batch.corpus import prepare_corpus
+    from tuition.recipe import DataSettings
+
+    recipe = make_recipe({"model": model, "data": list(as_names(data)), **settings})
+    render = recipe.section(RenderSettings)
+    corpus = prepare_corpus(
+        find_sources(recipe.data),
+        make_renderer(model, **render.model_dump()),
+        data=recipe.section(DataSettings),
+        render=render,
+        seed=recipe.seed,
+        root=Path(to),
+    )
+    return corpus.prepared

@@ -1,0 +1,165 @@
+"""The verb that trains, and a run from Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuition import files
+from tuition.door import (
+    choose_folder,
+    gather,
+    make_training,
+    refuse_mixed_runs,
+    refuse_strangers_among_ranks,
+    write_rows,
+)
+from tuition.recipe import Recipe, make_recipe
+from tuition.screen import Opening, Watcher
+from tuition.signals import Signals
+from tuition.training.waiting import forget_word, start_of_environment
+
+if TYPE_CHECKING:
+    from tuition.evaluate.load import Answerer
+    from tuition.evaluate.score import Evaluation
+    from tuition.planning import Expected
+from tuition.api.answers import ANSWER_TOKENS, answer, evaluate, load
+from tuition.api.shipping import export
+
+Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+
+
+class Run:
+    """A run folder, from Python.
+
+    Args:
+        path: the folder that `train` wrote.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._answerer: Answerer | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def passed(self) -> bool:
+        """No more of the general text was forgotten than the recipe allows; True where none was given."""
+        forgetting = read_report_facts(self.path).get("forgetting")
+        return not (forgetting and forgetting["exceeded"])
+
+    def generate(
+        self, prompt: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = ANSWER_TOKENS
+    ) -> str:
+        """The trained model's answer to a prompt or a list of messages, decoded greedily."""
+        if self._answerer is None:
+            self._answerer = load(str(self.path))
+        return answer(self._answerer, prompt, max_new_tokens=max_new_tokens).text
+
+    def evaluate(self, data: str | Sequence[str] = (), **options: Any) -> Evaluation:
+        """See `tuition.evaluate`."""
+        return evaluate(str(self.path), data, **options)
+
+    def export(self, to: str | Path, *, format: str = "hf", dtype: str = "float32") -> Path:
+        """See `tuition.export`."""
+        return export(str(self.path), to, format=format, dtype=dtype)
+
+
+def train(
+    recipe: str | Path | Recipe | None = None,
+    *,
+    data: str | Path | Sequence[str | Path] | Rows | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    command: str = "tuition.train(…)",
+    **settings: Any,
+) -> Run:
+    """Fine-tune a model on demonstrations.
+
+    Args:
+        recipe: a recipe file, a run folder to resume, or a Recipe; settings given beside it win.
+        data: files, folders or hub names; or rows themselves: (prompt, completion) pairs, dictionaries
+            in any shape that a file may have, or lists of messages.
+        resume: go on from the newest checkpoint of the run folder.
+        watcher: told what happens; None: silence.
+        command: what run.json says the run was started with.
+        settings: any key of the recipe, such as `model` or `epochs`.
+
+    Raises:
+        UserError: anything the user can mend.
+        tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
+    """
+    given, rows = gather(recipe, data, settings)
+    start = start_of_environment()
+    if start.many:
+        refuse_strangers_among_ranks(given, rows)
+    folder, given = choose_folder(recipe, given, resume=resume)
+    if start.restarts and folder.holds_a_run():  # one of the ranks died, and torchrun has started all again
+        given, resume = gather(folder.path, None, {})[0], True
+    signals = Signals()
+    with signals.listening(), folder.claimed() if start.rank == 0 else nullcontext():
+        if start.rank == 0:
+            refuse_mixed_runs(folder, resume)
+        written = None if rows is None else write_rows(folder.path, rows, resume=resume)
+        if written is not None:
+            given["data"] = (str(written),)
+        try:
+            training = make_training(
+                given,
+                folder,
+                resume=resume,
+                watcher=watcher if start.rank == 0 else None,
+                command=command,
+                signals=signals,
+                start=start,
+            )
+            training.watcher.opening(training.prepare())
+            training.run()
+        finally:
+            forget_word(folder, start)
+            if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
+                files.remove_file(written)
+    return Run(folder.path)
+
+
+def plan(
+    recipe: str | Path | Recipe | None = None, *, gpus: int = 1, gpu: str = "h100", **settings: Any
+) -> Expected:
+    """What a run would take on other hardware: memory by part, bytes on the wire, time. Calculated, not measured."""
+    from tuition.planning import plan_of
+
+    given, _ = gather(recipe, None, settings)
+    return plan_of(make_recipe(dict(given)), gpus=gpus, gpu=gpu)
+
+
+def run_folder(recipe: str | Path | Recipe | None = None, *, resume: bool = False, **settings: Any) -> Path:
+    """The folder that `train` would write, after the same look at the door.
+
+    Raises:
+        UserError: the settings are wrong, or the folder holds another run.
+    """
+    given, _ = gather(recipe, None, settings)
+    folder, given = choose_folder(recipe, given, resume=resume)
+    refuse_mixed_runs(folder, resume)
+    make_recipe(dict(given))
+    return folder.path
+
+
+def dry_run(
+    recipe: str | Path | Recipe | None = None, *, watcher: Watcher | None = None, **settings: Any
+) -> Opening:
+    """Everything `train` does before step 1, and nothing written: the opening screen."""
+    given, _ = gather(recipe, None, settings)
+    folder, given = choose_folder(recipe, given, resume=False)
+    return make_training(
+        given, folder, resume=False, watcher=watcher, command="", signals=Signals()
+    ).prepare()
+
+
+def read_report_facts(folder: str | Path) -> dict[str, Any]:
+    """run.json of a run folder."""
+    return dict(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8")))

@@ -1,0 +1,131 @@
+"""What the commands share: the application, the options that several take, how results are printed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tuition.errors import UserError
+
+app = typer.Typer(
+    name="tuition",
+    help="Supervised fine-tuning: from demonstrations to a better model, every token right and nothing lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Start with: tuition demo. Errors are shown in full with --debug.",
+)
+
+
+Data = Annotated[list[str], typer.Argument(help="Files, folders, globs or hub names.", show_default=False)]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+ModelName = Annotated[
+    str, typer.Argument(help="A run folder, an adapter, a model folder or a hub name.", show_default=False)
+]
+
+
+Tokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+Trust = Annotated[
+    str | None,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the model's own code: NAME@COMMIT or FOLDER@sha256:SUM, as the refusal prints it.",
+        metavar="NAME@SUM",
+        show_default=False,
+    ),
+]
+
+
+Template = Annotated[str, typer.Option(help="auto, none, or a file that holds a Jinja template.")]
+
+
+TrainOn = Annotated[str, typer.Option(help="assistant, last, all or spans.")]
+
+
+RenderSet = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="Any other setting of rendering: --set too_long=split.",
+        metavar="KEY=VALUE",
+        show_default=False,
+    ),
+]
+
+
+def complain(sentence: str) -> None:
+    from tuition.redact import redact
+    from tuition.screen import printable
+
+    print(f"tuition: {printable(redact(sentence))}", file=sys.stderr)
+
+
+def among_ranks() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def me() -> str:
+    """How this command can be typed again: its name, or its path where the shell would not find it."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("tuition")
+    if typed.name != "tuition" or (found and Path(found).resolve() == typed.resolve()):
+        return "tuition"
+    return os.path.relpath(typed) if typed.is_absolute() else str(typed)
+
+
+def print_json(value: Any) -> None:
+    from tuition.screen import print_json
+
+    print_json(value)
+
+
+def assignments(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    from tuition.recipe import parse_yaml
+
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(
+                f"'{pair}' is not key=value", where="--set", next_step="Write --set learning_rate=2e-4"
+            )
+        try:
+            settings[key.strip()] = parse_yaml(value)
+        except yaml.YAMLError:
+            raise UserError(f"'{value}' is not a YAML value", where="--set", next_step="Quote it") from None
+    return settings
+
+
+def render_settings(
+    pairs: list[str], max_length: int | None, chat_template: str, train_on: str
+) -> dict[str, Any]:
+    """The settings that decide the tokens, those of --set over the flags; any other would do nothing here."""
+    from tuition.recipe import RenderSettings
+
+    assigned = assignments(pairs)
+    idle = [key for key in assigned if key not in RenderSettings.model_fields]
+    if idle:
+        raise UserError(
+            f"'{idle[0]}' does not decide the tokens",
+            where="--set",
+            next_step=f"Here it takes {', '.join(RenderSettings.model_fields)}",
+        )
+    flags = {"max_length": max_length or "auto", "chat_template": chat_template, "train_on": train_on}
+    return flags | assigned

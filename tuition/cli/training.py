@@ -1,0 +1,260 @@
+"""Commands that lead to a run: demo, init, train, plan, launch. `train` takes every setting of the recipe."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from tuition.cli.shared import Json, among_ranks, app, assignments, me, print_json
+from tuition.errors import Interrupted, UserError
+
+
+def _train(
+    recipe: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    set_: list[str],
+    gpus: str | None,
+    processes: int | None,
+    restarts: int,
+    **flags: Any,
+) -> None:
+    from tuition import api
+    from tuition.launch import count_of
+    from tuition.screen import Terminal
+    from tuition.signals import second_signal_leaves
+    from tuition.training import command_line
+
+    watcher = Terminal()
+    settings = {**{k: v for k, v in flags.items() if v not in (None, [])}, **assignments(set_)}
+    if dry_run:
+        opening = api.dry_run(recipe, watcher=watcher, **settings)
+        if as_json:
+            print_json(opening.to_json())
+        else:
+            watcher.opening(opening)
+        return
+    ranks = 1 if among_ranks() else count_of(gpus, processes)
+    if ranks > 1:
+        _start_ranks(recipe, ranks, settings, resume=resume, restarts=restarts, as_json=as_json)
+        return
+    with second_signal_leaves():
+        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    _print_end(run.path, as_json)
+    if not run.passed:
+        raise typer.Exit(1)
+
+
+def _start_ranks(
+    recipe: str | None, ranks: int, settings: dict[str, Any], *, resume: bool, restarts: int, as_json: bool
+) -> None:
+    """Hand the run to torchrun, after looking at the door once and not once a rank."""
+    from tuition import api
+    from tuition.launch import STOPPED, interrupted, run_ranks
+
+    folder = api.run_folder(recipe, resume=resume, **settings)
+    given = {**settings, **({} if resume else {"output_dir": str(folder)})}
+    arguments = [f"--set={key}={json.dumps(value)}" for key, value in given.items()]
+    arguments += [*([recipe] if recipe else []), *(["--resume"] * resume), *(["--json"] * as_json)]
+    code = run_ranks(arguments, ranks, restarts=restarts)
+    if code in (0, STOPPED) and interrupted(folder):
+        raise _interrupted(folder)
+    if code:
+        raise UserError(
+            f"the ranks ended with exit code {code}; the first complaint above is the cause",
+            where=str(folder),
+            next_step=f"Mend it, and go on with: {me()} train {folder} --resume --processes {ranks}",
+        )
+
+
+def _interrupted(folder: Path) -> Interrupted:
+    stop = Interrupted()
+    stop.folder = str(folder)
+    return stop
+
+
+def _print_end(folder: Path, as_json: bool) -> None:
+    from tuition import api
+    from tuition.evaluate.lines import run_lines
+
+    facts = api.read_report_facts(folder)
+    forgetting = facts.get("forgetting")
+    if as_json:
+        shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
+        print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
+        return
+    for line in run_lines(facts):
+        print(line)
+    print(f"report: {folder / 'report.html'}")
+    print("next:")
+    print(f"  {me()} chat {folder}")
+    print(f"  {me()} evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
+    print(f"  {me()} export {folder} --format hf --to exported")
+
+
+def _recipe_options() -> list[inspect.Parameter]:
+    """A flag for every key of the recipe, its help the sentence under the field."""
+    from tuition.recipe import Recipe
+
+    return [_recipe_option(name, field) for name, field in Recipe.model_fields.items()]
+
+
+def _recipe_option(name: str, field: Any) -> inspect.Parameter:
+    several = field.annotation == tuple[str, ...]
+    kind: Any = list[str] if several else str | None
+    option = typer.Option(
+        "--" + name.replace("_", "-"),
+        help=_help_of(field),
+        metavar=_metavar(field.annotation),
+        show_default=False,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=[] if several else None,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _help_of(field: Any) -> str:
+    default = field.get_default()
+    shown = "" if field.is_required() or default in (None, ()) else f" [{_shown(default)}]"
+    return f"{field.description}{shown}"
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _metavar(annotation: Any) -> str:
+    """What a flag takes, in the words of its type: full|lora, INT|auto."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return "|".join(_metavar(part) for part in get_args(annotation) if part is not type(None))
+    return {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT"}.get(annotation, "TEXT")
+
+
+def _add_train() -> None:
+    """`train` takes every setting of the recipe: its signature is made from it."""
+    own = [
+        inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[
+            str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),
+        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
+            bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
+        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
+            bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
+        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+        inspect.Parameter("gpus", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            str | None, typer.Option("--gpus", help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False)]),
+        inspect.Parameter("processes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            int | None, typer.Option("--processes", min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False)]),
+        inspect.Parameter("restarts", inspect.Parameter.KEYWORD_ONLY, default=3, annotation=Annotated[
+            int, typer.Option("--restarts", min=0, help="With several ranks: how often all are started again when one dies.")]),
+        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
+            list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
+    ]  # fmt: skip
+
+    def train(**arguments: Any) -> None:
+        _train(**arguments)
+
+    train.__signature__ = inspect.Signature([*own, *_recipe_options()])  # type: ignore[attr-defined]
+    train.__annotations__ = {p.name: p.annotation for p in [*own, *_recipe_options()]}
+    app.command("train", help="Fine-tune a model; flags beat the recipe file.")(train)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file.", show_default=False)],
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many, eight on a machine.")] = 1,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
+    ] = "h100",
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
+        ),
+    ] = [],  # noqa: B006  Typer copies it
+    as_json: Json = False,
+) -> None:
+    """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
+    from tuition import api
+
+    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **assignments(set_))
+    if as_json:
+        print_json(expected.numbers)
+    else:
+        for name, value in expected.facts:
+            print(f"{name:<22}{value}")
+    sys.exit(0 if expected.fits else 1)
+
+
+@app.command()
+def launch(
+    scheduler: Annotated[str, typer.Argument(help="slurm, kubernetes or skypilot.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file that names its output_dir.", show_default=False)
+    ],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many machines.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs on each.")] = 8,
+) -> None:
+    """Print the file that starts a run on many machines."""
+    from tuition.launch import launch_file
+
+    print(launch_file(scheduler, recipe, nodes=nodes, gpus=gpus), end="")
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[
+        str, typer.Option(help="The run folder; auto: the first free outputs/demo.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """The whole journey on the embedded starter: check, train, before and after, report."""
+    from tuition import api
+    from tuition.evaluate.lines import run_lines
+    from tuition.screen import Terminal, show_evaluation
+
+    watcher = Terminal()
+    run, result = api.demo(watcher=watcher, output_dir=output_dir)
+    facts = api.read_report_facts(run.path)
+    if as_json:
+        print_json({"run": str(run.path), **result.to_json(), "forgetting": facts["forgetting"]})
+        return
+    show_evaluation(result)
+    for line in run_lines(facts):
+        print(line)
+    print(f"report: {run.path / 'report.html'}")
+    print("next:")
+    print(f'  {me()} generate {run.path} --prompt "Which currency does Japan use?"')
+    print(f"  {me()} chat {run.path}")
+    print(f"  {me()} export {run.path} --format hf --to exported")
+    print(f"  {me()} init mine && {me()} train mine/recipe.yaml")
+
+
+@app.command()
+def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -> None:
+    """Write a commented recipe.yaml and 20 sample rows to start from."""
+    from tuition import api
+
+    for path in api.init(folder):
+        print(f"wrote {path}")
+    print(f"next: {me()} train {Path(folder) / 'recipe.yaml'}")
+
+
+_add_train()

@@ -1,0 +1,220 @@
+"""All settings of a run, side by side and flat; read from a file and flags, with every fault shown at once."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import (
+    ValidationError,
+    model_validator,
+)
+
+from tuition.errors import UserError
+from tuition.recipe.running import JudgingSettings, RunSettings
+from tuition.recipe.sections import (
+    AdapterSettings,
+    BatchSettings,
+    DataSettings,
+    LearnedSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RenderSettings,
+)
+from tuition.recipe.values import Section
+from tuition.recipe.yamltext import LARGEST_BYTES, parse_yaml
+
+S = TypeVar("S", bound=Section)
+
+
+class Recipe(
+    JudgingSettings,
+    RunSettings,
+    AdapterSettings,
+    LearnedSettings,
+    OptimizerSettings,
+    BatchSettings,
+    RenderSettings,
+    DataSettings,
+    ModelSettings,
+):
+    """All settings of a run: the sections side by side, flat in the file."""
+
+    @model_validator(mode="after")
+    def _adapter_settings_need_an_adapter(self) -> Recipe:
+        given = sorted(set(AdapterSettings.model_fields) & self.model_fields_set)
+        changed = [k for k in given if getattr(self, k) != AdapterSettings.model_fields[k].default]
+        if self.method == "full" and changed:
+            raise ValueError(f"{', '.join(changed)} is set, but method is full: set method: lora, or drop it")
+        if self.parallel != "ddp" and (
+            self.method == "qlora" or self.optimizer != "adamw" or self.masters == "split"
+        ):
+            raise ValueError(
+                "parallel: fsdp and hsdp take method: full or lora, optimizer: adamw and whole masters"
+            )
+        if self.method == "qlora" and self.init_lora_weights == "pissa":
+            raise ValueError(
+                "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"
+            )
+        return self
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the run makes an adapter, and no model of its own."""
+        return self.method != "full"
+
+    def section(self, kind: type[S]) -> S:
+        """The settings of one room, as that room's own type."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A new recipe with some settings changed, checked again."""
+        return make_recipe({**self.model_dump(mode="json", exclude_unset=True), **changes})
+
+    def to_yaml(self) -> str:
+        """The recipe as the file that gives it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# What other tools call our settings. The left side is only ever named in an error.
+ALIASES: dict[str, str] = {
+    "model_name_or_path": "model", "base_model": "model", "model_id": "model",
+    "model_revision": "revision",
+    "fine_tune_type": "method", "finetuning_type": "method", "adapter": "method", "train_type": "method",
+    "tuner_type": "method", "use_peft": "method",
+    "dataset": "data", "datasets": "data", "dataset_name": "data", "training_file": "data", "train_file": "data",
+    "train_data": "data", "data_path": "data",
+    "validation_file": "val_data", "val_dataset": "val_data", "eval_dataset": "val_data",
+    "val_set_size": "val_split", "val_size": "val_split", "split_dataset_ratio": "val_split",
+    "test_size": "val_split",
+    "template": "chat_template", "chat_template_path": "chat_template",
+    "train_on_what": "train_on", "assistant_only_loss": "train_on", "completion_only_loss": "train_on",
+    "mask_prompt": "train_on", "train_on_inputs": "train_on", "train_on_prompt": "train_on",
+    "max_seq_length": "max_length", "sequence_len": "max_length", "cutoff_len": "max_length",
+    "max_seq_len": "max_length", "model_max_length": "max_length", "block_size": "max_length",
+    "excess_length_strategy": "too_long", "truncation_strategy": "too_long",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
+    "iters": "max_steps", "max_iters": "max_steps", "num_steps": "max_steps",
+    "global_batch_size": "batch_size", "train_batch_size": "batch_size",
+    "per_device_train_batch_size": "micro_batch_size", "mini_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "batch_size",
+    "random_seed": "seed", "data_seed": "seed",
+    "lr": "learning_rate", "learning_rate_multiplier": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler", "lr_schedule": "lr_scheduler",
+    "warmup_ratio": "warmup_steps", "warmup": "warmup_steps",
+    "optim": "optimizer", "max_norm": "max_grad_norm", "gradient_clipping": "max_grad_norm",
+    "adam_eps": "adam_epsilon", "beta1": "adam_beta1", "beta2": "adam_beta2",
+    "rslora": "use_rslora", "dora": "use_dora",
+    "load_in_4bit": "method", "quantization_bit": "method",
+    "label_smoothing_factor": "label_smoothing", "neftune_noise_alpha": "neftune_alpha", "use_dft_loss": "token_loss",
+    "unfrozen_parameters": "train_only", "trainable_parameters": "train_only", "freeze_parameters": "freeze",
+    "lora_rank": "lora_r", "rank": "lora_r", "r": "lora_r", "alpha": "lora_alpha",
+    "lora_target_modules": "target_modules", "lora_target": "target_modules",
+    "output": "output_dir", "out_dir": "output_dir", "save_path": "output_dir",
+    "save_total_limit": "keep_checkpoints", "keep_latest_k": "keep_checkpoints",
+    "save_steps": "save_every_steps", "save_freq": "save_every_steps",
+    "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
+    "logger": "report_to", "use_wandb": "report_to", "logging_backends": "report_to",
+    "metric_for_best_model": "best_by", "predict_with_generate": "eval_metrics", "compute_metrics": "eval_metrics",
+    "do_causal_lm_eval": "eval_metrics", "eval_causal_lm_metrics": "eval_metrics",
+    "load_best_model_at_end": "keep", "early_stopping": "early_stopping_patience",
+    "generation_max_length": "eval_max_new_tokens", "eval_max_tokens": "eval_max_new_tokens",
+    "save_strategy": "keep_every_epoch", "max_eval_samples": "eval_prompts",
+    "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
+    "gradient_checkpointing": "activation_checkpointing", "use_gradient_checkpointing": "activation_checkpointing",
+    "fsdp": "parallel", "deepspeed": "parallel", "ddp": "parallel", "distributed": "parallel",
+    "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "use_cpu": "device",
+}  # fmt: skip
+
+
+def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check settings all at once and give the frozen recipe.
+
+    Raises:
+        UserError: naming every wrong key and value together, each with what would be right.
+    """
+    unknown = [key for key in settings if key not in Recipe.model_fields]
+    known = {key: value for key, value in settings.items() if key in Recipe.model_fields}
+    problems = [_unknown_key(str(key)) for key in unknown]
+    try:
+        recipe = Recipe.model_validate(known)
+    except ValidationError as error:
+        # a union gives a fault for each branch; the first, about the number, says more than "should be auto"
+        faults = {_key_of(fault): fault for fault in reversed(error.errors())}
+        problems += [_wrong_value(fault) for fault in reversed(faults.values())]
+    except UnicodeEncodeError as error:  # half of a character, which no file can hold
+        problems.append(f"{ascii(error.object)[:60]} is no text")
+    if problems:
+        raise UserError(
+            "; ".join(problems), where=where, next_step="Mend these; `tuition schema` lists every setting"
+        )
+    return recipe
+
+
+def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, lay `overrides` over it and check the whole.
+
+    Raises:
+        UserError: no such file, not YAML, not a mapping, or wrong settings.
+    """
+    return make_recipe({**read_settings(path), **(overrides or {})}, where=str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise UserError(
+                f"is larger than {LARGEST_BYTES >> 10} KiB, which no recipe is",
+                where=str(path),
+                next_step="Name the .yaml file with the settings",
+            )
+        if not path.is_dir() and not path.is_file():
+            raise UserError("is not a regular file", where=str(path), next_step="Name the .yaml file")
+        settings = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            "no such recipe", where=str(path), next_step="`tuition init` writes one to start from"
+        ) from None
+    except IsADirectoryError:
+        raise UserError(
+            "is a folder, not a recipe", where=str(path), next_step="Name the .yaml file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot be read as YAML ({reason})", where=str(path), next_step="Mend that line"
+        ) from None
+    if not isinstance(settings, dict):
+        raise UserError(
+            "holds no settings",
+            where=str(path),
+            next_step="Write lines such as `model: PATH` and `data: FILE`",
+        )
+    return {str(key): value for key, value in settings.items()}
+
+
+def _unknown_key(key: str) -> str:
+    if key in ALIASES:
+        return f"unknown key '{key}': here it is '{ALIASES[key]}'"
+    near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
+    return f"unknown key '{key}'" + (f": did you mean '{near[0]}'?" if near else "")
+
+
+def _key_of(fault: Any) -> str:
+    """The setting a fault is about: pydantic adds the branch of a union behind it."""
+    return str(fault["loc"][0]) if fault["loc"] else str(fault["msg"])
+
+
+def _wrong_value(fault: Any) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    key = str(fault["loc"][0])
+    if fault["type"] == "missing":
+        return f"'{key}' is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    return f"'{key}' is {shown}: {message[0].lower()}{message[1:]}"
