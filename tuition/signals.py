@@ -13,8 +13,8 @@ from types import FrameType
 
 from tuition.errors import LeftInTheMiddle
 
-# A stop must be over within ten seconds: an update may take half of them to finish, saving the other half.
-_PATIENCE_SECONDS = 5.0
+# A stop must be over within ten seconds: an update may take three of them to finish, saving has the others.
+_PATIENCE_SECONDS = 3.0
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _TO_LEAVE_SECONDS = 1.0
 
