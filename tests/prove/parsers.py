@@ -82,7 +82,7 @@ def _of_data(root: Path) -> dict[str, Parser]:
 
 
 def _of_settings(root: Path) -> dict[str, Parser]:
-    from tuition.cli import _assignments
+    from tuition.cli.shared import assignments
     from tuition.data import Reading
     from tuition.evaluate.gate import read_conditions
     from tuition.recipe import Recipe, load_recipe, make_recipe
@@ -109,7 +109,7 @@ def _of_settings(root: Path) -> dict[str, Parser]:
         "--set": Parser(
             numbers,
             partial(damaged_text, ASSIGNMENTS),
-            lambda text: make_recipe({"model": "m", "data": "d", **_assignments([text])}) and False,
+            lambda text: make_recipe({"model": "m", "data": "d", **assignments([text])}) and False,
         ),
         "mapping": Parser(numbers, lambda n: damaged_value(MAPPINGS[n[0] % len(MAPPINGS)], n[1]), mapping),
         "conditions of the gate": Parser(
