@@ -10,7 +10,7 @@ from pydantic import (
     field_validator,
 )
 
-from tuition.recipe.values import Auto, Name, Section
+from tuition.recipe.values import Auto, Name, Section, as_texts
 
 
 class RunSettings(Section):
@@ -48,11 +48,10 @@ class RunSettings(Section):
     @field_validator("report_to", mode="before")
     @classmethod
     def _trackers_may_be_joined_by_commas(cls, value: Any) -> Any:
-        names = [
-            part.strip()
-            for text in ([value] if isinstance(value, str) else value)
-            for part in text.split(",")
-        ]
+        texts = as_texts(value)
+        if texts is None:
+            return value
+        names = [part.strip() for text in texts for part in text.split(",")]
         return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
 
     @field_validator("report_to")
@@ -134,9 +133,12 @@ class JudgingSettings(Section):
     @field_validator("eval_metrics", mode="before")
     @classmethod
     def _metrics_may_be_joined_by_commas(cls, value: Any) -> Any:
+        texts = as_texts(value)
+        if texts is None:
+            return value
         names: list[str] = []
-        for text in [value] if isinstance(value, str) else value:
-            plain, mark, pattern = str(text).partition("regex:")  # a pattern may hold commas
+        for text in texts:
+            plain, mark, pattern = text.partition("regex:")  # a pattern may hold commas
             names += [name.strip() for name in plain.split(",") if name.strip()]
             names += [mark + pattern] if mark else []
         return tuple(names)

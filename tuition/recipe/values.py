@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -13,8 +14,6 @@ from pydantic import (
 from tuition.recipe.yamltext import parse_yaml
 
 Auto = Literal["auto"]
-
-
 _LONGEST_NAME = 4_000
 
 
@@ -30,16 +29,35 @@ def name_on_disk(name: str) -> str:
 Name = Annotated[str, AfterValidator(name_on_disk)]
 
 
+def as_texts(value: Any) -> list[str] | None:
+    """One text, or several, as a list; None for anything else, which its type then refuses."""
+    if isinstance(value, str):
+        return [value]
+    is_list = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+    return list(value) if is_list else None
+
+
 def pairs(value: Any, *, parse: bool = False) -> Any:
     """`name=value,name=value`, as a flag is typed, as a dictionary; anything else as it is.
 
     Args:
         parse: read each value as YAML does, so that `false` is no text.
+
+    Raises:
+        ValueError: a part is no pair.
     """
     if not isinstance(value, str):
         return value
-    pairs = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
-    return {name.strip(): parse_yaml(text) for name, text in pairs.items()} if parse else pairs
+    found: dict[str, Any] = {}
+    for part in value.split(","):
+        name, equals, text = part.partition("=")
+        if not equals:
+            raise ValueError(f"'{part}' is not name=value")
+        try:
+            found[name.strip()] = parse_yaml(text) if parse else text
+        except yaml.YAMLError:
+            raise ValueError(f"'{text}' is not a YAML value") from None
+    return found
 
 
 class Section(BaseModel):
