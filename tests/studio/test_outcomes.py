@@ -13,7 +13,7 @@ import pytest
 
 from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
-from tuition import board, jobs
+from tuition import __version__, board, jobs
 from tuition.collect import Store, batches, judging, people, prompts, queue
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
@@ -50,7 +50,7 @@ def test_a_command_that_ended_is_done_and_the_last_it_printed_is_kept(tmp_path: 
         assert time.monotonic() < end
         time.sleep(0.05)
     assert job.done and job.code == 0, "its end is noted before it is said to be over"
-    assert job.last_line.startswith("tuition ")
+    assert job.last_line == __version__
 
 
 def test_a_comparison_says_how_many_pairs_wait_and_then_who_won(store: Store, tmp_path: Path) -> None:
