@@ -298,6 +298,11 @@ def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path
     assert code == 1
     assert "NOT MET: loss<=0.001 (it is" in out
     assert run("evaluate", llama, *data, "--require", "loss=1")[0] == 2
+    with (tmp_path / "held.jsonl").open("a") as stream:
+        stream.write('{"completion": 5}\n')
+    code, _, err = run("evaluate", llama, *data, "--require", "loss<=1000")
+    assert (code, "1 of 5 rows could not be scored" in err) == (0, True)
+    assert run("evaluate", llama, *data)[0] == 1, "nothing was demanded but that rows be scored"
     code, out, _ = run("evaluate", llama, "--harness", "hellaswag")
     assert code == 0
     assert "-m lm_eval --model hf" in out and "--tasks hellaswag" in out

@@ -24,6 +24,17 @@ def test_few_graded_prompts_have_students_interval():
     assert ten.high - ten.value == pytest.approx(2.2622 * np.std(range(10), ddof=1) / np.sqrt(10))
 
 
+@pytest.mark.parametrize("prompts", [1, 4])
+def test_fewer_than_five_prompts_decide_nothing(prompts):
+    result = ratio([-8.0 - n for n in range(prompts)], [1.0] * prompts)
+    assert (result.enough, result.side) == (False, 0)
+    assert ratio([-8.0, -9.0, -8.5, -8.2, -8.1], [1.0] * 5).side == -1
+
+
+def test_copies_of_one_prompt_are_too_few():
+    assert not ratio([-8.0] * 9, [1.0] * 9, groups=["same"] * 9).enough
+
+
 def test_thirty_graded_prompts_are_resampled():
     values = np.random.default_rng(0).random(30).tolist()
     result = score(values)

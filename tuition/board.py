@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class RunLine:
         name: of its folder.
         status: one of `STATUSES`; killed: it says that it runs, and no process does.
         base: the model it learns from.
+        started: as ISO 8601; of a run that has not begun, since when its folder is there.
         step: updates taken, of `steps`; None where it is not known yet.
         loss: of the newest update.
         held_out: the lowest so far.
@@ -179,7 +181,7 @@ def list_runs(runs: Path, starting: Callable[[Path], bool] = lambda folder: Fals
         return []
     folders = [f for f in runs.iterdir() if _NAME.fullmatch(f.name) and not f.is_symlink() and _is_run(f)]
     lines = [run_line(folder, starting) for folder in folders]
-    return sorted(lines, key=lambda line: (line.started or "9", line.name), reverse=True)
+    return sorted(lines, key=lambda line: (line.started, line.name), reverse=True)
 
 
 def _is_run(folder: Path) -> bool:
@@ -190,7 +192,8 @@ def run_line(folder: Path, starting: Callable[[Path], bool] = lambda folder: Fal
     """What run.json and the end of the journal say, whatever else lies there."""
     facts = read_object(folder / "run.json", json.loads, [])
     if not facts:
-        return RunLine(folder.name, folder, "starting" if starting(folder) else "never began")
+        status = "starting" if starting(folder) else "never began"
+        return RunLine(folder.name, folder, status, started=_since(folder))
     status = str(facts.get("status"))
     if status == "running" and not RunFolder(folder).is_claimed():
         status = "killed"
@@ -204,7 +207,7 @@ def run_line(folder: Path, starting: Callable[[Path], bool] = lambda folder: Fal
         status=status if status in STATUSES else "failed",
         base=str(inside(facts, "model", "name") or ""),
         method=str(inside(facts, "model", "method") or ""),
-        started=str(facts.get("started") or ""),
+        started=str(facts.get("started") or _since(folder)),
         step=None if step is None else int(step),
         steps=None if steps is None else int(steps),
         loss=number(newest, "loss"),
@@ -213,6 +216,11 @@ def run_line(folder: Path, starting: Callable[[Path], bool] = lambda folder: Fal
         seconds_left=(steps - step) * seconds if step and steps and seconds and status == "running" else None,
         has_model=(folder / "model").is_dir() or (folder / "adapter").is_dir(),
     )
+
+
+def _since(folder: Path) -> str:
+    """When something was put into the folder last, which of a run that never began is when it was started."""
+    return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
 
 
 def _end_of_journal(journal: Path) -> tuple[Row, Row]:

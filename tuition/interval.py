@@ -7,6 +7,9 @@ number of rows. Which interval, in this order:
 2. scores are 0 or 1 and each prompt stands once: the Wilson score interval, at any number of prompts;
 3. fewer than 30 prompts: Student's t, because a bootstrap of few prompts is too narrow;
 4. otherwise: the percentile bootstrap over prompts.
+
+Below five prompts an interval would say more about its formula than about the model: none is shown, and
+nothing is decided.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,7 @@ from tuition.errors import UserError
 RESAMPLES = 2_000
 NORMAL_QUANTILE = 1.959963984540054  # of 97.5 %: two-sided 95 %
 FEW_PROMPTS = 30
+LEAST_PROMPTS = 5
 
 # 97.5 % quantiles of Student's t with 1, 2, … 28 degrees of freedom.
 _STUDENT = (
@@ -57,6 +62,19 @@ class Score:
     def few(self) -> bool:
         """Fewer than 30 prompts: the interval itself is uncertain."""
         return self.prompts < FEW_PROMPTS
+
+    @property
+    def enough(self) -> bool:
+        """At least 5 prompts: there is an interval to show. Where prompts were not counted, each row is one."""
+        return (self.prompts or self.count) >= LEAST_PROMPTS
+
+    @property
+    def side(self) -> Literal[-1, 0, 1]:
+        """Of a difference: −1 or 1 where its interval lies below or above zero, 0 where that is not decided."""
+        alike = self.few and self.low == self.high
+        if not self.enough or alike or self.low <= 0 <= self.high:
+            return 0
+        return 1 if self.low > 0 else -1
 
 
 def score(values: Sequence[float], *, groups: Sequence[Hashable] | None = None, seed: int = 0) -> Score:

@@ -21,6 +21,7 @@ from tuition import files
 from tuition.errors import UserError
 
 _LOG_BYTES = 20_000
+_watched: set[tuple[Path, str]] = set()  # folder and kind, where this process is yet to note the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Job:
     Attributes:
         kind: what it does, such as `train`; its files are named so.
         command: what a person would type.
-        runs: its process is alive.
+        runs: its process is alive, or its end is not noted yet.
         code: the exit code; None while it runs, or where the studio was not there to see the end.
         log: the end of what it printed.
         stopping: it was asked to stop.
@@ -43,6 +44,16 @@ class Job:
     code: int | None
     log: str
     stopping: bool
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end as it should."""
+        return not self.runs and self.code == 0
+
+    @property
+    def last_line(self) -> str:
+        """The last that it printed; empty where it printed nothing."""
+        return next((line.strip() for line in reversed(self.log.splitlines()) if line.strip()), "")
 
 
 def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
@@ -78,6 +89,7 @@ def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
         "born": _born(process.pid),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    _watched.add((folder, kind))
     files.write_json(_note(folder, kind), note)
     threading.Thread(target=_see_the_end, args=(process, folder, kind, note), daemon=True).start()
 
@@ -111,7 +123,7 @@ def find(folder: Path, kind: str) -> Job | None:
         kind=kind,
         command=str(note.get("command")),
         started=str(note.get("started")),
-        runs=_alive(note),
+        runs=_alive(note) or (folder, kind) in _watched,
         code=code if isinstance(code, int) else None,
         log=_end_of(_log(folder, kind)),
         stopping=bool(note.get("stopping")),
@@ -136,10 +148,13 @@ def shown(arguments: Sequence[str]) -> str:
 
 def _see_the_end(process: subprocess.Popen[bytes], folder: Path, kind: str, note: dict[str, object]) -> None:
     """Wait, so that no dead process lingers, and note how it ended."""
-    code = process.wait()
-    newest = _read(folder, kind)
-    if newest.get("pid") == note["pid"] and folder.exists():
-        files.write_json(_note(folder, kind), {**newest, "code": code})
+    try:
+        code = process.wait()
+        newest = _read(folder, kind)
+        if newest.get("pid") == note["pid"] and folder.exists():
+            files.write_json(_note(folder, kind), {**newest, "code": code})
+    finally:
+        _watched.discard((folder, kind))
 
 
 def _alive(note: dict[str, object]) -> bool:

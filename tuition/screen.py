@@ -308,13 +308,14 @@ def show_evaluation(result: Any) -> None:
 
     console = Console()
     if result.comparison is not None:
-        console.print(_answers_table(result.comparison))
+        console.print(_answers_table(result.comparison, result.overlap))
     for line in all_lines(result):
         console.print(Text(printable(line)), highlight=False, soft_wrap=True)
 
 
-def _answers_table(comparison: Any) -> Table:
-    table = Table(title="the same held-out questions", title_justify="left")
+def _answers_table(comparison: Any, overlap: Any) -> Table:
+    held_out = overlap is not None and not overlap.trained_on
+    table = Table(title=f"the same {'held-out ' if held_out else ''}questions", title_justify="left")
     for column in ("question", "expected", "base", "tuned"):
         table.add_column(column, overflow="fold")
     for answer in [*comparison.losses[:4], *comparison.wins[:8]]:

@@ -23,6 +23,7 @@ from tuition.collect import (
     queue,
 )
 from tuition.collect import demonstrations as demos
+from tuition.collect.accepted import read_accepted, usable
 from tuition.conversation import Message
 from tuition.errors import UserError
 
@@ -272,3 +273,18 @@ def test_the_kept_tallies_equal_a_count_whatever_changes(
         ).fetchone()[0]
         counted = dict(db.execute("SELECT 'tag ' || tag, count(*) FROM prompt_tag GROUP BY tag").fetchall())
     assert tallies == {"prompts": 12, "wanted": wanted, "source 1": 12, **counted}
+
+
+def test_what_cannot_be_trained_on_is_said_before_with_what_to_state(
+    store: Store, writer: people.Person, reviewer: people.Person
+) -> None:
+    add_prompts(store, 1)
+    add_prompts(store, 2, first=1, source="asked.jsonl", consent="", licence="")
+    write_and_accept(store, writer, reviewer)
+    said = "1 of 3 accepted can be trained on: state consent and licence for asked.jsonl"
+    assert usable(store).sentence == said
+    prompts.state_source(store, "asked.jsonl", licence="CC0-1.0", by=None)
+    assert usable(store).sentence.endswith("state consent for asked.jsonl")
+    prompts.state_source(store, "asked.jsonl", consent="signed", by=None)
+    assert usable(store).sentence == ""
+    assert [one.refusal for one in read_accepted(store)] == [None] * 3

@@ -19,6 +19,7 @@ from tuition.collect import (
     gold,
     judging,
     people,
+    prompts,
     queue,
 )
 from tuition.collect.agreement import agreement
@@ -299,3 +300,33 @@ def test_a_low_rating_sends_back_even_a_prompt_that_was_won(store: Store, evalua
         judging.Verdict(prefer(task, "good").choice, rating_left=3, rating_right=3),
     )
     assert batches.send_back(store, batch.id, by=None) == [one]
+
+
+def test_with_its_last_judgement_a_comparison_sends_back_by_itself_what_was_lost(
+    store: Store, evaluator: people.Person, writer: people.Person
+) -> None:
+    _, lost, won = add_prompts(store, 3)
+    batch = open_batch(store, [lost, won])
+    for beginning, urgency in (("poor", 0.0), ("good", 0.75)):
+        task = judging.claim(store, evaluator.id)
+        assert task is not None
+        judging.judge(store, task.id, evaluator.id, prefer(task, beginning))
+        assert prompts.prompt(store, lost).priority == urgency
+    got = queue.claim(store, writer.id)
+    assert got is not None and got.prompt_id == lost
+    assert judging.last_batch_of(store, evaluator.id) == batch.id
+    assert judging.last_batch_of(store, writer.id) is None
+
+
+def test_a_judgement_that_comes_after_the_last_one_sends_nothing_back(
+    store: Store, evaluator: people.Person, reviewer: people.Person, clock: Clock
+) -> None:
+    (one,) = add_prompts(store, 1)
+    open_batch(store, [one])
+    slow = judging.claim(store, evaluator.id)
+    clock.seconds += judging.LEASE_SECONDS + 1
+    quick = judging.claim(store, reviewer.id)
+    assert slow is not None and quick is not None
+    judging.judge(store, quick.id, reviewer.id, prefer(quick, "good"))
+    judging.judge(store, slow.id, evaluator.id, prefer(slow, "poor"))
+    assert prompts.prompt(store, one).priority == 0.0

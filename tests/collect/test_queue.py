@@ -200,3 +200,26 @@ def test_sixteen_processes_fill_every_place_exactly_once(store: Store) -> None:
             "SELECT prompt_id, count(*), count(DISTINCT slot), count(DISTINCT person_id), max(extra) FROM assignment GROUP BY 1"
         ).fetchall()
     assert [tuple(row[1:]) for row in filled] == [(3, 3, 3, 0)] * 30
+
+
+def test_a_prompt_that_is_asked_again_is_only_for_others_than_who_answered_it(
+    store: Store, writer: people.Person, reviewer: people.Person
+) -> None:
+    (one,) = add_prompts(store, 1)
+    held = queue.claim(store, writer.id)
+    assert held is not None
+    demos.submit(store, held.id, writer.id, answered("Mine."), post_key="k")
+    assert queue.only_for_others(store, writer.id) == {}, "nobody is asked"
+    prompts.change(store, one, overlap=3, by=None)
+    assert queue.only_for_others(store, writer.id) == {one: 2}
+    assert queue.only_for_others(store, reviewer.id) == {}
+    assert queue.claim(store, writer.id) is None
+
+
+def test_a_prompt_that_is_only_opened_is_not_answered(store: Store, writer: people.Person) -> None:
+    (one,) = add_prompts(store, 1)
+    held = queue.claim(store, writer.id)
+    assert held is not None
+    assert (prompts.prompt(store, one).taken, prompts.prompt(store, one).answered) == (1, 0)
+    demos.submit(store, held.id, writer.id, answered("Done."), post_key="k")
+    assert prompts.prompt(store, one).answered == 1

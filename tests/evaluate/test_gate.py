@@ -51,6 +51,14 @@ def test_certainty_asks_the_whole_interval():
     assert met("loss<=1.2", certain=True) == [False]
 
 
+def test_one_prompt_makes_nothing_certain():
+    one = {"loss": Figure(Score(1.0, 1.0, 1.0, 1, 1))}
+    (judged,) = judge_conditions(read_conditions(["loss<=2"]), one)
+    assert (judged.met, judged.decided) == (True, False)
+    assert str(judged) == "met: loss<=2 (it is 1; prompts are too few for an interval)"
+    assert not judge_conditions(read_conditions(["loss<=2"]), one, certain=True)[0].met
+
+
 def test_a_mean_of_decimals_is_not_failed_by_rounding():
     figures = {"number": Figure(Score(0.3, 0.2, 0.4, 10), Score(0.3 - 0.25, 0, 1, 10))}
     assert 0.3 - 0.25 < 0.05

@@ -80,7 +80,8 @@ def comparison(wins=20, losses=1, both_wrong=4):
     answers = [Answer(f"{i}?", "yes", "no", "yes", f"h.jsonl:{i}") for i in range(wins)]
     answers += [Answer(f"lost? {i}", "yes", "yes", "no", "h.jsonl:90") for i in range(losses)]
     answers += [Answer(f"hard {i}?", "yes", "no", "no", "h.jsonl:91") for i in range(both_wrong)]
-    return {"comparisons": [compare(answers, "exact_match").to_json()]}
+    held_out = {"rows": len(answers), "trained_on": 0, "caution": ""}
+    return {"comparisons": [compare(answers, "exact_match").to_json()], "overlap": held_out}
 
 
 def test_a_minimal_folder_gives_a_report(tmp_path):
@@ -109,6 +110,24 @@ def test_the_verdict_comes_first_and_counts_the_questions(tmp_path):
     assert "20 better than before, 1 worse, 0 right both times, 4 equal and not right." in words
     assert "Exact match: 1 answer became worse; see them under Answers." in words
     assert "25 held-out questions are few" in words
+
+
+def test_questions_that_were_trained_on_are_not_called_held_out(tmp_path):
+    caution = "20 of these 25 were trained on"
+    evaluation = {**comparison(), "overlap": {"rows": 25, "trained_on": 20, "caution": caution}}
+    words = words_of(report(write_run(tmp_path, evaluation=evaluation)))
+    assert "on 25 questions better" in words and "held-out questions" not in words
+    assert f"Before you ship {caution}." in words
+    del evaluation["overlap"]
+    unknown = words_of(report(write_run(tmp_path, evaluation=evaluation)))
+    assert "on 25 questions better" in unknown and "held-out questions" not in unknown
+
+
+def test_one_question_has_no_interval_and_decides_nothing(tmp_path):
+    words = words_of(report(write_run(tmp_path, evaluation=comparison(wins=1, losses=0, both_wrong=0))))
+    assert "on 1 held-out question not decided" in words
+    assert "Paired difference +100.0 points, too few prompts for an interval" in words
+    assert "(95 % interval" not in words and "the difference may be chance, so few were asked." in words
 
 
 def test_held_out_loss_is_the_verdict_where_nothing_was_compared(tmp_path):
@@ -454,7 +473,7 @@ def test_conditions_and_what_was_forgotten_stand_in_the_report(tmp_path):
     ]
     forgetting = {
         "base": {"bits_per_byte": 0.5}, "tuned": {"bits_per_byte": 0.75}, "advice": "Write replay: into it.",
-        "difference": {"value": 0.25, "low": 0.125, "high": 0.375}, "most": 0.05, "exceeded": True,
+        "difference": {"value": 0.25, "low": 0.125, "high": 0.375, "count": 40}, "most": 0.05, "exceeded": True,
     }  # fmt: skip
     page = report(write_run(tmp_path, evaluation={"gate": gate, "forgetting": forgetting}))
     words = words_of(page)
@@ -473,7 +492,7 @@ def test_conditions_and_what_was_forgotten_stand_in_the_report(tmp_path):
 def test_where_nothing_speaks_against_shipping_the_page_says_what_was_looked_at(tmp_path):
     forgetting = {
         "base": {"bits_per_byte": 2.5}, "tuned": {"bits_per_byte": 2.4}, "advice": None, "most": 0.05,
-        "difference": {"value": -0.1, "low": -0.2, "high": -0.05}, "exceeded": False,
+        "difference": {"value": -0.1, "low": -0.2, "high": -0.05, "count": 40}, "exceeded": False,
     }  # fmt: skip
     run = {"status": "finished", "proof": [{"name": "stop", "ok": True}]}
     evaluation = comparison(wins=40, losses=0, both_wrong=2) | {"forgetting": forgetting}

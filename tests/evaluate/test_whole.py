@@ -57,6 +57,46 @@ def test_several_metrics_are_scored_on_the_same_answers(trained, llama, held):
     assert found.held_out.intervals["loss"].low < found.held_out.loss < found.held_out.intervals["loss"].high
 
 
+def test_rows_that_were_trained_on_are_counted_and_not_called_held_out(trained, llama, tmp_path, rows):
+    new = [{"prompt": f"Name {n}?", "completion": "x"} for n in range(3)]
+    mixed = str(write_jsonl(tmp_path / "mixed.jsonl", [*rows[:5], *new]))
+    found = trained.evaluate(mixed, baseline=str(llama), max_new_tokens=2)
+    said = "5 of these 8 were trained on"
+    assert (found.overlap.rows, found.overlap.trained_on) == (8, 5)
+    assert any(said in line for line in all_lines(found)) and said in found.to_json()["overlap"]["caution"]
+    report = (trained.path / "report.html").read_text()
+    assert said in report and "on 8 questions" in report
+    unseen = str(write_jsonl(tmp_path / "new.jsonl", new))
+    found = trained.evaluate(unseen, metric=None)
+    assert (found.overlap.rows, found.overlap.trained_on) == (3, 0)
+    assert kept(trained)["overlap"]["trained_on"] == 5, "the comparison of those eight still stands there"
+    trained.evaluate(unseen, baseline=str(llama), max_new_tokens=2)
+    assert "on 3 held-out questions" in (trained.path / "report.html").read_text()
+    assert api.evaluate(str(llama), mixed, metric=None).overlap is None, "nobody knows what it learned from"
+
+
+def test_one_row_decides_nothing(trained, llama, tmp_path, rows):
+    one = str(write_jsonl(tmp_path / "one.jsonl", rows[:1]))
+    said = list(all_lines(trained.evaluate(one, baseline=str(llama), max_new_tokens=2)))
+    assert any(
+        line.startswith("loss, tuned − base: -") and line.endswith("token: not decided") for line in said
+    )
+    assert any(line.startswith("only 1 prompt: ") for line in said)
+    assert not any("[" in line for line in said)
+
+
+def test_the_limit_is_of_the_answers_and_not_of_the_loss(trained, held):
+    found = trained.evaluate(held, limit=20, max_new_tokens=2)
+    assert "loss over 35 examples, answers to 20 prompts" in all_lines(found)
+
+
+def test_the_starter_is_called_what_the_user_calls_it(held):
+    calls = set()
+    found = api.evaluate("starter", held, metric=None, on_progress=lambda name, *_: calls.add(name))
+    assert calls == {"scoring starter"}
+    assert any(line.startswith("starter: loss") for line in all_lines(found))
+
+
 def test_an_own_metric_sees_the_row_of_the_file(trained, tmp_path):
     data = write_jsonl(
         tmp_path / "own.jsonl", [{"prompt": f"{n}?", "completion": "x", "worth": n} for n in range(4)]
@@ -171,6 +211,8 @@ def test_a_judge_compares_the_answers_of_run_and_base(trained, held):
 def test_nothing_to_score_and_no_base_are_errors(llama, held):
     with pytest.raises(UserError, match="nothing to score"):
         api.evaluate(str(llama))
+    with pytest.raises(UserError, match="no-such-model"):
+        api.evaluate("./no-such-model")
     with pytest.raises(UserError, match="which model this one came from"):
         api.evaluate(str(llama), rows=held)
 
@@ -224,3 +266,15 @@ def test_a_model_that_learned_spans_is_scored_without_the_markers(llama, tmp_pat
     )
     found = run.evaluate(str(unpaired), metric=None)
     assert (found.rows_in, [entry["code"] for entry in found.rejected]) == (13, ["R025"])
+
+
+def test_a_run_without_data_to_score_names_what_it_held_out(llama, tmp_path, rows):
+    data = write_jsonl(tmp_path / "data.jsonl", rows[:20])
+    held_out = write_jsonl(tmp_path / "val.jsonl", rows[20:24])
+    run = tuition.train(
+        model=str(llama), data=str(data), val_data=str(held_out), output_dir=str(tmp_path / "run"),
+        max_steps=1, samples=0,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=f"--data {held_out}"):
+        api.evaluate(str(run.path))
+    assert run.evaluate(str(held_out), metric=None).overlap.trained_on == 0

@@ -248,6 +248,7 @@ def test_results_are_shown_and_failures_lead_tomorrows_queue(studio: Running, ad
     assert task is not None
     better = "left_much" if page.index(">good") < page.index(">poor") else "right_much"
     admin.post(task.group(1), data={"choice": better})
+    assert f'href="/overview/comparison/{batch.id}">What came out' in admin.get("/judge").text
     add_prompt(studio, "Newer and urgent?")
     shown = admin.get(f"/overview/comparison/{batch.id}").text
     assert "0.0%" in shown and "95 % interval" in shown

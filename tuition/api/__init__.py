@@ -40,7 +40,7 @@ from tuition.collect import (
     queue,
     suggestions,
 )
-from tuition.collect.accepted import latest_event
+from tuition.collect.accepted import latest_event, usable
 from tuition.collecting import (
     Imported,
     add_typed_prompt,
@@ -115,4 +115,5 @@ __all__ = [
     "suggestions",
     "talk",
     "train",
+    "usable",
 ]

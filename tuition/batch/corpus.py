@@ -244,6 +244,7 @@ def _prepare(
         records={
             "ledger": ledger.to_rows(),
             "findings": _findings(ledger),
+            "prompts": _prompts(rendering),
             "summary": _summary(rendering),
         },
     )
@@ -266,6 +267,11 @@ def _findings(ledger: Ledger) -> Iterator[dict[str, object]]:
     """The findings of a ledger, asked for only when it is full."""
     for finding in ledger.findings:
         yield finding.to_json()
+
+
+def _prompts(rendering: Rendering) -> Iterator[dict[str, list[str]]]:
+    """The prompts that are learned from, asked for only when the last row was read."""
+    yield from rendering.learned_prompts.to_rows()
 
 
 def _summary(rendering: Rendering) -> Iterator[dict[str, Any]]:

@@ -169,8 +169,9 @@ def status(store: StoreFile = "team.db", as_json: Json = False) -> None:
             "comparisons": [_results_json(one) for one in results], "exports": [asdict(one) for one in drawn],
         })  # fmt: skip
         return
+    wanted = "answer wanted" if progress.open_places == 1 else "answers wanted"
     print(
-        f"{progress.prompts:,} prompts, {progress.open_places:,} answers wanted, {progress.claimed:,} being written\n"
+        f"{progress.prompts:,} prompts, {progress.open_places:,} {wanted}, {progress.claimed:,} being written\n"
         f"{progress.submitted:,} wait for review, {progress.accepted:,} accepted, {progress.returned:,} returned, "
         f"{progress.skipped:,} skipped, {progress.flags:,} flags open"
     )

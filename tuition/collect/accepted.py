@@ -101,8 +101,46 @@ def _context(message: dict[str, Any]) -> dict[str, Any]:
 
 def refusal_of(source: Source) -> str | None:
     """Why nothing of a source may be used; None where consent and licence are stated."""
-    missing = [name for name in ("consent", "licence") if not getattr(source, name).strip()]
-    return f"source '{source.name}' states no {' and no '.join(missing)}" if missing else None
+    return f"source '{source.name}' states no {' and no '.join(source.missing)}" if source.missing else None
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """How many accepted demonstrations may be trained on.
+
+    Attributes:
+        accepted: in all, without gold items.
+        refused: source → how many of its are refused, since it does not state consent and licence.
+        missing: what those sources do not state.
+    """
+
+    accepted: int
+    refused: dict[str, int]
+    missing: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """`0 of 3 accepted can be trained on: state consent and licence for prompts.jsonl`; empty where all can."""
+        if not self.refused:
+            return ""
+        left = self.accepted - sum(self.refused.values())
+        what, where = " and ".join(self.missing), ", ".join(self.refused)
+        return f"{left:,} of {self.accepted:,} accepted can be trained on: state {what} for {where}"
+
+
+def usable(store: Store) -> Usable:
+    """What a run would be refused of what is accepted, before it is started."""
+    query = """SELECT so.id, so.name, so.licence, so.consent, count(*) FROM demonstration d
+        JOIN prompt p ON p.id = d.prompt_id JOIN source so ON so.id = p.source_id
+        WHERE d.status = 'accepted' AND p.gold = 0 GROUP BY so.id ORDER BY so.name"""
+    with store.reading() as db:
+        counted = [(Source(*row[:4]), row[4]) for row in db.execute(query)]
+    unstated = [(source, count) for source, count in counted if source.missing]
+    return Usable(
+        accepted=sum(count for _, count in counted),
+        refused={source.name: count for source, count in unstated},
+        missing=tuple(sorted({name for source, _ in unstated for name in source.missing})),
+    )
 
 
 def _provenance(db: sqlite3.Connection, row: sqlite3.Row, group: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuition.collect.accepted import iso
 from tuition.collect.agreement import Agreement, agreement
 from tuition.collect.refusals import NotFoundError
 from tuition.collect.store import Store, as_json
@@ -74,6 +75,11 @@ class Batch:
     identical: int
     judged: int
     leaks: int
+
+    @property
+    def opened(self) -> str:
+        """When it was put before people, as ISO 8601."""
+        return iso(self.created_at)
 
     @property
     def wanted(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuition.collect import gold, people
-from tuition.collect.batches import FLAGS
+from tuition.collect.batches import FLAGS, send_back
 from tuition.collect.prompts import read_messages
 from tuition.collect.refusals import ConflictError, NotFoundError
 from tuition.collect.store import Store, as_json
@@ -135,6 +135,8 @@ def _task(db: sqlite3.Connection, judgement_id: int, person_id: int) -> Task:
 def judge(store: Store, judgement_id: int, person_id: int, verdict: Verdict) -> None:
     """Store a verdict; the same one twice is stored once, and one that comes late is an extra.
 
+    With the last one that its batch asks for, the prompts where model A failed lead the writers' queue.
+
     Raises:
         NotFoundError: the judgement is not theirs.
         ConflictError: they judged or skipped it otherwise before.
@@ -159,6 +161,31 @@ def judge(store: Store, judgement_id: int, person_id: int, verdict: Verdict) -> 
             ),
         )  # fmt: skip
         store.note("judged", f"judgement {judgement_id}", by=person_id, left=row["left"], **told)
+        if (batch_id := _batch_completed_by(db, row["pair_id"])) is not None:
+            send_back(store, batch_id, by=None)
+
+
+def _batch_completed_by(db: sqlite3.Connection, pair_id: int) -> int | None:
+    """The batch whose last wanted judgement was the newest of this pair; one that comes after it completes nothing."""
+    batch_id, overlap = db.execute(
+        "SELECT b.id, b.overlap FROM pair p JOIN batch b ON b.id = p.batch_id WHERE p.id = ?", (pair_id,)
+    ).fetchone()
+    judged = "(SELECT count(*) FROM judgement WHERE pair_id = pair.id AND state = 'judged')"
+    (of_pair,) = db.execute(f"SELECT {judged} FROM pair WHERE id = ?", (pair_id,)).fetchone()
+    missing = db.execute(
+        f"SELECT 1 FROM pair WHERE batch_id = ? AND answer_a <> answer_b AND {judged} < ? LIMIT 1",
+        (batch_id, overlap),
+    ).fetchone()
+    return batch_id if of_pair == overlap and missing is None else None
+
+
+def last_batch_of(store: Store, person_id: int) -> int | None:
+    """The batch that the person judged in last; for those who may see its results."""
+    query = """SELECT p.batch_id FROM judgement j JOIN pair p ON p.id = j.pair_id
+        WHERE j.person_id = ? AND j.state = 'judged' ORDER BY j.judged_at DESC, j.id DESC LIMIT 1"""
+    with store.reading() as db:
+        row = db.execute(query, (person_id,)).fetchone()
+    return None if row is None else int(row[0])
 
 
 def skip(store: Store, judgement_id: int, person_id: int, reason: str) -> None:

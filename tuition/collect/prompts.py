@@ -40,9 +40,15 @@ class Source:
     consent: str
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of consent and licence nobody stated."""
+        stated = {"consent": self.consent, "licence": self.licence}
+        return tuple(name for name, text in stated.items() if not text.strip())
+
+    @property
     def cleared(self) -> bool:
         """Whether consent and licence are both stated."""
-        return bool(self.licence.strip() and self.consent.strip())
+        return not self.missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Prompt:
     Attributes:
         overlap: how many people are to answer it.
         taken: how many places are held or filled.
+        answered: how many are filled.
         gold: it tests the people who answer, and is no training data.
         paused: nobody is given it.
     """
@@ -92,6 +99,7 @@ class Prompt:
     priority: float
     overlap: int
     taken: int
+    answered: int
     gold: bool
     paused: bool
 
@@ -292,6 +300,10 @@ def _pattern(words: str) -> str:
 def _prompt(db: sqlite3.Connection, row: sqlite3.Row) -> Prompt:
     source = db.execute("SELECT * FROM source WHERE id = ?", (row["source_id"],)).fetchone()
     tagged = db.execute("SELECT tag FROM prompt_tag WHERE prompt_id = ? ORDER BY tag", (row["id"],))
+    (answered,) = db.execute(
+        "SELECT count(*) FROM assignment WHERE prompt_id = ? AND state = 'submitted' AND extra = 0",
+        (row["id"],),
+    ).fetchone()
     return Prompt(
         id=row["id"],
         messages=read_messages(row["messages"]),
@@ -306,6 +318,7 @@ def _prompt(db: sqlite3.Connection, row: sqlite3.Row) -> Prompt:
         priority=row["priority"],
         overlap=row["overlap"],
         taken=row["taken"],
+        answered=answered,
         gold=bool(row["gold"]),
         paused=bool(row["paused"]),
     )

@@ -171,6 +171,14 @@ def skip(store: Store, assignment_id: int, person_id: int, reason: str) -> None:
         store.note("skipped", f"prompt {held.prompt_id}", by=person_id, reason=reason)
 
 
+def only_for_others(store: Store, person_id: int) -> dict[int, int]:
+    """Prompts that are asked, but not of this person, who answered, skipped or holds them; with their open places."""
+    query = """SELECT p.id, p.overlap - p.taken FROM assignment a JOIN prompt p ON p.id = a.prompt_id
+        WHERE a.person_id = ? AND a.state <> 'expired' AND p.taken < p.overlap AND p.paused = 0 AND p.gold = 0"""
+    with store.reading() as db:
+        return dict(db.execute(query, (person_id,)).fetchall())
+
+
 def unfinished(store: Store, person_id: int) -> list[Assignment]:
     """What the person began and has not sent, the latest first: held places, and drafts that outlived theirs."""
     query = """SELECT a.* FROM assignment a LEFT JOIN draft d ON d.assignment_id = a.id

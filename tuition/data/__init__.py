@@ -5,6 +5,7 @@ from tuition.data.checks import CHECKS, DEEP_CHECKS
 from tuition.data.contamination import overlap
 from tuition.data.duplicates import near_duplicates
 from tuition.data.formats import FORMATS
+from tuition.data.learned import LearnedFrom, LearnedPrompts
 from tuition.data.ledger import Entry, Ledger, Side, Totals
 from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
 from tuition.data.presidio import presidio_check
@@ -23,6 +24,8 @@ __all__ = [
     "Code",
     "Entry",
     "FixedRow",
+    "LearnedFrom",
+    "LearnedPrompts",
     "Ledger",
     "Mend",
     "Reading",

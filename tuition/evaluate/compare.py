@@ -44,7 +44,7 @@ class Comparison:
         losses: prompts on which it scores lower.
         both_right: number of prompts with equal and full score.
         both_wrong: number of prompts with equal score below that.
-        verdict: `not decided` where the interval of the difference reaches zero.
+        verdict: `not decided` where the interval of the difference reaches zero, or prompts are too few for one.
     """
 
     metric: str
@@ -103,10 +103,7 @@ def compare(
 
 def verdict_of(difference: Score) -> Verdict:
     """What the interval of a paired difference allows to say; a few equal differences decide nothing."""
-    if difference.few and difference.low == difference.high:
-        return "not decided"
-    if difference.low > 0:
-        return "better"
-    if difference.high < 0:
-        return "worse"
-    return "not decided"
+    return _VERDICTS[difference.side]
+
+
+_VERDICTS: dict[int, Verdict] = {1: "better", -1: "worse", 0: "not decided"}

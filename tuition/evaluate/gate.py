@@ -72,6 +72,7 @@ class Judged:
         low: lower end of its interval.
         high: upper end.
         threshold: what it is held against.
+        enough: prompts are enough for an interval; where they are not, nothing is decided.
     """
 
     condition: str
@@ -82,14 +83,14 @@ class Judged:
     low: float
     high: float
     threshold: float
+    enough: bool = True
 
     def __str__(self) -> str:
         what = "tuned − base is" if self.relative else "it is"
         doubt = "" if self.decided else "; the interval allows either"
-        return (
-            f"{'met' if self.met else 'NOT MET'}: {self.condition} "
-            f"({what} {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}{doubt})"
-        )
+        between = f", 95 % interval {self.low:.4g} to {self.high:.4g}{doubt}"
+        said = between if self.enough else "; prompts are too few for an interval"
+        return f"{'met' if self.met else 'NOT MET'}: {self.condition} ({what} {self.value:.4g}{said})"
 
 
 def read_conditions(texts: Sequence[str]) -> list[Condition]:
@@ -151,13 +152,14 @@ def _judge(condition: Condition, figures: Mapping[str, Figure], certain: bool) -
     now = holds(_rounded(score.value), condition.amount)
     return Judged(
         condition=condition.text,
-        met=all(ends) and now if certain else now,
-        decided=ends[0] == ends[1] == now,
+        met=all(ends) and now and score.enough if certain else now,
+        decided=ends[0] == ends[1] == now and score.enough,
         relative=condition.relative,
         value=score.value,
         low=score.low,
         high=score.high,
         threshold=condition.amount,
+        enough=score.enough,
     )
 
 

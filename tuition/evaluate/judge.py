@@ -168,6 +168,7 @@ def _verdicts(judge: Judge, judgements: Sequence[Judgement]) -> Verdicts:
     worth = [j.worth for j in judgements]
     mean = score(worth, groups=[j.answer.prompt for j in judgements])
     decided: Verdict = "better" if mean.low > 0.5 else "worse" if mean.high < 0.5 else "not decided"
+    decided = decided if mean.enough else "not decided"
     said = [p for j in judgements for p in (j.base_first, j.tuned_first)]
     return Verdicts(
         model=judge.model,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuition.interval import FEW_PROMPTS, Score
+from tuition import starter
+from tuition.interval import FEW_PROMPTS, LEAST_PROMPTS, Score
 
 if TYPE_CHECKING:
     from tuition.evaluate.score import Evaluation
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def held_out_line(name: str, held_out: Any) -> str:
     """Loss, perplexity, bits a byte and token accuracy of one model."""
     loss = held_out.intervals.get("loss")
-    between = f" [{loss.low:.4f}, {loss.high:.4f}]" if loss else ""
+    between = f" [{loss.low:.4f}, {loss.high:.4f}]" if loss and loss.enough else ""
     accuracy = "" if held_out.token_accuracy is None else f", token accuracy {held_out.token_accuracy:.1%}"
     return (
         f"{name}: loss {held_out.loss:.4f}{between}, perplexity {held_out.perplexity:,.2f}, "
@@ -23,7 +24,9 @@ def held_out_line(name: str, held_out: Any) -> str:
 
 
 def percent(score: Score, *, plain: bool = False) -> str:
-    """A score with its interval; in plain numbers where it is that of an own function."""
+    """A score with its interval, where there is one; in plain numbers where it is that of an own function."""
+    if not score.enough:
+        return f"{score.value:.4g}" if plain else f"{score.value:6.1%}"
     if plain:
         return f"{score.value:.4g}  [{score.low:.4g}, {score.high:.4g}]"
     return f"{score.value:6.1%}  [{score.low:.1%}, {score.high:.1%}]"
@@ -35,8 +38,27 @@ def _is_own(metric: str) -> bool:
 
 def signed(score: Score, unit: str) -> str:
     """A difference with its interval, and what it decides."""
-    word = "not decided" if score.low <= 0 <= score.high else "worse" if score.value > 0 else "better"
-    return f"{score.value:+.4f} {unit} [{score.low:+.4f}, {score.high:+.4f}]: {word}"
+    word = {1: "worse", -1: "better", 0: "not decided"}[score.side]
+    between = f" [{score.low:+.4f}, {score.high:+.4f}]" if score.enough else ""
+    return f"{score.value:+.4f} {unit}{between}: {word}"
+
+
+def prompts_of(count: int) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{count:,} prompt{'' if count == 1 else 's'}"
+
+
+def few_line(score: Score) -> str:
+    """What too few prompts cannot say."""
+    if not score.enough:
+        return (
+            f"only {prompts_of(score.prompts)}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
+            "test on more"
+        )
+    return (
+        f"only {prompts_of(score.prompts)}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
+        "test on more before you decide"
+    )
 
 
 def all_lines(result: Evaluation) -> Iterator[str]:
@@ -59,23 +81,28 @@ def evaluation_lines(result: Any) -> Iterator[str]:
         yield f"{comparison.metric}, base:  {percent(comparison.base, plain=plain)}"
         yield f"{comparison.metric}, tuned: {percent(comparison.tuned, plain=plain)}"
         yield (
-            f"tuned − base: {percent(comparison.difference, plain=plain)} on {comparison.tuned.count:,} prompts: "
+            f"tuned − base: {percent(comparison.difference, plain=plain)} on {prompts_of(comparison.tuned.count)}: "
             f"{comparison.verdict}  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)"
         )
     if not result.comparisons:
         for name, score in result.scores.items():
-            yield f"{name} {percent(score, plain=_is_own(name))} on {score.count:,} prompts"
+            yield f"{name} {percent(score, plain=_is_own(name))} on {prompts_of(score.count)}"
     for name, whole in result.corpus.items():
         yield f"{name} of the whole corpus: " + ", ".join(f"{who} {v * 100:.2f}" for who, v in whole.items())
     scores = list(result.scores.values())
-    if scores and scores[0].few:
-        yield (
-            f"only {scores[0].prompts} prompts: below {FEW_PROMPTS} the intervals themselves are uncertain; "
-            "test on more before you decide"
-        )
+    loss = result.held_out.intervals.get("loss")
+    judged = next(iter([*scores, *([loss] if loss else [])]), None)
+    if judged is not None and judged.few:
+        yield few_line(judged)
+    if scores and scores[0].count != result.held_out.examples:
+        yield f"loss over {result.held_out.examples:,} examples, answers to {prompts_of(scores[0].count)}"
+    if result.overlap is not None and result.overlap.caution:
+        yield f"caution: {result.overlap.caution}"
     if result.base_held_out is not None:
         yield held_out_line("base ", result.base_held_out)
-    yield held_out_line("tuned" if result.base_held_out is not None else result.model, result.held_out)
+    yield held_out_line(
+        "tuned" if result.base_held_out is not None else starter.display_name(result.model), result.held_out
+    )
     if "loss" in result.differences:
         yield f"loss, tuned − base: {signed(result.differences['loss'], 'nats a token')}"
 
@@ -116,7 +143,7 @@ def row_lines(rows: Any) -> Iterator[str]:
 def judge_lines(found: Any) -> Iterator[str]:
     """What a judge preferred."""
     yield (
-        f"judge {found.model}: tuned wins {percent(found.score)} of {found.score.count:,} prompts: {found.verdict}  "
+        f"judge {found.model}: tuned wins {percent(found.score)} of {prompts_of(found.score.count)}: {found.verdict}  "
         f"({found.wins:,} won, {found.losses:,} lost, {found.ties:,} tied)"
     )
     if found.order_decided or found.unreadable:

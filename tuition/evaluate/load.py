@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from tuition import starter
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings, Recipe, RenderSettings, load_recipe
 from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer, on_day
@@ -36,7 +37,7 @@ class Answerer:
     """A model ready to answer, with the renderer that writes its prompts as training did.
 
     Attributes:
-        name: what the user called it.
+        name: where it lies: a folder or a hub name.
         base: the folder or name that its weights, or those under its adapter, came from.
         revision: of a hub name.
         adapted: True where a LoRA adapter lies over the base.
@@ -53,6 +54,11 @@ class Answerer:
     adapted: bool
     trusted: str | None
     rounded: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What the user calls it."""
+        return starter.display_name(self.name)
 
 
 def load_answerer(

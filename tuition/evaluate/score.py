@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.forgetting import Forgetting
     from tuition.evaluate.gate import Judged
     from tuition.evaluate.judge import Verdicts
+    from tuition.evaluate.overlap import Overlap
 
 Progress = Callable[[str, int, int], None]
 _PACK_TOKENS = 4096
@@ -118,6 +119,7 @@ class Evaluation:
         demonstrations: each demonstration before and after.
         judge: what a judge preferred.
         gate: each condition, and whether it holds.
+        overlap: rows that the run was trained on; None where nothing says what that was.
     """
 
     model: str
@@ -136,6 +138,7 @@ class Evaluation:
     demonstrations: list[RowMarks] | None = None
     judge: Verdicts | None = None
     gate: list[Judged] = field(default_factory=list)
+    overlap: Overlap | None = None
 
     @property
     def passed(self) -> bool:
@@ -147,6 +150,8 @@ class Evaluation:
         found = {name: value for name, value in asdict(self).items() if value is not None}
         if self.forgetting is not None:
             found["forgetting"] = self.forgetting.to_json()
+        if self.overlap is not None:
+            found["overlap"] = self.overlap.to_json()
         return found
 
 
@@ -235,7 +240,7 @@ def examine(
         answerer.loaded,
         answerer.renderer.tokens,
         examples,
-        lambda done: on_progress(f"scoring {answerer.name}", done, len(examples)),
+        lambda done: on_progress(f"scoring {answerer.shown}", done, len(examples)),
     )
     held_out = summed(placed)
     total = len(test_set.questions)
@@ -246,7 +251,7 @@ def examine(
             [(q.messages, q.conversation.tools) for q in test_set.questions],
             answers_folder,
             max_new_tokens=max_new_tokens,
-            on_answer=lambda done: on_progress(f"answering {answerer.name}", done, total),
+            on_answer=lambda done: on_progress(f"answering {answerer.shown}", done, total),
         )
         answers = {m.name: [given.text for given in written] for m in metrics if m.choice is None}
     asked = list(zip(test_set.conversations, test_set.choices, strict=False))

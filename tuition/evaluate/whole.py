@@ -18,6 +18,7 @@ from tuition.evaluate.gate import FIGURES, Condition, figures_of, judge_conditio
 from tuition.evaluate.judge import Judge, Verdicts, judge_pairs
 from tuition.evaluate.load import Answerer, base_named_by, load_answerer, span_markers_of
 from tuition.evaluate.measures import Metric, find_metric
+from tuition.evaluate.overlap import overlap_of
 from tuition.evaluate.report import write_report
 from tuition.evaluate.score import (
     Evaluation,
@@ -34,6 +35,7 @@ from tuition.evaluate.score import (
     rendered,
 )
 from tuition.train.folder import RunFolder
+from tuition.train.model import load_config
 from tuition.train.selfcheck import choose_path
 
 
@@ -107,7 +109,9 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     """
     wishes = _with_metrics_of_conditions(wishes)
     if not (wishes.data or wishes.general or wishes.rows):
-        raise UserError("there is nothing to score", next_step="Name rows: --data, --general or --rows")
+        if not Path(model).exists():
+            load_config(model, None, trusted=wishes.trusted)  # a model that is not there is said first
+        raise UserError("there is nothing to score", where=model, next_step=_rows_to_name(model))
     if wishes.judge is not None and not wishes.data:
         raise UserError("a judge needs prompts", where="--judge", next_step="Name rows: --data FILE")
     other = _other(model, wishes) if wishes.needs_base else None
@@ -122,6 +126,16 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
         base = _see(answerer, material, wishes, on_progress, folder, compare=wishes.compares)
         del answerer
     return _written(model, material, wishes, base, tuned, folder, on_progress)
+
+
+def _rows_to_name(model: str) -> str:
+    """Which rows a run may be scored on, as its recipe names them."""
+    folder = RunFolder(Path(model))
+    held_out = folder.read_recipe().get("val_data") if folder.holds_a_run() else None
+    if not held_out:
+        return "Name rows that it was not trained on: --data FILE; or --general or --rows"
+    names = [held_out] if isinstance(held_out, str) else held_out
+    return f"Name the rows that its training held out: {' '.join(f'--data {name}' for name in names)}"
 
 
 def _read(wishes: Wishes, span_markers: tuple[str, str] | None) -> _Material:
@@ -205,6 +219,7 @@ def _written(
         metrics = [m for m in wishes.metrics if m.name in tuned.marks.answers]
         evaluation = evaluation_of(model, tuned.marks, before, material.test_set, metrics=metrics)
         record(model, tuned.marks, before, material.test_set)
+        evaluation = replace(evaluation, overlap=overlap_of(model, material.test_set, tuned.marks))
     evaluation = replace(
         evaluation,
         forgetting=_forgetting(base, tuned, wishes),
@@ -270,8 +285,20 @@ def write_evaluation(model: str, evaluation: Evaluation) -> None:
         files.write_jsonl(folder.path / "demonstrations.jsonl", map(asdict, evaluation.demonstrations))
         found["demonstrations"] = summary_of(evaluation.demonstrations)
     new = {key: value for key, value in found.items() if value not in ([], {})}
-    files.write_json(folder.evaluation, {**_earlier(folder.evaluation), **new, "gate": found.get("gate", [])})
+    earlier = _earlier(folder.evaluation)
+    found_in_all = {**earlier, **new, "gate": found.get("gate", []), "overlap": _overlap(earlier, new)}
+    files.write_json(folder.evaluation, found_in_all)
     write_report(folder.path)
+
+
+def _overlap(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was trained on of the figures that stand now: comparisons that stay become no more held out than they were."""
+    before: Mapping[str, Any] | None = earlier.get("overlap")
+    now: Mapping[str, Any] | None = new.get("overlap")
+    comparisons_stay = bool(earlier.get("comparisons")) and "comparisons" not in new
+    if "held_out" not in new or (comparisons_stay and not (now and now["trained_on"])):
+        return before
+    return now
 
 
 def _earlier(path: Path) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tuition.conversation import Conversation, Rendered
-from tuition.data import Ledger, Reading, Replay, Side, Sources, side_of
+from tuition.data import LearnedPrompts, Ledger, Reading, Replay, Side, Sources, side_of
 from tuition.errors import UserError
 from tuition.render.evidence import Witness
 from tuition.render.renderer import Outcome, Renderer
@@ -31,6 +31,7 @@ class Rendering:
         witness: sees every example, for the proof.
         held_out: the first conversations behind the held-out examples.
         learned_from: the first behind the others.
+        learned_prompts: the prompts of all the others.
     """
 
     sources: Sources
@@ -42,6 +43,7 @@ class Rendering:
     shapes: dict[str, str] = field(default_factory=dict)
     held_out: list[Conversation] = field(default_factory=list)
     learned_from: list[Conversation] = field(default_factory=list)
+    learned_prompts: LearnedPrompts = field(default_factory=LearnedPrompts)
     witness: Witness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Rendering:
         for outcome in self.renderer.render(replay.conversations()):
             settle(self.ledger, outcome, side="train")
             self.witness.see(outcome)
+            self._note_prompt(outcome)
             delivered += len(outcome.examples)
             yield from (("train", example) for example in outcome.examples)
         replay.report(delivered)
@@ -112,9 +115,15 @@ class Rendering:
         return side_of(conversation, val_split=share, seed=self.seed)
 
     def _remember(self, outcome: Outcome, side: Side) -> None:
+        if side == "train":
+            self._note_prompt(outcome)
         kept = self.held_out if side == "validation" else self.learned_from
         if outcome.examples and len(kept) < _CONVERSATIONS_KEPT:
             kept.append(outcome.shown[-1])
+
+    def _note_prompt(self, outcome: Outcome) -> None:
+        if outcome.examples:
+            self.learned_prompts.add(outcome.examples[0].prompt_key)
 
 
 def settle(ledger: Ledger, outcome: Outcome, *, side: Side) -> None:

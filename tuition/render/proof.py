@@ -118,9 +118,8 @@ def control_tokens_come_from_the_template(evidence: Evidence) -> Proof:
     if evidence.forged is not None:
         return Proof("control", False, evidence.forged)
     turns = evidence.spelled_turns
-    spelled = (
-        f"; {turns:,} turns follow text that spells some out, and none of it became one" if turns else ""
-    )
+    follow = "turn follows" if turns == 1 else "turns follow"
+    spelled = f"; {turns:,} {follow} text that spells some out, and none of it became one" if turns else ""
     return Proof(
         "control", True, f"{evidence.control_tokens:,} control tokens, all the template's own{spelled}"
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tuition.interval import Score
 from tuition.train.folder import RunFolder
 
 _HEAD = "| figure | base | tuned | difference, in pairs | verdict |\n|---|---|---|---|---|\n"
@@ -25,7 +26,7 @@ def evaluated(run: RunFolder) -> str:
         )
     parts = [
         "## Evaluation",
-        f"On held-out prompts, with 95% intervals.\n\n{_HEAD}" + "\n".join(rows) if rows else "",
+        f"{_asked(found)}\n\n{_HEAD}" + "\n".join(rows) if rows else "",
     ]
     parts += [
         forgotten,
@@ -35,11 +36,20 @@ def evaluated(run: RunFolder) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _asked(found: Mapping[str, Any]) -> str:
+    """What is asked is said to be held out only where it is known, and what was learned from is said."""
+    overlap = found.get("overlap") or {}
+    caution = f" {overlap['caution']}." if overlap.get("caution") else ""
+    held_out = "On held-out prompts, with" if overlap.get("trained_on") == 0 else "With"
+    return f"{held_out} 95% intervals.{caution}"
+
+
 def _comparisons(found: Mapping[str, Any]) -> Iterator[str]:
     for row in found.get("comparisons", []):
         prompts = row["tuned"].get("prompts") or row["tuned"]["count"]
         scores = " | ".join(_score(row[key]) for key in ("base", "tuned", "difference"))
-        yield f"| {row['metric']} on {prompts:,} prompts | {scores} | {row['verdict']} |"
+        on = f"{prompts:,} prompt{'' if prompts == 1 else 's'}"
+        yield f"| {row['metric']} on {on} | {scores} | {row['verdict']} |"
 
 
 def _losses(found: Mapping[str, Any]) -> Iterator[str]:
@@ -53,7 +63,7 @@ def _losses(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_loss(difference: Mapping[str, Any]) -> str:
-    return "better" if difference["high"] < 0 else "worse" if difference["low"] > 0 else "not decided"
+    return {1: "worse", -1: "better", 0: "not decided"}[_read(difference).side]
 
 
 def _forgetting(found: Mapping[str, Any] | None) -> str:
@@ -75,4 +85,11 @@ def _conditions(found: Mapping[str, Any]) -> str:
 
 
 def _score(score: Mapping[str, Any]) -> str:
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    between = f" [{score['low']:.3f}, {score['high']:.3f}]" if _read(score).enough else ""
+    return f"{score['value']:.3f}{between}"
+
+
+def _read(score: Mapping[str, Any]) -> Score:
+    return Score(
+        score["value"], score["low"], score["high"], score["count"], score.get("prompts") or score["count"]
+    )

@@ -41,6 +41,10 @@ class RunFolder:
         return self.path / "findings.jsonl"
 
     @property
+    def prompts(self) -> Path:
+        return self.path / "prompts.jsonl"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 

@@ -138,6 +138,7 @@ class Training:
             files.make_folder(self.folder.path)
             files.copy(ready.corpus.prepared.record_file("ledger"), self.folder.ledger)
             files.copy(ready.corpus.prepared.record_file("findings"), self.folder.findings)
+            files.copy(ready.corpus.prepared.record_file("prompts"), self.folder.prompts)
             typical = ready.corpus.train.typical
             files.write_json(self.folder.example, example_json(typical, ready.renderer.tokens))
             files.write_json(self.folder.proof, [asdict(proof) for proof in ready.proofs])

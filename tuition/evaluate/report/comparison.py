@@ -21,6 +21,7 @@ from tuition.interval import Score
 
 SHOWN_PAIRS = 3  # of wins, of losses and of the rest; more unfold
 UNFOLDED_PAIRS = 20
+_INTERVALS = ("base_interval", "tuned_interval", "difference_interval")
 
 METRIC_NAMES = {
     "exact_match": "exact match",
@@ -41,18 +42,28 @@ BADGES = {
 
 def headline(run: Run) -> Row | None:
     """The first comparison in words: the one that the run is judged by."""
-    return comparison_row(run.comparisons[0]) if run.comparisons else None
+    return next(iter(comparison_rows(run)), None)
 
 
-def comparison_row(row: Row) -> Row | None:
+def comparison_rows(run: Run) -> list[Row]:
+    """The comparisons whose scores are there; their questions are held out where that is known."""
+    question = "held-out question" if run.held_out_questions else "question"
+    found = (comparison_row(row, question) for row in run.comparisons)
+    return [row for row in found if row is not None]
+
+
+def comparison_row(row: Row, question: str) -> Row | None:
     """One comparison in words and in places on the interval bars; None if its scores are not there."""
     base, tuned, difference = (read_score(row.get(key)) for key in ("base", "tuned", "difference"))
     if not (base and tuned and difference):
         return None
     metric = str(row.get("metric"))
     if metric.startswith("python:"):  # an own function has a scale of its own
-        return {**_common(row, metric, base, tuned, difference), **_plain(base, tuned, difference)}
-    return _common(row, metric, base, tuned, difference)
+        words = {**_common(row, metric, base, tuned, difference), **_plain(base, tuned, difference)}
+    else:
+        words = _common(row, metric, base, tuned, difference)
+    unknown: Row = {} if difference.enough else dict.fromkeys(_INTERVALS, "")
+    return {**words, **unknown, "questions": counted(tuned.count, question)}
 
 
 def _plain(base: Score, tuned: Score, difference: Score) -> Row:
@@ -67,7 +78,6 @@ def _common(row: Row, metric: str, base: Score, tuned: Score, difference: Score)
     return {
         "name": METRIC_NAMES.get(metric, metric),
         "count": tuned.count,
-        "questions": counted(tuned.count, "held-out question"),
         "base": share(base.value),
         "base_interval": share_interval(base.low, base.high),
         "base_bar": interval_places(base, Axis(0.0, 1.0)),
@@ -87,16 +97,17 @@ def _common(row: Row, metric: str, base: Score, tuned: Score, difference: Score)
 
 
 def read_score(value: object) -> Score | None:
-    """A score from `evaluation.json`, or None if a number is missing."""
+    """A score from `evaluation.json`, or None if a number is missing; where prompts are, each row is one."""
     mean, low, high, count = (number(value, key) for key in ("value", "low", "high", "count"))
     if mean is None or low is None or high is None or count is None:
         return None
-    return Score(mean, low, high, int(count))
+    return Score(mean, low, high, int(count), int(number(value, "prompts") or count))
 
 
 def interval_places(score: Score, axis: Axis) -> list[float]:
-    """Low, value and high of a score in percent of the bar's width."""
-    places = (axis.place(value) for value in (score.low, score.value, score.high))
+    """Low, value and high of a score in percent of the bar's width; the value alone where there is no interval."""
+    ends = (score.low, score.value, score.high) if score.enough else (score.value,) * 3
+    places = (axis.place(value) for value in ends)
     return [round(min(100.0, max(0.0, at)), 2) for at in places]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuition.evaluate.report.comparison import read_score
 from tuition.evaluate.report.facts import Row, Run, inside, mappings, number
 from tuition.evaluate.report.words import signed
 
@@ -12,7 +13,9 @@ def condition_rows(run: Run) -> list[Row]:
         {
             "condition": str(row.get("condition")),
             "figure": f"{_digits(row, 'value')}{' over the base' if row.get('relative') else ''}",
-            "interval": f"{_digits(row, 'low')} to {_digits(row, 'high')}",
+            "interval": "too few prompts"
+            if row.get("enough") is False
+            else f"{_digits(row, 'low')} to {_digits(row, 'high')}",
             "met": "met" if row.get("met") is True else "not met",
             "tone": "good" if row.get("met") is True else "bad",
         }
@@ -33,8 +36,10 @@ def forgetting_sentence(run: Run) -> str:
     if not found:
         return ""
     difference = found["difference"]
-    low, high, most = (number(difference, "low"), number(difference, "high"), number(found, "most"))
-    between = "" if low is None or high is None else f" (95 % interval {signed(low)} to {signed(high)})"
+    score, most = read_score(difference), number(found, "most")
+    between = ""
+    if score is not None and score.enough:
+        between = f" (95 % interval {signed(score.low)} to {signed(score.high)})"
     return (
         f"General text costs {_digits(found['base'], 'bits_per_byte')} → {_digits(found['tuned'], 'bits_per_byte')} "
         f"bits a byte, {_signed(difference, 'value')}{between}: {_weighed(found, most)}"

@@ -77,6 +77,11 @@ class Run:
     unreadable: list[str]
 
     @property
+    def held_out_questions(self) -> bool:
+        """The run is known to have learned from none of the questions that were evaluated."""
+        return number(self.evaluation, "overlap", "trained_on") == 0
+
+    @property
     def proofs(self) -> list[Row]:
         """The checks of the run upon itself."""
         return mappings(self.facts.get("proof"))

@@ -10,7 +10,7 @@ _LOSSES = (("loss", "Loss, nats a token"), ("bits_per_byte", "Bits a byte"))
 
 
 def loss_rows(run: Run) -> list[Row]:
-    """Each figure over the same held-out answers: base, tuned, and the paired difference where there is one."""
+    """Each figure over the same answers: base, tuned, and the paired difference where there is one."""
     base, tuned = (run.evaluation.get(key) for key in ("base_held_out", "held_out"))
     rows = [_loss_row(run, key, name, base, tuned) for key, name in _LOSSES]
     accuracy = number(tuned, "token_accuracy")
@@ -42,11 +42,13 @@ def _loss_row(run: Run, key: str, name: str, base: object, tuned: object) -> Row
     }
     if difference is None:
         return {**row, "difference": "", "difference_interval": "", "verdict": "", "tone": "open"}
-    verdict = "better" if difference.high < 0 else "worse" if difference.low > 0 else "not decided"
+    verdict = {1: "worse", -1: "better", 0: "not decided"}[difference.side]
     return {
         **row,
         "difference": signed(difference.value),
-        "difference_interval": f"{signed(difference.low)} to {signed(difference.high)}",
+        "difference_interval": f"{signed(difference.low)} to {signed(difference.high)}"
+        if difference.enough
+        else "",
         "verdict": verdict,
         "tone": {"better": "good", "worse": "bad"}.get(verdict, "open"),
     }
@@ -54,7 +56,7 @@ def _loss_row(run: Run, key: str, name: str, base: object, tuned: object) -> Row
 
 def _interval(value: object) -> str:
     score = read_score(value)
-    return "" if score is None else f"{short(score.low)} to {short(score.high)}"
+    return "" if score is None or not score.enough else f"{short(score.low)} to {short(score.high)}"
 
 
 def other_sentences(run: Run) -> list[str]:
@@ -68,9 +70,10 @@ def _judge(run: Run) -> str:
     if score is None:
         return ""
     wins, losses, ties = (int(number(found, key) or 0) for key in ("wins", "losses", "ties"))
+    between = f" ({share(score.low)} to {share(score.high)})" if score.enough else ""
     return (
-        f"{inside(found, 'model')} as judge, each pair in both orders: the tuned model wins {share(score.value)} "
-        f"({share(score.low)} to {share(score.high)}) of {counted(score.count, 'prompt')}, a tie counting half: "
+        f"{inside(found, 'model')} as judge, each pair in both orders: the tuned model wins {share(score.value)}"
+        f"{between} of {counted(score.count, 'prompt')}, a tie counting half: "
         f"{inside(found, 'verdict')}. {wins:,} won, {losses:,} lost, {ties:,} tied."
     )
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tuition.evaluate.report.asked import asked
 from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
 from tuition.evaluate.report.choice import choice_sentence
-from tuition.evaluate.report.comparison import answer_groups, comparison_row
+from tuition.evaluate.report.comparison import answer_groups, comparison_rows
 from tuition.evaluate.report.conditions import condition_rows, forgetting_sentence
 from tuition.evaluate.report.data import data_view, example_view
 from tuition.evaluate.report.facts import Row, Run, read_run
@@ -67,7 +67,7 @@ def view(run: Run) -> Row:
         "losses": loss_rows(run),
         "others": other_sentences(run),
         "demonstrations": worst_demonstrations(run),
-        "comparisons": list(filter(None, map(comparison_row, run.comparisons))),
+        "comparisons": comparison_rows(run),
         "conditions": condition_rows(run),
         "forgetting": forgetting_sentence(run),
         "answers": answer_groups(run),

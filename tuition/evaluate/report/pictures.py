@@ -95,7 +95,8 @@ def _draw_result(run: Run, make: Any) -> Any:
         for key, colour, shift in (("base", _BASE, 0.12), ("tuned", _ACCENT, -0.12)):
             score = read_score(row.get(key))
             assert score is not None
-            axes.hlines(shift - place, score.low, score.high, color=colour, linewidth=3, alpha=0.5)
+            if score.enough:
+                axes.hlines(shift - place, score.low, score.high, color=colour, linewidth=3, alpha=0.5)
             axes.scatter(
                 [score.value], [shift - place], color=colour, s=36, label=key if place == 0 else None
             )

@@ -13,7 +13,7 @@ from tuition.evaluate.report.machine import setting
 from tuition.evaluate.report.page import environment
 from tuition.evaluate.report.several import Figure, Several, side_by_side
 from tuition.evaluate.report.verdict import badge
-from tuition.evaluate.report.words import percentage_points, share, share_interval, short
+from tuition.evaluate.report.words import counted, percentage_points, share, share_interval, short
 from tuition.files import write_text
 from tuition.interval import Score
 
@@ -69,18 +69,26 @@ def _cell_of(metric: str, score: Score | None, difference: Score | None, verdict
     if score is None:
         return {"value": "–", "interval": "", "bar": None, "difference": "", "verdict": "", "tone": "open"}
     own = metric.startswith("python:")  # a scale of its own
-    low, high = short(score.low), short(score.high)
     return {
         "value": short(score.value) if own else share(score.value),
-        "interval": f"{low} to {high}" if own else share_interval(score.low, score.high),
+        "interval": _interval_of(score, own=own),
         "bar": None if own else interval_places(score, Axis(0.0, 1.0)),
-        "difference": ""
-        if difference is None
-        else f"{percentage_points(difference.value)} points, {percentage_points(difference.low)} to "
-        f"{percentage_points(difference.high)}, on {shared:,} shared prompts",
+        "difference": "" if difference is None else _gained(difference, shared),
         "verdict": verdict,
         "tone": BADGES.get(verdict, BADGES["not decided"])[1],
     }
+
+
+def _interval_of(score: Score, *, own: bool) -> str:
+    if not score.enough:
+        return ""
+    return f"{short(score.low)} to {short(score.high)}" if own else share_interval(score.low, score.high)
+
+
+def _gained(difference: Score, shared: int) -> str:
+    low, high = percentage_points(difference.low), percentage_points(difference.high)
+    between = f", {low} to {high}" if difference.enough else ""
+    return f"{percentage_points(difference.value)} points{between}, on {counted(shared, 'shared prompt')}"
 
 
 # --- Curves over one another

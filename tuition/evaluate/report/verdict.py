@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tuition.evaluate.report.comparison import comparison_row, headline, verdict_badge
+from tuition.evaluate.report.comparison import comparison_rows, headline, verdict_badge
 from tuition.evaluate.report.conditions import (
     conditions_not_met,
     forgetting_of,
@@ -70,8 +70,10 @@ def detail(run: Run) -> str:
     judged = headline(run)
     if not judged:
         return ""
+    interval = judged["difference_interval"]
+    between = f" (95 % interval {interval})" if interval else ", too few prompts for an interval"
     return (
-        f"Paired difference {judged['difference']} (95 % interval {judged['difference_interval']}): "
+        f"Paired difference {judged['difference']}{between}: "
         f"{judged['wins']:,} better than before, {judged['losses']:,} worse, "
         f"{judged['both_right']:,} right both times, {judged['both_wrong']:,} equal and not right."
     )
@@ -98,6 +100,7 @@ def about(run: Run) -> list[str]:
 def cautions(run: Run) -> list[str]:
     """What speaks against shipping, as far as the folder knows; each a whole sentence."""
     return [
+        *overlap_cautions(run),
         *status_cautions(run),
         *gate_cautions(run),
         *proof_cautions(run),
@@ -106,6 +109,13 @@ def cautions(run: Run) -> list[str]:
         *data_cautions(run),
         *run.unreadable,
     ]
+
+
+def overlap_cautions(run: Run) -> Iterator[str]:
+    """Questions that are no test, because the run learned from them."""
+    caution = inside(run.evaluation, "overlap", "caution")
+    if caution:
+        yield f"{sentence_case(str(caution))}."
 
 
 def status_cautions(run: Run) -> Iterator[str]:
@@ -142,14 +152,15 @@ def comparison_cautions(run: Run) -> Iterator[str]:
     """Comparisons that decide nothing, or decide against the tuned model."""
     if not run.comparisons and len(run.held_out) < 2:
         yield "Nothing held out was measured before and after: whether the model is better is not known."
-    rows = list(filter(None, map(comparison_row, run.comparisons)))
+    rows = comparison_rows(run)
     for row in rows:
         name = sentence_case(row["name"])
         if row["verdict"] == "worse":
             yield f"{name}: the tuned model is worse, {row['difference']}."
         elif row["verdict"] != "better":
-            yield f"{name}: the difference may be chance, {row['difference_interval']} points."
-        if row["count"] < FEW_PROMPTS:
+            interval = row["difference_interval"]
+            yield f"{name}: the difference may be chance, {f'{interval} points' if interval else 'so few were asked'}."
+        if row["difference_interval"] and row["count"] < FEW_PROMPTS:
             yield f"{name}: {row['questions']} are few, the true interval is wider than the one shown."
     if rows and rows[0]["losses"]:
         name = sentence_case(rows[0]["name"])

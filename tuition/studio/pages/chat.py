@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from tuition import api
 from tuition.errors import UserError
-from tuition.studio.web import Here, render, talk_of
+from tuition.studio.web import Here, here, render, talk_of
 
 router = APIRouter(prefix="/chat")
 Model = Annotated[str, Form(max_length=200)]
@@ -110,8 +110,10 @@ def _side(key: str, model: str, messages: list[dict[str, str]]) -> Side:
 
 
 def _page(request: Request, sides: list[Side], **values: Any) -> Response:
-    names = talk_of(request).names()
+    names, runs = talk_of(request).names(), here(request).runs
+    bases = {api.talk.BASE_OF + name: api.board.run_line(runs / name).base for name in names}
+    labels = {base: f"{model} ({base})" for base, model in bases.items() if model}
     return render(
-        request, "chat.html", names=names, bases=[api.talk.BASE_OF + name for name in names], sides=sides,
+        request, "chat.html", names=names, bases=list(bases), labels=labels, sides=sides,
         longest=api.talk.LONGEST_ANSWER, **{"tokens": 256, "temperature": 0.0, **values},
     )  # fmt: skip

@@ -71,10 +71,12 @@ def skip(studio: Here, me: Me, task: Id, reason: Annotated[str, Form(max_length=
 
 def page(request: Request, studio: Studio, person_id: int) -> Response:
     """The page, with the pair that this person holds or gets now."""
+    task = api.judging.claim(studio.store, person_id)
     return render(
         request,
         "judge.html",
-        task=api.judging.claim(studio.store, person_id),
+        task=task,
+        judged_last=None if task else api.judging.last_batch_of(studio.store, person_id),
         standing=api.gold.judging_standing(studio.store, person_id),
         choices=CHOICES,
         flags=api.batches.FLAGS,

@@ -24,6 +24,7 @@ def show(request: Request, studio: Here) -> Response:
         request,
         "overview.html",
         progress=api.overview.progress(store),
+        usable=api.usable(store),
         people=api.overview.by_person(store),
         sources=api.overview.by_source(store),
         tags=api.overview.by_tag(store),
@@ -93,11 +94,12 @@ def send_back(
     studio: Here, me: Me, batch: Id, model: Annotated[str, Form(pattern="^[ab]$")] = "a"
 ) -> Response:
     """Let the queue begin with the prompts where a model was judged lost or bad."""
-    back = api.batches.send_back(studio.store, batch, model=model, by=me.id)
-    return redirect(
-        "/write" if back else f"/overview/comparison/{batch}",
-        f"The queue begins with {len(back):,} of these prompts.",
-    )
+    back = set(api.batches.send_back(studio.store, batch, model=model, by=me.id))
+    others = len(back & api.queue.only_for_others(studio.store, me.id).keys())
+    said = f"The queue begins with {len(back):,} of these prompts"
+    if others:
+        said += f", {others:,} of them only for others, because you answered or skipped {'it' if others == 1 else 'them'}"
+    return redirect("/write" if len(back) > others else f"/overview/comparison/{batch}", f"{said}.")
 
 
 # --- exports

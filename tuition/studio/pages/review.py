@@ -33,6 +33,7 @@ def show(request: Request, studio: Here, me: Me, filter: str = "waiting", before
         chosen=chosen,
         lines=_lines(studio, chosen, before or None),
         a_page=_A_PAGE,
+        usable=api.usable(studio.store),
         agreement=api.overview.review_agreement(studio.store),
     )
 

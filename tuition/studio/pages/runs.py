@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, Response
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.confine import refuse_paths_elsewhere
+from tuition.studio.outcomes import outcome_of
 from tuition.studio.web import Here, Studio, redirect, render
 
 router = APIRouter(prefix="/runs")
@@ -58,9 +59,9 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
     return render(
         request, "run.html", view=view, exports=EXPORTS, first=FIRST_DEMONSTRATIONS,
         shown=SHOWN_DEMONSTRATIONS,
-        report=_own_file(folder, "report.html") is not None, exported=str(Path("exported") / name),
+        report=_own_file(folder, "report.html") is not None, exported=str(_free_folder(name)),
         alone=False, store=str(studio.store.path), compare_command=api.jobs.shown(_compare_arguments(studio, folder, view.line.base)),
-        **_live(folder),
+        **_live(studio, folder),
     )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
 def show_live(request: Request, studio: Here, name: Name) -> Response:
     """The part of a run's page that changes while it runs; htmx asks for it again and again."""
     folder = api.board.find_run(studio.runs, name)
-    values = _live(folder)
+    values = _live(studio, folder)
     response = render(request, "live.html", chart=api.board.live_chart(folder), alone=True, **values)
     if not values["line"].goes_on and not any(job.runs for job in values["jobs"]):
         response.headers["HX-Refresh"] = "true"  # it ended: the whole page says more now
@@ -144,12 +145,13 @@ def export(
     return redirect(f"/runs/{name}", "The export is being written and read back.")
 
 
-def _live(folder: Path) -> dict[str, Any]:
+def _live(studio: Studio, folder: Path) -> dict[str, Any]:
     """What changes while a run runs."""
-    line = api.board.run_line(folder, api.jobs.at_work)
+    line, jobs = api.board.run_line(folder, api.jobs.at_work), api.jobs.find_all(folder)
     return {
         "line": line,
-        "jobs": api.jobs.find_all(folder),
+        "jobs": jobs,
+        "outcomes": {job.kind: outcome_of(studio.store, folder, job) for job in jobs if job.done},
         "resume_command": api.jobs.shown(["train", str(folder), "--resume"]),
         "measure_command": api.jobs.shown(_measure_arguments(folder)) if line.has_model else "",
     }
@@ -162,6 +164,11 @@ def _compare_arguments(studio: Studio, folder: Path, other: str, limit: int = 50
 def _measure_arguments(folder: Path) -> list[str]:
     rows = [part for name in api.board.data_of(folder) for part in ("--rows", name)]
     return ["evaluate", str(folder), *rows, "--metric", "loss"]
+
+
+def _free_folder(name: str) -> Path:
+    """Where an export of the run can go."""
+    return Path("exported") / api.board.free_name(Path("exported"), name)
 
 
 def _own_file(folder: Path, name: str) -> Path | None:

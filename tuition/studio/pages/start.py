@@ -142,5 +142,6 @@ def _page(
         return render(request, "plan.html", **values)
     return render(
         request, "start.html", status=status, groups_of_settings=recipeform.groups(schema, filled),
-        accepted=accepted(studio), store=studio.store.path, models=["starter"], runs=studio.runs, **values,
+        accepted=accepted(studio), usable=api.usable(studio.store), store=studio.store.path,
+        models=["starter"], runs=studio.runs, **values,
     )  # fmt: skip

@@ -29,10 +29,14 @@ _SUGGESTED_TOKENS = 512
 def show(request: Request, studio: Here, me: Me) -> Response:
     """What waits for this person: the next prompt, what came back, what was begun."""
     store = studio.store
+    progress = api.overview.progress(store)
+    others = sum(api.queue.only_for_others(store, me.id).values())
     return render(
         request,
         "write.html",
-        progress=api.overview.progress(store),
+        progress=progress,
+        wanted=max(0, progress.open_places - others),
+        others=others,
         standing=api.gold.writing_standing(store, me.id),
         returned=[_line(studio, d) for d in api.demonstrations.returned_to(store, me.id)],
         unfinished=[
