@@ -357,3 +357,38 @@ def test_recipes_cannot_run_code(run: Any, tmp_path: Path) -> None:
     assert code == 2
     assert "cannot be read as YAML" in errors
     assert not (tmp_path / "owned").exists()
+
+
+def test_ctrl_c_before_the_first_update_says_that_nothing_was_begun(
+    run: Any, tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*words: Any, **settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tuition.api.train", interrupted)
+    code, out, errors = run("train", "--model", llama, "--data", "rows.jsonl")
+    assert (code, out) == (130, "")
+    assert "stopped before the first update; there is no run to resume" in errors
+
+
+def test_a_hub_that_cannot_be_reached_is_said_to_be_so(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def unreachable(*words: Any, **settings: Any) -> None:
+        raise ConnectionError("[Errno -2] Name or service not known An error happened while trying to locate")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    code, _, errors = run("generate", "owner/name", "--prompt", "a")
+    assert code == 2
+    assert (
+        "owner/name: there is no such folder, and the hub could not be reached. Check the spelling" in errors
+    )
+
+
+def test_rows_longer_than_the_model_holds_are_seen_by_check_as_by_train(
+    run: Any, tmp_path: Path, llama: Path
+) -> None:
+    path = write_jsonl(tmp_path / "long.jsonl", [{"prompt": "a", "completion": "word " * 600}])
+    code, out, _ = run("check", path, "--model", llama)
+    assert code == 1
+    assert "R014" in out and "max_length 512" in out

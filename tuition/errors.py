@@ -31,8 +31,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        end = "" if self.next_step.endswith((".", "?", "!", "…")) else "."
-        return f"{place}{self.what}. {self.next_step}{end}"
+        return f"{place}{_sentence(self.what)} {_sentence(self.next_step)}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
 class LeftInTheMiddle(BaseException):

@@ -77,6 +77,9 @@ class Watcher:
         """Training is over, or interrupted."""
 
 
+_BRACKETS = "⟦⟧"
+
+
 class Terminal(Watcher):
     """Shows a run on a console: a bar on a terminal, a line now and then elsewhere."""
 
@@ -157,8 +160,10 @@ def show_opening(console: Console, opening: Opening) -> None:
         console.print()
         show_findings(console, opening.findings)
     if opening.example:
-        console.print("\n[dim]one example; what is learned is green, the rest is context[/dim]")
-        console.print(highlighted(opening.example))
+        coloured = console.color_system is not None
+        shown = "is green" if coloured else f"stands between {_BRACKETS[0]} and {_BRACKETS[1]}"
+        console.print(f"\n[dim]one example; what is learned {shown}, the rest is context[/dim]")
+        console.print(highlighted(opening.example, brackets=not coloured))
     for warning in opening.warnings:
         console.print(f"[yellow]{_plain(warning)}[/yellow]")
     console.print()
@@ -179,22 +184,29 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
         console.print(line, soft_wrap=True)
 
 
-def highlighted(tokens: Sequence[TokenText]) -> Text:
+def highlighted(tokens: Sequence[TokenText], *, brackets: bool = False) -> Text:
     """Tokens as text: learned ones green, control tokens underlined, weights other than 1 before what they weigh.
 
     White space is visible where it is learned: line ends, tabs, and spaces that no letter follows or that
     begin what is learned.
+
+    Args:
+        brackets: around what is learned, for where no colour is shown.
     """
     text = Text()
     before = 0.0
     for token in tokens:
         learned = token.supervised > 0
+        if brackets and learned != (before > 0):
+            text.append(_BRACKETS[before > 0])
         if learned and token.supervised not in (1.0, before):
             text.append(f"×{token.supervised:g} ", style="bold")
         shown = _visible_blanks(token.text, begins=not before) if learned else token.text
         style = "green" if learned else "dim"
         text.append(printable(shown), style=f"{style} underline" if token.special else style)
         before = token.supervised
+    if brackets and before > 0:
+        text.append(_BRACKETS[1])
     return text
 
 
@@ -286,7 +298,8 @@ def show_example(example: Any, tokens: Any) -> None:
     console.rule(
         Text(f"{example.origin}  {len(example):,} tokens, {example.learned_tokens:,} learned ({share:.0%})")
     )
-    console.print(highlighted(token_texts(example, tokens)), soft_wrap=True)
+    shown = highlighted(token_texts(example, tokens), brackets=console.color_system is None)
+    console.print(shown, soft_wrap=True)
 
 
 def show_evaluation(result: Any) -> None:

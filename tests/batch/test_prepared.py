@@ -132,6 +132,13 @@ def test_counts_are_there_without_reading_an_example(tmp_path: Path) -> None:
     assert side.shortest.origin.line == 1
 
 
+def test_the_typical_example_has_the_usual_length_or_fits_a_screen(tmp_path: Path) -> None:
+    usual = write(tmp_path / "a", [("train", example(n, length)) for n, length in enumerate((3, 9, 5, 5, 8))])
+    assert len(usual.train.typical) == 5
+    long = write(tmp_path / "b", [("train", example(n, length)) for n, length in enumerate((900, 130, 950))])
+    assert len(long.train.typical) == 130
+
+
 def test_lengths_are_there_without_reading_an_example_and_are_refused_when_changed(tmp_path: Path) -> None:
     read = write(tmp_path)
     assert read.train.example_lengths().tolist() == [len(example) for example in read.train]

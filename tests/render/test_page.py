@@ -149,6 +149,12 @@ def test_the_terminal_shows_learned_blanks_and_weights() -> None:
     assert green == ["·Yes", " or", "··", "no↵\n→", "half·", "more"]
 
 
+def test_where_no_colour_is_shown_brackets_stand_around_what_is_learned() -> None:
+    pieces = [("q ", 0.0), ("a", 1.0), ("b", 1.0), (" r ", 0.0), ("c", 1.0)]
+    shown = highlighted([TokenText(text, weight, False) for text, weight in pieces], brackets=True)
+    assert shown.plain == "q ⟦ab⟧ r ⟦c⟧"
+
+
 # --- in a browser ---
 
 

@@ -81,7 +81,7 @@ def check(
     renderer = None if model is None else make_renderer(model, **render)
     before = None
     for group in (sources.train, sources.validation, sources.test):
-        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before)
+        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before, answers=True)
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
@@ -168,16 +168,19 @@ def quarantine(checked: Checked, to: str | Path) -> int:
 
 def make_renderer(model: str, **render: Any) -> Renderer:
     """The renderer that a run with these settings would use."""
-    from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+    from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day, open_model
+    from tuition.render.modelfiles import LONGEST_BY_DEFAULT, positions_in
 
-    settings = make_render_settings(render)
-    tokenizer = load_tokenizer(starter.model_path(model))
+    settings, name = make_render_settings(render), starter.model_path(model)
+    tokenizer = load_tokenizer(name)
     template = on_day(
         choose_template(settings.chat_template, tokenizer, settings.chat_template_kwargs),
         settings.template_date,
     )
     adopt_template(tokenizer, template)
-    longest = settings.max_length if settings.max_length != "auto" else 10**9
+    longest = settings.max_length
+    if longest == "auto":
+        longest = min(positions_in(open_model(name).path) or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
     return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuition.cli import collecting
-from tuition.cli.shared import among_ranks, app, complain, me
+from tuition.cli.shared import Stopped, among_ranks, app, complain, me
 from tuition.errors import Interrupted, UserError
 
 
@@ -31,7 +31,7 @@ def main() -> None:
             sys.exit(0)
         complain(f"interrupted; nothing is lost. Go on with: {me()} train {stop.folder} --resume")
         sys.exit(130)
-    except KeyboardInterrupt as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         complain(str(stop) or "interrupted")
         sys.exit(130)
     except BrokenPipeError:  # `tuition preview … | head`

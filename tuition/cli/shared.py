@@ -9,11 +9,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tuition.errors import UserError
 
+
+class Stopped(Exception):
+    """Ctrl-C, as the end of a command sees it: Typer leaves without a word at Python's own."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Stopped(str(stop)) from None
+
+
 app = typer.Typer(
     name="tuition",
+    cls=_Commands,
     help="Supervised fine-tuning: from demonstrations to a better model, every token right and nothing lost.",
     no_args_is_help=True,
     add_completion=False,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from tuition.cli.shared import Json, among_ranks, app, assignments, me, print_json
+from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
 from tuition.errors import Interrupted, UserError
 
 
@@ -46,8 +46,11 @@ def _train(
     if ranks > 1:
         _start_ranks(recipe, ranks, settings, resume=resume, restarts=restarts, as_json=as_json)
         return
-    with second_signal_leaves():
-        run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    try:
+        with second_signal_leaves():
+            run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+    except KeyboardInterrupt as stop:  # what the loop is told by a signal ends as Interrupted
+        raise Stopped(str(stop) or "stopped before the first update; there is no run to resume") from None
     if os.environ.get("RANK", "0") != "0":
         return
     _print_end(run.path, as_json)

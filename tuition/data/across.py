@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tuition.conversation import Conversation
@@ -33,17 +34,25 @@ class Across:
     """
 
     def __init__(
-        self, ledger: Ledger, *, mapped: Format | None = None, training: Across | None = None
+        self,
+        ledger: Ledger,
+        *,
+        mapped: Format | None = None,
+        training: Across | None = None,
+        answers: bool = False,
     ) -> None:
         """
         Args:
+            answers: also name questions that have another answer in an earlier row.
             mapped: the shape that the user's mapping gives to all rows, if there is one.
             training: what the pass over the training data saw, where these rows are held out.
         """
         self.ledger = ledger
         self._mapped = mapped
         self._training = training
+        self._answers = answers
         self._conversations = FirstSeen()  # by fingerprint
+        self._questions = FirstSeen()  # by fingerprint of all before the last answer
         self._ids = FirstSeen()  # by hash of file and id
         self._unused: dict[str, set[str]] = {}  # file → columns said to be unused
         self._absent: dict[str, frozenset[str]] = {}  # file → mapped columns that no row has had yet
@@ -52,18 +61,30 @@ class Across:
     # --- copies ---
 
     def copies(self, conversation: Conversation, number: int) -> list[Finding]:
-        """D030 the conversation stands in an earlier row, D039 it stands in the training data."""
+        """D030 the conversation stands in an earlier row, D077 its question does, with another answer; D039 it
+        stands in the training data."""
         mark = fingerprint(conversation)
         first = self._conversations.note(mark, number)
+        asked_first = self._first_asked(conversation, number)
         found = []
         if first != number:
             message = f"the same conversation stands at {self.ledger.origin(first)}"
             found.append(finding("D030", conversation.origin, message))
+        elif asked_first != number:
+            message = f"the same question has another answer at {self.ledger.origin(asked_first)}"
+            found.append(finding("D077", conversation.origin, message))
         learned = None if self._training is None else self._training._conversations.find(mark)
         if self._training is not None and learned is not None:
             message = f"the same conversation is learned from, at {self._training.ledger.origin(learned)}"
             found.append(finding("D039", conversation.origin, message))
         return found
+
+    def _first_asked(self, conversation: Conversation, number: int) -> int:
+        """The first row with the same turns before its last answer."""
+        *context, answer = conversation.messages
+        if not self._answers or not context or answer.role != "assistant":
+            return number
+        return self._questions.note(fingerprint(replace(conversation, messages=tuple(context))), number)
 
     def repeated_id(self, origin: Origin, number: int) -> list[Finding]:
         """D028."""

@@ -404,7 +404,14 @@ CODES: dict[str, Code] = {
         "warning",
         "The last 240 characters are one piece repeated: a model was cut off in a loop, or a script misfired. A "
         "model that learns this loops too.",
-        f"Write the end of the answer anew, or {_SET_ASIDE}.",
+        "Write the end of the answer anew, or remove the row.",
+    ),
+    "D077": Code(
+        "one question, several answers",
+        "info",
+        "The turns before the last answer stand in an earlier row with another answer. That is good where several "
+        "answers are right, and a contradiction where one is.",
+        "Look at both; keep them where both are right.",
     ),
     "D050": Code(
         "no rows",

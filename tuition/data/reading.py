@@ -47,6 +47,7 @@ class Reading:
         seed: int = 0,
         training: Reading | None = None,
         deep: bool = False,
+        answers: bool = False,
         choose: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         """
@@ -62,6 +63,7 @@ class Reading:
                 both are reported.
             deep: also look for personal data, keys, and rows in another language than the rest, which takes
                 several times as long as reading.
+            answers: also name questions that have another answer in an earlier row.
             choose: how often a row of a file is learned, asked once for each in order, instead of the share
                 of its source; 0 leaves it out.
 
@@ -74,6 +76,7 @@ class Reading:
         self.shapes: dict[str, str] = {}
         self.seed = seed
         self.deep = deep
+        self._answers = answers
         self._choose = choose
         self._mapped = mapped_format(mapping) if mapping is not None else None
         self._columns = tuple(mapping.values()) if mapping is not None else ()
@@ -87,7 +90,7 @@ class Reading:
             self.ledger, self.shapes = Ledger(), {}
         self._passes += 1
         training = self._training._across if self._training is not None else None
-        self._across = Across(self.ledger, mapped=self._mapped, training=training)
+        self._across = Across(self.ledger, mapped=self._mapped, training=training, answers=self._answers)
         return self._read(_Pass(self.ledger, self.shapes, self._across, self._mapped, self.deep))
 
     def _read(self, a_pass: _Pass) -> Iterator[Conversation]:

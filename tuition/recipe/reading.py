@@ -147,8 +147,9 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
     except UnicodeEncodeError as error:  # half of a character, which no file can hold
         problems.append(f"{ascii(error.object)[:60]} is no text")
     if problems:
+        these = "it" if len(problems) == 1 else "these"
         raise UserError(
-            "; ".join(problems), where=where, next_step="Mend these; `tuition schema` lists every setting"
+            "; ".join(problems), where=where, next_step=f"Mend {these}; `tuition schema` lists every setting"
         )
     return recipe
 
@@ -176,7 +177,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            "no such recipe", where=str(path), next_step="`tuition init` writes one to start from"
+            "there is no such recipe, and no run to resume",
+            where=str(path),
+            next_step="Check the spelling; `tuition init` writes a recipe to start from",
         ) from None
     except IsADirectoryError:
         raise UserError(

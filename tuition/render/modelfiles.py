@@ -29,6 +29,11 @@ _LAYERS = re.compile(r"layers?$|^depth$|blocks$")
 _FREE = re.compile(r"theta|base|factor|_id$|seed|hash")
 
 
+# What configurations call the most positions, in the order they are asked.
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+LONGEST_BY_DEFAULT = 8192  # tokens of an example where `max_length` is auto and the model holds more
+
+
 def refuse(path: Path, what: str, next_step: str) -> UserError:
     """The refusal of one file of a model folder."""
     return UserError(what, where=str(path), next_step=next_step)
@@ -52,6 +57,19 @@ def read_object(path: Path) -> dict[str, Any]:
     if any(depth > _DEEPEST for depth, _, _ in _values(content)):
         raise refuse(path, "is nested too deep", "Copy or download the model again")
     return content
+
+
+def positions_in(folder: Path) -> int | None:
+    """The most positions that the model of a folder can hold, as its config.json says; None: it does not."""
+    path = folder / "config.json"
+    said = read_object(path) if path.exists() else {}
+    inner = said.get("text_config")
+    for part in (inner if isinstance(inner, dict) else {}, said):
+        for name in POSITIONS:
+            value = part.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
 
 
 def _parsed(path: Path) -> Any:

@@ -340,10 +340,17 @@ def _fetch(model: str, revision: str | None, *, weights: bool) -> Path:
     except UserError:
         raise
     except Exception as error:  # network, permission, names: the hub's library has many exceptions
-        reason = " ".join(str(error).split()).split(". ")[0][:200] or type(error).__name__
         raise UserError(
-            f"there is no such folder, and the hub gives no such model ({reason})",
+            f"there is no such folder, and the hub {_no(error)}",
             where=model,
             next_step="Check the spelling, the network and your login, or give a local folder",
         ) from None
     return path
+
+
+def _no(error: Exception) -> str:
+    """Why the hub gave nothing, in a few words."""
+    words = " ".join(str(error).split())
+    if any(sign in words for sign in ("Name or service not known", "ConnectError", "outgoing traffic")):
+        return "could not be reached"
+    return f"gives no such model ({words.split('. ')[0][:200] or type(error).__name__})"

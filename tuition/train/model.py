@@ -16,6 +16,7 @@ from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings
 from tuition.render import open_model
+from tuition.render.modelfiles import POSITIONS
 from tuition.train import attention
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.head import Head
@@ -78,7 +79,7 @@ def load_config(model: str, revision: str | None = None, *, trusted: str | None 
 
 def context_length(config: Any) -> int | None:
     """The most positions the model can hold, as its configuration says."""
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+    for name in POSITIONS:
         value = getattr(config.get_text_config(), name, None)
         if isinstance(value, int) and value > 0:
             return value

@@ -11,10 +11,9 @@ from tuition.data.sources import Sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, Recipe, RenderSettings
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
+from tuition.render.modelfiles import LONGEST_BY_DEFAULT
 from tuition.render.template import ChatTemplate
 from tuition.screen import Watcher
-
-_LONGEST_BY_DEFAULT = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def _with_length(recipe: Recipe, config: Any) -> Recipe:
 
     longest = context_length(config)
     if recipe.max_length == "auto":
-        return recipe.replace(max_length=min(longest or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT))
+        return recipe.replace(max_length=min(longest or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT))
     if longest is not None and int(recipe.max_length) > longest:
         raise UserError(
             f"max_length {recipe.max_length:,} is more than the {longest:,} positions the model holds",

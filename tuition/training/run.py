@@ -139,8 +139,8 @@ class Training:
             files.copy(ready.corpus.prepared.record_file("ledger"), self.folder.ledger)
             files.copy(ready.corpus.prepared.record_file("findings"), self.folder.findings)
             files.copy(ready.corpus.prepared.record_file("prompts"), self.folder.prompts)
-            shortest = ready.corpus.train.shortest
-            files.write_json(self.folder.example, example_json(shortest, ready.renderer.tokens))
+            typical = ready.corpus.train.typical
+            files.write_json(self.folder.example, example_json(typical, ready.renderer.tokens))
             files.write_json(self.folder.proof, [asdict(proof) for proof in ready.proofs])
         files.write_text(self.folder.recipe, ready.recipe.to_yaml())
         facts = (

@@ -21,6 +21,7 @@ from tuition.errors import Origin, UserError
 
 # Pages that were read stay counted as this process's memory until they are given back to the page cache.
 _EXAMPLES_BETWEEN_RELEASES = 64
+_TOKENS_ON_A_SCREEN = 120
 
 
 class PreparedSide(Sequence[Rendered]):
@@ -83,6 +84,13 @@ class PreparedSide(Sequence[Rendered]):
         if hashlib.sha256(stored).hexdigest() != self._lengths_sha256 or len(stored) != 4 * len(self):
             raise damaged(self._folder.parent, f"{self._folder.name}/{LENGTHS} was changed")
         return np.frombuffer(stored, dtype="<u4").astype(np.int64)
+
+    @property
+    def typical(self) -> Rendered:
+        """The first example of about the usual length, or of what a screen holds where that is less."""
+        lengths = self.example_lengths()
+        wanted = min(int(np.median(lengths)), _TOKENS_ON_A_SCREEN)
+        return self[int(np.abs(lengths - wanted).argmin())]
 
     @property
     def shortest(self) -> Rendered:
