@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import tuition
 from tests.conftest import CHAT
 from tuition.errors import UserError
 from tuition.render.template import CHATML
-from tuition.ship.llama_cpp import find_converter, go_template, modelfile
+from tuition.ship.llama_cpp import convert, find_converter, go_template, modelfile
 
 CONVERTER = """
 import argparse, json, pathlib
@@ -79,6 +80,25 @@ def test_a_converter_that_fails_exports_nothing_and_its_last_words_are_shown(
     with pytest.raises(UserError, match="LlamaForTwo is not supported"):
         tuition.api.export(str(full_run.path), tmp_path / "out", format="gguf", llama_cpp=llama_cpp)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_converter_without_its_libraries_is_told_to_have_an_environment_of_its_own(
+    llama_cpp: Path, tmp_path: Path
+) -> None:
+    (llama_cpp / "convert_hf_to_gguf.py").write_text("import a_library_of_the_converter")
+    with pytest.raises(
+        UserError, match=r"No module named .* python -m venv .*llama.cpp/.venv && .* -r .*convert"
+    ):
+        convert(llama_cpp / "convert_hf_to_gguf.py", tmp_path, tmp_path / "a.gguf", torch.float32)
+
+
+def test_the_converters_own_environment_runs_it(llama_cpp: Path, tmp_path: Path) -> None:
+    own = llama_cpp / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text('#!/bin/sh\nprintf GGUF > "$4"\n')
+    own.chmod(0o755)
+    convert(llama_cpp / "convert_hf_to_gguf.py", tmp_path, tmp_path / "a.gguf", torch.float32)
+    assert (tmp_path / "a.gguf").read_bytes() == b"GGUF"
 
 
 def test_chatml_becomes_a_go_template() -> None:

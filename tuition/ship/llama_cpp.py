@@ -41,9 +41,21 @@ def find_converter(given: Path | None) -> Path:
     raise UserError(
         f"llama.cpp's {CONVERTER} was not found ({looked})",
         where="--llama-cpp",
-        next_step="git clone https://github.com/ggml-org/llama.cpp && pip install -r "
-        "llama.cpp/requirements/requirements-convert_hf_to_gguf.txt, then give --llama-cpp llama.cpp",
+        next_step=f"git clone https://github.com/ggml-org/llama.cpp && {_own_environment(Path('llama.cpp'))}, "
+        "then give --llama-cpp llama.cpp",
     )
+
+
+def _own_environment(folder: Path) -> str:
+    """The commands that give the converter its libraries: it pins other versions than tuition runs with."""
+    requirements = folder / "requirements" / "requirements-convert_hf_to_gguf.txt"
+    return f"python -m venv {folder}/.venv && {folder}/.venv/bin/pip install -r {requirements}"
+
+
+def _python_of(converter: Path) -> str:
+    """The interpreter of the converter's own environment, or this one where it has none."""
+    own = converter.parent / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
 
 
 def convert(converter: Path, folder: Path, file: Path, dtype: torch.dtype) -> None:
@@ -54,15 +66,14 @@ def convert(converter: Path, folder: Path, file: Path, dtype: torch.dtype) -> No
     """
     words = [str(folder), "--outfile", str(file), "--outtype", _OUTTYPES[dtype]]
     process = subprocess.run(
-        [sys.executable, str(converter), *words], capture_output=True, text=True, check=False
+        [_python_of(converter), str(converter), *words], capture_output=True, text=True, check=False
     )
     if process.returncode != 0:
         last = (process.stderr.strip().splitlines() or [f"exit {process.returncode}"])[-1]
-        raise UserError(
-            f"llama.cpp's converter failed ({last[:300]})",
-            where=str(converter),
-            next_step="Update llama.cpp, or export --format hf and convert it by hand",
-        )
+        mend = "Update llama.cpp, or export --format hf and convert it by hand"
+        if last.startswith("ModuleNotFoundError"):
+            mend = f"Give it an environment of its own: {_own_environment(converter.parent)}"
+        raise UserError(f"llama.cpp's converter failed ({last[:300]})", where=str(converter), next_step=mend)
     if not file.exists() or not _is_gguf(file):
         raise UserError(
             "llama.cpp's converter wrote no GGUF file", where=str(converter), next_step="Update llama.cpp"
