@@ -8,7 +8,8 @@ from typing import Any
 
 from tuition.data import LearnedFrom, prompt_key
 from tuition.errors import UserError
-from tuition.evaluate.score import Marks, TestSet
+from tuition.evaluate.marks import Marks
+from tuition.evaluate.testset import TestSet
 from tuition.train.folder import RunFolder
 
 

@@ -17,23 +17,12 @@ from tuition.evaluate.forgetting import MOST_FORGOTTEN, Forgetting, General, for
 from tuition.evaluate.gate import FIGURES, Condition, figures_of, judge_conditions
 from tuition.evaluate.judge import Judge, Verdicts, judge_pairs
 from tuition.evaluate.load import Answerer, base_named_by, load_answerer, span_markers_of
+from tuition.evaluate.marks import Marks, Placed, Progress, examine, place_marks, rendered
 from tuition.evaluate.measures import Metric, find_metric
 from tuition.evaluate.overlap import overlap_of
 from tuition.evaluate.report import write_report
-from tuition.evaluate.score import (
-    Evaluation,
-    Marks,
-    Placed,
-    Progress,
-    TestSet,
-    answers_of,
-    evaluation_of,
-    examine,
-    place_marks,
-    read_test_set,
-    record,
-    rendered,
-)
+from tuition.evaluate.score import Evaluation, answers_of, evaluation_of, record
+from tuition.evaluate.testset import TestSet, read_test_set
 from tuition.train.folder import RunFolder
 from tuition.train.model import load_config
 from tuition.train.selfcheck import choose_path
