@@ -5,7 +5,7 @@ Nothing here prints or parses.
 """
 
 from tuition import board, jobs, talk
-from tuition.api.answers import answer, evaluate, generate_file, harness_command, load
+from tuition.api.answers import answer, at_checkpoint, evaluate, generate_file, harness_command, load
 from tuition.api.around import demo, doctor, explain, init, report, report_several, schema
 from tuition.api.rows import (
     Checked,
@@ -65,6 +65,7 @@ __all__ = [
     "add_typed_prompt",
     "answer",
     "ask_service",
+    "at_checkpoint",
     "batches",
     "board",
     "check",

@@ -48,6 +48,7 @@ class Evaluation:
         judge: what a judge preferred.
         gate: each condition, and whether it holds.
         overlap: rows that the run was trained on; None where nothing says what that was.
+        asked: what was scored, where the user named nothing.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Evaluation:
     judge: Verdicts | None = None
     gate: list[Judged] = field(default_factory=list)
     overlap: Overlap | None = None
+    asked: str | None = None
 
     @property
     def passed(self) -> bool:

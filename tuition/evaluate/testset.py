@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,23 +43,31 @@ def read_test_set(
     limit: int | None,
     metrics: Sequence[Metric] = (),
     span_markers: tuple[str, str] | None = None,
+    only: Container[tuple[str, int]] | None = None,
 ) -> TestSet:
     """Read what is to be scored.
 
     Args:
         metrics: where one of them chooses, rows are read as multiple choice.
         span_markers: taken out of the text, for a model that learned spans; whole answers are scored.
+        only: file and line of the rows that are meant; None: all.
 
     Raises:
         UserError: no row can be.
     """
     if any(metric.choice for metric in metrics):
+        if only is not None:
+            raise UserError(
+                "choices are not found among rows that a run held out",
+                where="--metric",
+                next_step="Name the rows: --data FILE",
+            )
         ledger = Ledger()
         asked = list(read_choices(sources, ledger))
         conversations = [conversation for conversation, _ in asked]
         choices = [choice for _, choice in asked][:limit]
     else:
-        reading = Reading(sources)
+        reading = Reading(sources, only=only)
         ledger = reading.ledger
         read = reading if span_markers is None else _unmarked(reading, span_markers, ledger)
         conversations, choices = list(read), []

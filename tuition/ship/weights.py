@@ -11,8 +11,8 @@ import torch
 
 from tuition.evaluate.load import load_answerer
 from tuition.recipe import load_recipe
-from tuition.train.folder import RunFolder
 from tuition.train.model import base_of
+from tuition.train.naming import run_of
 
 _SAME = 1e-5
 
@@ -105,7 +105,7 @@ def _truths(name: str) -> Mapping[str, Truth]:
 
 def _weights_before(name: str) -> Mapping[str, torch.Tensor]:
     """The weights that a run began with, where it began from a folder."""
-    run = RunFolder(Path(name))
+    run = run_of(name)
     if not run.holds_a_run():
         return {}
     start = Path(load_recipe(run.recipe).model)

@@ -286,6 +286,12 @@ def checkpoint_steps(root: Path) -> list[int]:
     ]
 
 
+def owner_of(folder: Path) -> str | None:
+    """The fingerprint of the run that wrote a checkpoint; None where it does not say."""
+    owner = _read_state(folder).get("fingerprint")
+    return owner if isinstance(owner, str) else None
+
+
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuition.batch.corpus import Corpus, prepare_corpus
-from tuition.data import find_sources
+from tuition.batch.corpus import Corpus, prepare_corpus, sources_of
 from tuition.data.sources import Sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, Recipe, RenderSettings
@@ -40,10 +39,8 @@ def read_material(recipe: Recipe, watcher: Watcher) -> Material:
     """Tokenizer, template and every row of data: what is learned is known before a weight is loaded."""
     from tuition.train.model import load_config, quiet_transformers
 
-    sources = find_sources(recipe.data)
-    if recipe.val_data:
-        held_out = find_sources(recipe.val_data)
-        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    data = recipe.section(DataSettings)
+    sources = sources_of(data)
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
@@ -60,7 +57,7 @@ def read_material(recipe: Recipe, watcher: Watcher) -> Material:
     corpus = prepare_corpus(
         sources,
         renderer,
-        data=recipe.section(DataSettings),
+        data=data,
         render=settings,
         seed=recipe.seed,
         tell=watcher.stage,
