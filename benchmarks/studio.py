@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from tuition import files
-from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing
+from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing, sessions
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 
@@ -98,7 +98,7 @@ def fill(path: Path, count: int) -> str:
                 task = judging.claim(store, admin.id)
                 assert task is not None
                 judging.judge(store, task.id, admin.id, judging.Verdict("left"))
-        return people.open_session(store, admin.id)
+        return sessions.open_session(store, admin.id)
 
 
 def measure_pages(folder: Path, session: str) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from tests.conftest import write_jsonl
 from tests.studio.browsers import chromium, faults_of, tab_of
 from tests.studio.conftest import Running, end_runs
 from tuition import starter
-from tuition.collect import Store, people
+from tuition.collect import Store, people, sessions
 from tuition.collect import demonstrations as demos
 
 __all__ = ["chromium"]
@@ -59,7 +59,7 @@ def test_the_whole_way_from_prompts_to_tomorrows_queue(chromium: Any, fresh: Run
 
 def _session(studio: Running) -> str:
     with Store(studio.store) as store:
-        return people.open_session(store, people.local_admin(store).id)
+        return sessions.open_session(store, people.local_admin(store).id)
 
 
 def _questions(folder: Path) -> dict[str, str]:

@@ -12,7 +12,18 @@ import pytest
 from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, tab_of
 from tests.studio.conftest import Running
 from tuition import collecting
-from tuition.collect import Store, batches, judging, losses, people, prompts, queue, results, reviewing
+from tuition.collect import (
+    Store,
+    batches,
+    judging,
+    losses,
+    people,
+    prompts,
+    queue,
+    results,
+    reviewing,
+    sessions,
+)
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 
@@ -22,7 +33,7 @@ __all__ = ["chromium"]
 def session_of(studio: Running, name: str, role: str) -> str:
     with Store(studio.store) as store:
         found = next((p for p in people.people(store) if p.name == name), None)
-        return people.open_session(store, (found or people.add_person(store, name, role, by=None)).id)
+        return sessions.open_session(store, (found or people.add_person(store, name, role, by=None)).id)
 
 
 def add_prompts(studio: Running, *texts: str) -> list[int]:

@@ -40,6 +40,7 @@ from tuition.collect import (
     queue,
     results,
     reviewing,
+    sessions,
     suggestions,
 )
 from tuition.collect.accepted import latest_event, usable
@@ -120,6 +121,7 @@ __all__ = [
     "run_folder",
     "schema",
     "serve",
+    "sessions",
     "set_suggestion_service",
     "suggestion_service",
     "suggestions",
