@@ -168,7 +168,8 @@ class Training:
         from tuition.train.shelf import Found, find_checkpoint, sweep
 
         ranks = self.ready.learner.ranks
-        if not ranks.told(self.resume):  # said by the first once it has begun: a rank may see its folder earlier
+        resumes = ranks.told(self.resume)  # said when the first has begun, so that all find its folder
+        if not resumes:
             return Found(None, (), frozenset())
         if self.writes:
             sweep(self.folder.checkpoints)
