@@ -95,8 +95,9 @@ def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str
         while done < kills:
             name = f"run-{runs}"
             run = start(place, name, ranks=ranks, steps=24, parallel=layout)
-            for _ in range(min(_RESTARTS - 1, kills - done)):
-                done += _strike(run, place / name, chance)
+            for strike in range(min(_RESTARTS - 1, kills - done)):
+                # a run that was just begun is short, and one that starts again takes long to
+                done += _strike(run, place / name, chance, in_training=strike == 0 or chance.random() < 0.5)
             code, runs = run.wait(), runs + 1
             different += code != 0 or not same(whole, outcome(place / name))
             tell(f"{done} kills, {runs} runs, {different} different")
@@ -108,17 +109,15 @@ def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str
     )
 
 
-def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random) -> bool:
-    """Kill a rank at a random instant of its life, or of its training; False where the run had ended."""
+def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random, *, in_training: bool) -> bool:
+    """Kill a rank at a random instant: behind a save, or of the next seconds; False where the run had ended."""
     checkpoints = folder / "checkpoints"
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
-        if chance.random() < 0.5:
-            time.sleep(chance.uniform(0, 12))
-        else:
+        if in_training:
             there = {path.name for path in checkpoints.glob("*")}
             waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
-            time.sleep(chance.uniform(0, 0.5))
+        time.sleep(chance.uniform(0, 0.5 if in_training else 12))
         os.kill(chance.choice(children_of(run)), signal.SIGKILL)
     except (AssertionError, OSError, ValueError, IndexError):
         return False
