@@ -26,17 +26,23 @@ _RESTARTS = 8  # torchrun's, a run
 
 def start(place: Path, name: str, *, ranks: int, steps: int, **settings: Any) -> subprocess.Popen[str]:
     """`tuition train` of the model and the data in a folder, in so many processes."""
-    chosen = {
-        "model": "model", "data": "data.jsonl", "output_dir": name, "batch_size": 8, "max_steps": steps,
-        "learning_rate": 3e-3, "val_split": 0.2, "samples": 0, "save_every_steps": 2, "keep": "last",
-        "eval_every_steps": 6, "dropout": 0.1, **settings,
-    }  # fmt: skip
-    pairs = [f"--set={key}={json.dumps(value)}" for key, value in chosen.items()]
+    pairs = [
+        f"--set={key}={json.dumps(value)}" for key, value in settings_of(name, steps, **settings).items()
+    ]
     return subprocess.Popen(
         [*(sys.executable, "-m", "tuition", "train", f"--processes={ranks}", f"--restarts={_RESTARTS}"), *pairs],
         cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.DEVNULL, stderr=(place / f"{name}.log").open("w"), start_new_session=True,
     )  # fmt: skip
+
+
+def settings_of(name: str, steps: int, **settings: Any) -> dict[str, Any]:
+    """The recipe of such a run."""
+    return {
+        "model": "model", "data": "data.jsonl", "output_dir": name, "batch_size": 8, "max_steps": steps,
+        "learning_rate": 3e-3, "val_split": 0.2, "samples": 0, "save_every_steps": 2, "keep": "last",
+        "eval_every_steps": 6, "dropout": 0.1, **settings,
+    }  # fmt: skip
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
