@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.damage import refuses_damage
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.journal import Position
@@ -282,14 +283,16 @@ def checkpoint_steps(root: Path) -> list[int]:
     if not root.is_dir():
         return []
     return [
-        int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name)) and entry.is_dir()
+        int(match[1])
+        for entry in root.iterdir()
+        if (match := _NAME.fullmatch(entry.name)) and entry.is_dir() and not entry.is_symlink()
     ]
 
 
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        state = json.loads(read_text(folder / "state.json", OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 
