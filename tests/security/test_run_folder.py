@@ -21,8 +21,8 @@ from tuition.errors import Interrupted, UserError
 from tuition.evaluate.forgetting import read_plain_text
 from tuition.evaluate.measures import find_metric
 from tuition.evaluate.report import write_report
-from tuition.train.checkpoint import find_checkpoint
 from tuition.train.folder import RunFolder
+from tuition.train.shelf import find_checkpoint
 
 
 def pipe(path: Path) -> None:
