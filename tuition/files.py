@@ -16,7 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tuition.foreign import OBJECT_BYTES, fault_of
+
 MANIFEST = "manifest.json"
+
+_IN_PLACE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 Sum = dict[str, Any]  # a file's line in a manifest: {"sha256": hexadecimal digits, "bytes": size}
 
@@ -29,12 +33,14 @@ class Disk:
     """
 
     def create(self, path: Path) -> int:
-        """A descriptor of an empty file to write."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        """A descriptor of an empty file to write. A link or a pipe of that name is removed, not written through."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def append(self, path: Path) -> int:
-        """A descriptor that writes behind what is there."""
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        """A descriptor that writes behind what is there; never through a link, nor into a pipe that nobody reads."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _IN_PLACE, 0o666)
 
     def write(self, descriptor: int, data: memoryview) -> int:
         """Write some of the data; how many bytes."""
@@ -284,7 +290,7 @@ def manifest_faults(folder: Path, *, share: tuple[int, int] = (0, 1)) -> list[st
             on, each byte of it. The names are looked at by all.
     """
     try:
-        written = (folder / MANIFEST).read_bytes()
+        written = _read_manifest(folder / MANIFEST)
         value = json.loads(written)
         files = value["files"]
         if json_bytes(value) != written:  # a blank more or less is damage too
@@ -310,6 +316,13 @@ def manifest_faults(folder: Path, *, share: tuple[int, int] = (0, 1)) -> list[st
     return faults
 
 
+def _read_manifest(path: Path) -> bytes:
+    fault = fault_of(path, OBJECT_BYTES)
+    if fault:
+        raise OSError(f"it {fault}")
+    return path.read_bytes()
+
+
 def _file_faults(path: Path, name: str, digest: str, size: int) -> list[str]:
     try:
         found = path.stat().st_size
@@ -333,6 +346,8 @@ def remove_folder(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a folder and all in it, if it is there. Links are removed, what they point to is not."""
+    if path.is_symlink():
+        disk.unlink(path)
     if not path.is_dir():
         return
     for entry in sorted(path.iterdir()):
@@ -380,7 +395,7 @@ def sha256(path: Path) -> str:
 
 def open_lock(path: Path) -> int:
     """A descriptor to lock; the file stays empty. Not one of `Disk`'s calls: a lock is not content."""
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT | _IN_PLACE, 0o644)
 
 
 def touch(path: Path) -> None:

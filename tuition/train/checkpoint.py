@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.damage import refuses_damage
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.journal import Position
@@ -255,8 +256,8 @@ def _give_back_space(temporary: Path) -> None:
 def read_state(folder: Path) -> dict[str, Any]:
     """What state.json says; nothing where it cannot be read."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        state = json.loads(read_text(folder / "state.json", OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 

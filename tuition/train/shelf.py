@@ -92,7 +92,9 @@ def checkpoint_steps(root: Path) -> list[int]:
     if not root.is_dir():
         return []
     return [
-        int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name)) and entry.is_dir()
+        int(match[1])
+        for entry in root.iterdir()
+        if (match := _NAME.fullmatch(entry.name)) and entry.is_dir() and not entry.is_symlink()
     ]
 
 
