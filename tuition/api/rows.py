@@ -271,4 +271,5 @@ def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings
         seed=recipe.seed,
         root=Path(to),
     )
+    assert isinstance(corpus.prepared, Prepared)  # nothing streams here
     return corpus.prepared
