@@ -1,6 +1,7 @@
 """`make prove`: every proof, one table, and docs/reliability.md with what came out.
 
-Settings: PARTS (all), KILLS (300), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
+Settings: PARTS (all), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks), RANKS (2),
+LAYOUT of them (both), SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
 operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000).
 """
 
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.prove import cost, damage, fuzz, interruptions, operations, page, posts
+from tests.prove import cost, damage, fuzz, interruptions, operations, page, posts, ranks
 from tests.prove.faultydisk import MODES
 from tests.prove.page import Result
 
@@ -54,6 +55,22 @@ def other_kinds() -> Result:
 def bound(kills: int) -> str:
     """What so many kills without a difference say: the chance of one is below 3 / n."""
     return f"{kills:,} kills without a difference bound the rate of failures below {3 / kills:.1%} (95 %)."
+
+
+def of_ranks() -> Result:
+    """One of several processes is killed; torchrun starts all anew."""
+    layouts = os.environ.get("LAYOUT", "ddp,fsdp").split(",")
+    found = [
+        ranks.prove(
+            setting("KILLS", 50) // len(layouts),
+            ranks=setting("RANKS", 2),
+            layout=layout,
+            seed=setting("SEED", 0),
+            tell=say,
+        )
+        for layout in layouts
+    ]
+    return Result([row for result in found for row in result.rows])
 
 
 def sends() -> Result:
@@ -105,7 +122,7 @@ def parsers() -> Result:
 
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "kinds": other_kinds, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
+    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
 }  # fmt: skip
 
 

@@ -8,12 +8,13 @@ import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "docs" / "reliability.md"
 _RESULTS = _ROOT / "benchmarks" / "results" / "prove.json"
 _BEGIN, _END = "<!-- table: written by `make prove` -->", "<!-- end of the table -->"
-SETTINGS = ("KILLS", "FRESH", "MINUTES", "EVERY", "STEPS", "INPUTS")
+SETTINGS = ("KILLS", "RANKS", "LAYOUT", "SEED", "FRESH", "MINUTES", "EVERY", "STEPS", "INPUTS")
 
 
 @dataclass
@@ -38,18 +39,20 @@ def keep(part: str, result: Result, *, some: str = "") -> None:
     """Keep what a part gave, with its date, commit and command, in the place of what it gave before.
 
     Args:
-        some: the setting that chose some of its rows; the others stay as they were.
+        some: the setting that chose some of its rows; the others stay as they were. MORE in the environment adds
+            the numbers to those of the runs before.
     """
     kept = json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
     given = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
     command = " ".join([*given, *([some] if some else []), f"PARTS={part}", "make prove"])
     run = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "command": command}
-    before = (
-        kept.get(part, {"rows": [], "notes": [], "runs": []})
-        if some
-        else {"rows": [], "notes": [], "runs": []}
-    )
-    rows = {name: (tried, survived) for name, tried, survived in (*before["rows"], *result.rows)}
+    more = bool(os.environ.get("MORE"))
+    nothing: dict[str, list[Any]] = {"rows": [], "notes": [], "runs": []}
+    before = kept.get(part, nothing) if some or more else nothing
+    rows = {name: (tried, survived) for name, tried, survived in before["rows"]}
+    for name, *numbers in result.rows:
+        tried, survived = rows.get(name, (0, 0)) if more else (0, 0)
+        rows[name] = (tried + numbers[0], survived + numbers[1])
     kept[part] = {
         "rows": [(name, *numbers) for name, numbers in rows.items()],
         "notes": [*before["notes"], *result.notes],

@@ -1,7 +1,7 @@
 """Kill a rank of a run of many with SIGKILL, again and again; torchrun starts all anew, and the run ends as if nothing
 had been.
 
-Run: python -m tests.prove.ranks (KILLS=50, RANKS=2). What is compared: the weights to the bit, and each step's loss.
+What is compared: the weights to the bit, and each step's loss. `PARTS=ranks make prove` runs it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.prove.page import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 _RESTARTS = 8  # torchrun's, a run
@@ -75,12 +77,11 @@ def same(one: tuple[list[Any], dict[str, Any]], other: tuple[list[Any], dict[str
     return one[0] == other[0] and all(bool((one[1][name] == other[1][name]).all()) for name in one[1])
 
 
-def main() -> int:
-    """Print how many kills a run survived; exit 1 where one did not end, or ended differently."""
+def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str], None]) -> Result:
+    """Kill ranks of runs until enough were killed, and compare each run with one that was left alone."""
     from tests.conftest import make_model, write_jsonl
 
-    kills, ranks = int(os.environ.get("KILLS", "50")), int(os.environ.get("RANKS", "2"))
-    chance = random.Random(0)
+    chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make_model(place / "model")
@@ -88,31 +89,37 @@ def main() -> int:
             place / "data.jsonl",
             [{"prompt": f"What is {i}?", "completion": f"It is {i}." * (1 + i % 5)} for i in range(60)],
         )
-        calm = start(place, "calm", ranks=ranks, steps=24)
+        calm = start(place, "calm", ranks=ranks, steps=24, parallel=layout)
         assert calm.wait() == 0
         whole, done, runs, different = outcome(place / "calm"), 0, 0, 0
         while done < kills:
             name = f"run-{runs}"
-            run, left = start(place, name, ranks=ranks, steps=24), min(_RESTARTS - 1, kills - done)
-            for _ in range(left):
+            run = start(place, name, ranks=ranks, steps=24, parallel=layout)
+            for _ in range(min(_RESTARTS - 1, kills - done)):
                 done += _strike(run, place / name, chance)
             code, runs = run.wait(), runs + 1
             different += code != 0 or not same(whole, outcome(place / name))
-            print(f"{done} kills, {runs} runs, {different} different", file=sys.stderr, flush=True)
-    print(f"| SIGKILL of a random rank of {ranks} | {done} | {done if not different else done - different} |")
-    return 1 if different else 0
+            tell(f"{done} kills, {runs} runs, {different} different")
+    return Result(
+        [
+            (f"SIGKILL of a random rank of {ranks}, parallel: {layout}", done, done if not different else 0),
+            (f"those runs ended by themselves, weights bitwise ({layout})", runs, runs - different),
+        ]
+    )
 
 
 def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random) -> bool:
-    """Kill a rank at a random instant after the run has begun; False where the run had ended."""
+    """Kill a rank at a random instant of its life, or of its training; False where the run had ended."""
+    checkpoints = folder / "checkpoints"
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
-        time.sleep(chance.uniform(0, 12))
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, 12))
+        else:
+            there = {path.name for path in checkpoints.glob("*")}
+            waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
+            time.sleep(chance.uniform(0, 0.5))
         os.kill(chance.choice(children_of(run)), signal.SIGKILL)
     except (AssertionError, OSError, ValueError, IndexError):
         return False
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,7 @@ from typing import Any
 from tuition import files
 from tuition.conversation import Conversation
 from tuition.errors import UserError
+from tuition.foreign import lines_of
 from tuition.recipe import ModelSettings
 from tuition.train.folder import RunFolder
 from tuition.training.ready import Ready
@@ -100,7 +101,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        rows = [json.loads(line) for line in lines_of(path)]
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"cannot be read ({error})", where=str(path), next_step="Remove the file, and resume"

@@ -165,12 +165,15 @@ class Training:
 
     def _find(self) -> Any:
         """The checkpoint to go on from. A new run has none, whatever lies in the folder."""
-        from tuition.train.checkpoint import Found, find_checkpoint, sweep
+        from tuition.train.shelf import Found, find_checkpoint, sweep
 
-        if not self.resume:
+        ranks = self.ready.learner.ranks
+        resumes = ranks.told(self.resume)  # said when the first has begun, so that all find its folder
+        if not resumes:
             return Found(None, (), frozenset())
-        sweep(self.folder.checkpoints)
-        found = find_checkpoint(self.folder.checkpoints, self.identity.fingerprint)
+        if self.writes:
+            sweep(self.folder.checkpoints)
+        found = find_checkpoint(self.folder.checkpoints, self.identity.fingerprint, ranks)
         for sentence in found.sentences:
             self._note(sentence)
         return found
@@ -223,7 +226,7 @@ class Training:
 
         ready, recipe, ranks = self.ready, self.ready.recipe, self.ready.learner.ranks
         torch.manual_seed(recipe.seed + ranks.rank)
-        found = ranks.told(self._find() if self.writes else None)
+        found = self._find()
         self.progress, position = self._restore(found.folder)
         journal = Journal(self.folder.metrics, position) if self.writes else NoJournal(self.folder.metrics)
         self.saver = Saver(
@@ -284,8 +287,16 @@ class Training:
             telling.base(EvalReport(0, figures))
 
     def _should_stop(self) -> bool:
-        self.saver.check()
-        return self.ready.learner.ranks.any(self.signals.asked())
+        """Whether a rank was asked to; the same on all, and so is an end because a checkpoint cannot be written."""
+        failed, asked = self.ready.learner.ranks.sums(self.saver.failed, self.signals.asked())
+        if failed:
+            self.saver.wait()  # says what is wrong, on the ranks that write
+            raise UserError(
+                "the first rank could not write a checkpoint",
+                where=str(self.folder.path),
+                next_step="Mend what it says, and go on with --resume",
+            )
+        return bool(asked)
 
     def _hurry(self) -> bool:
         """Several ranks can stop between updates only: in the middle of one, they wait for one another."""
