@@ -82,7 +82,9 @@ def _see_all(
     """What stays of each unit, found or made now: those that the first epoch begins with last, so that they are there."""
     kept = [Kept.find(folder, key) for key in keys]
     files_in_order = _first_order(sum(bool(unit.train) for unit in units), data, seed)
-    missing = [n for n in (*range(len(files_in_order), len(units)), *reversed(files_in_order)) if kept[n] is None]
+    missing = [
+        n for n in (*range(len(files_in_order), len(units)), *reversed(files_in_order)) if kept[n] is None
+    ]
     if missing and workers is None:
         raise UserError(
             "is not prepared, and only the first rank prepares",
