@@ -95,9 +95,12 @@ def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str
         while done < kills:
             name = f"run-{runs}"
             run = start(place, name, ranks=ranks, steps=24, parallel=layout)
-            for _ in range(min(_RESTARTS - 1, kills - done)):
-                done += _strike(run, place / name, chance)
-            code, runs = run.wait(), runs + 1
+            try:
+                for _ in range(min(_RESTARTS - 1, kills - done)):
+                    done += _strike(run, place / name, chance)
+                code, runs = run.wait(), runs + 1
+            finally:
+                _end(run)
             different += code != 0 or not same(whole, outcome(place / name))
             tell(f"{done} kills, {runs} runs, {different} different")
     return Result(
@@ -106,6 +109,13 @@ def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str
             (f"those runs ended by themselves, weights bitwise ({layout})", runs, runs - different),
         ]
     )
+
+
+def _end(run: subprocess.Popen[str]) -> None:
+    """Leave no rank behind, whatever ended the proof."""
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
 
 
 def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random) -> bool:
