@@ -14,6 +14,7 @@ from tuition import files
 from tuition.batch import Plan, make_plan
 from tuition.batch.corpus import Corpus
 from tuition.batch.prepared import tokenizer_sha256
+from tuition.batch.stream.files import StreamedSide
 from tuition.errors import UserError
 from tuition.recipe import (
     AdapterSettings,
@@ -108,7 +109,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
 
     refuse_missing(recipe.report_to)
     with prepared_once(folder, start):
-        material = read_material(recipe, watcher)
+        material = read_material(recipe, watcher, leads=start.rank == 0)
     judging = make_judging(material)
     watcher.stage("loading the model")
     ranks = _meet(material)
@@ -197,6 +198,8 @@ def _plan(material: Material) -> Plan:
         max_steps=batch.max_steps,
         seed=batch.seed,
         keys=[example.prompt_key for example in examples] if batch.group_by_prefix else None,
+        files=examples.files if isinstance(examples, StreamedSide) else None,
+        together=material.recipe.stream_files,
     )
 
 
@@ -234,11 +237,11 @@ def _make_learner(
     settings, share = recipe.section(OptimizerSettings), recipe.share_prefixes != "off"
     if ranks.sharded:
         whole = LoadedModel(model, torch.device("cpu"), next(model.parameters()).dtype)
-        path = choose_path(whole, corpus.train, share_prefixes=share and not settings.neftune_alpha)
+        path = choose_path(whole, corpus.at_hand, share_prefixes=share and not settings.neftune_alpha)
         return make_sharded_learner(whole, ranks, device, dtype, settings), path
     learner = make_learner(model, device, dtype, settings)
     learner.ranks = ranks
-    return learner, choose_path(learner, corpus.train, share_prefixes=share)
+    return learner, choose_path(learner, corpus.at_hand, share_prefixes=share)
 
 
 def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:
@@ -248,7 +251,7 @@ def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:
 
     return try_largest_step(
         learner,
-        corpus.train,
+        corpus.stand_ins,
         corpus.validation,
         plan,
         LOSSES[recipe.loss],

@@ -136,10 +136,10 @@ class Training:
             changed = self._prove_the_same()
         else:
             files.make_folder(self.folder.path)
-            files.copy(ready.corpus.prepared.record_file("ledger"), self.folder.ledger)
-            files.copy(ready.corpus.prepared.record_file("findings"), self.folder.findings)
-            files.copy(ready.corpus.prepared.record_file("prompts"), self.folder.prompts)
-            typical = ready.corpus.train.typical
+            ready.corpus.prepared.copy_records("ledger", self.folder.ledger)
+            ready.corpus.prepared.copy_records("findings", self.folder.findings)
+            ready.corpus.prepared.copy_records("prompts", self.folder.prompts)
+            typical = ready.corpus.at_hand.typical
             files.write_json(self.folder.example, example_json(typical, ready.renderer.tokens))
             files.write_json(self.folder.proof, [asdict(proof) for proof in ready.proofs])
         files.write_text(self.folder.recipe, ready.recipe.to_yaml())
