@@ -112,7 +112,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
         material = read_material(recipe, watcher, leads=start.rank == 0)
     judging = make_judging(material)
     watcher.stage("loading the model")
-    ranks = _meet(material, judging)
+    ranks = _meet(material)
     model, device, dtype = load_learned(material, ranks)
     parameters, trainable = _count(model)
     plan = _plan(material)
@@ -143,12 +143,8 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
     return ready
 
 
-def _meet(material: Material, judging: Judging) -> Ranks:
-    """The ranks come together, each with the data at hand.
-
-    Raises:
-        UserError: what is asked for needs the whole model on one rank.
-    """
+def _meet(material: Material) -> Ranks:
+    """The ranks come together, each with the data at hand."""
     from tuition.batch.balance import work_of_model
     from tuition.train.distributed import join_ranks
     from tuition.train.model import choose_device
@@ -161,14 +157,7 @@ def _meet(material: Material, judging: Judging) -> Ranks:
         int(getattr(text, "num_hidden_layers", 1)),
         len(material.tokenizer),
     )
-    ranks = join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
-    if ranks.sharded and judging.scorer is not None:
-        raise UserError(
-            "answers cannot be measured while no rank holds the whole model",
-            where="parallel",
-            next_step="Set parallel: ddp, or leave eval_metrics and best_by out and evaluate the run afterwards",
-        )
-    return ranks
+    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
 
 
 def load_learned(material: Material, ranks: Ranks) -> tuple[Any, Any, Any]:
@@ -296,7 +285,7 @@ def _with_measured(
 
     every = recipe.eval_metrics_every_steps
     if every == "auto":
-        every = answers_every_steps(judging, material, plan, learner.model, trial.tokens_per_second)
+        every = answers_every_steps(judging, material, plan, learner, trial.tokens_per_second)
     return recipe.replace(
         micro_batch_tokens=trial.token_budget,
         activation_checkpointing="on" if trial.checkpointing else recipe.activation_checkpointing,
