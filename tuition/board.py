@@ -32,6 +32,7 @@ from tuition.evaluate.report.facts import (
 )
 from tuition.evaluate.report.machine import settings, train_command
 from tuition.evaluate.report.verdict import about, cautions, verdict
+from tuition.foreign import fault_of
 from tuition.recipe import parse_yaml
 from tuition.train.folder import RunFolder
 
@@ -220,6 +221,8 @@ def _since(folder: Path) -> str:
 def _end_of_journal(journal: Path) -> tuple[Row, Row]:
     """The newest update and the newest evaluation; a long journal is not read for it."""
     try:
+        if fault_of(journal):
+            return {}, {}
         with journal.open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
             lines = stream.read().decode("utf-8", "replace").splitlines()

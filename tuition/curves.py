@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuition.evaluate.report.facts import Ledger, Row, Run, number, parse_row, read_object
+from tuition.foreign import fault_of
 from tuition.recipe import parse_yaml
 
 MOST_POINTS = 20_000
@@ -73,6 +74,8 @@ _one_at_a_time = threading.Lock()
 
 def _journal_of(path: Path) -> _Journal:
     try:
+        if fault_of(path):
+            return _Journal(0)
         with path.open("rb") as stream:
             status = os.fstat(stream.fileno())
             known = _journals.get(path)

@@ -246,5 +246,5 @@ def _find_the_lost_first(page: Any, lost: str) -> None:
         page.get_by_role("button", name="Skip it").click()
     assert _question_on(page) == lost
     assert "This prompt comes back" in page.locator("main").inner_text()
-    page.get_by_text("What you wrote before").click()
+    page.get_by_text("What you wrote before", exact=True).click()
     assert faults_of(page) == []

@@ -1,5 +1,4 @@
-"""Signing in: passwords that wait longer each time, sessions that can be ended, links that work once.
-"""
+"""Signing in: passwords that wait longer each time, sessions that can be ended, links that work once."""
 
 from __future__ import annotations
 
