@@ -19,6 +19,7 @@ from tuition.evaluate.lines import signed
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.marks import Placed, differences, place_marks, summed
 from tuition.evaluate.testset import read_test_set
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.interval import Score
 from tuition.render import Renderer
 from tuition.render.tokens import Tokens
@@ -177,10 +178,11 @@ def read_plain_text(file: str) -> Iterator[Conversation]:
         UserError: the file cannot be read.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").strip("\n").split("\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"cannot be read: {reason}", where=file, next_step="Name another file") from None
+        lines = read_text(Path(file), OBJECT_BYTES, "Name another file").strip("\n").split("\n")
+    except FileNotFoundError:
+        raise UserError(
+            "cannot be read: there is no such file", where=file, next_step="Name another file"
+        ) from None
     if all(line.strip() for line in lines):
         pieces = list(enumerate(lines, 1))
     else:

@@ -50,6 +50,8 @@ def held_out_rows(run: RunFolder) -> HeldOutRows | None:
     if not places:
         return None
     data, facts = load_recipe(run.recipe).section(DataSettings), run.read_facts()
+    if data.stream:  # what was read file by file was hashed file by file
+        return None
     try:
         sources, now = sources_of(data), data_sha256_now(data)
     except UserError as fault:

@@ -94,6 +94,7 @@ def _load_run(
 ) -> Answerer:
     """The model that a run kept, or the run as it was at the checkpoint that is named."""
     folder = run_of(name)
+    folder.refuse_foreign()
     recipe = load_recipe(folder.recipe)
     source = _model_of(folder, recipe)
     base = _base(recipe.model, recipe.revision, trusted) if recipe.adapted else None

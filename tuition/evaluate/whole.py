@@ -24,6 +24,7 @@ from tuition.evaluate.overlap import overlap_of
 from tuition.evaluate.report import write_report
 from tuition.evaluate.score import Evaluation, answers_of, evaluation_of, record
 from tuition.evaluate.testset import TestSet, read_test_set
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.folder import RunFolder
 from tuition.train.model import load_config
 from tuition.train.naming import run_of
@@ -171,7 +172,7 @@ def _other(model: str, wishes: Wishes) -> tuple[str, str | None]:
 def _answers_folder(model: str) -> Path:
     """Answers stand in the run's folder, or in the cache where there is no run."""
     folder = run_of(model)
-    return folder.path / "answers" if folder.holds_a_run() else cache_folder().parent / "answers"
+    return folder.answers if folder.holds_a_run() else cache_folder().parent / "answers"
 
 
 def _see(
@@ -307,7 +308,7 @@ def _overlap(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str,
 
 def _earlier(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path, OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

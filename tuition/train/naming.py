@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from tuition.errors import UserError
-from tuition.train.checkpoint import checkpoint_steps, load_weights, owner_of
+from tuition.train.checkpoint import load_weights, owner_of
 from tuition.train.fingerprint import fingerprint_of
 from tuition.train.folder import RunFolder
+from tuition.train.parts import Stored
+from tuition.train.shelf import checkpoint_steps
 
 WORDS = "step-120, epoch-2, best or last"
 _STEP = re.compile(r"(?:step-)?(\d{1,12})")
@@ -97,15 +97,12 @@ def lay_over(model: Any, name: str, *, pissa: bool) -> None:
     load_weights(folder, {n: _learned(n, there[n], pissa) for n in _names_in(folder) if n in there})
 
 
-def _names_in(folder: Path) -> list[str]:
-    file = folder / "weights.safetensors"
-    if not file.is_file():
-        return []  # load_weights says what is missing
+def _names_in(folder: Path) -> set[str]:
+    """The weights that a checkpoint holds; none where it cannot be read, for which `load_weights` gives the reason."""
     try:
-        with safe_open(file, framework="pt") as weights:
-            return list(weights.keys())
-    except Exception:  # a damaged file: load_weights says so by its checksum
-        return []
+        return set(Stored(folder, "weights").shapes)
+    except Exception:  # damage ends in exceptions of several libraries
+        return set()
 
 
 def _learned(name: str, parameter: Any, pissa: bool) -> Any:
