@@ -19,7 +19,7 @@ from tuition.api.rows import (
     quarantine,
 )
 from tuition.api.shipping import export, preferences, push, serve
-from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, run_folder, train
+from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -115,6 +115,7 @@ __all__ = [
     "quarantine",
     "queue",
     "read_report_facts",
+    "read_samples",
     "report",
     "report_several",
     "results",

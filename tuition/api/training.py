@@ -168,6 +168,18 @@ def dry_run(
     ).prepare()
 
 
+def read_samples(folder: str | Path) -> list[dict[str, Any]]:
+    """The prompts that a run answered before and after: prompt, expected, base, tuned.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    from tuition.train.folder import RunFolder
+    from tuition.training.keeping import read_jsonl
+
+    return read_jsonl(RunFolder(Path(folder)).samples)
+
+
 def read_report_facts(folder: str | Path) -> dict[str, Any]:
     """run.json of a run folder."""
     return dict(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8")))
