@@ -133,7 +133,7 @@ def _evaluated(model: str, data: Sequence[str], **wishes: Any) -> Evaluation:
     try:
         return api.evaluate(model, data, **wishes)
     except KeyboardInterrupt:
-        complain("interrupted; what was scored and answered is kept. The same command goes on from there")
+        complain("interrupted; the answers so far are kept. The same command goes on from there")
         raise typer.Exit(130) from None
 
 
