@@ -195,6 +195,11 @@ def copy(source: Path, path: Path) -> None:
     write_bytes(path, disk.read(source))
 
 
+def copy_joined(sources: Iterable[Path], path: Path) -> None:
+    """Replace `path` by the contents of other files, one behind the other."""
+    write_bytes(path, (piece for source in sources for piece in disk.read(source)))
+
+
 def append_line(path: Path, line: str) -> None:
     """Add one line to `path`. It lasts through a kill at once, and through a power cut after `sync`."""
     descriptor = disk.append(path)

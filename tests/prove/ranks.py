@@ -26,17 +26,23 @@ _RESTARTS = 8  # torchrun's, a run
 
 def start(place: Path, name: str, *, ranks: int, steps: int, **settings: Any) -> subprocess.Popen[str]:
     """`tuition train` of the model and the data in a folder, in so many processes."""
-    chosen = {
-        "model": "model", "data": "data.jsonl", "output_dir": name, "batch_size": 8, "max_steps": steps,
-        "learning_rate": 3e-3, "val_split": 0.2, "samples": 0, "save_every_steps": 2, "keep": "last",
-        "eval_every_steps": 6, "dropout": 0.1, **settings,
-    }  # fmt: skip
-    pairs = [f"--set={key}={json.dumps(value)}" for key, value in chosen.items()]
+    pairs = [
+        f"--set={key}={json.dumps(value)}" for key, value in settings_of(name, steps, **settings).items()
+    ]
     return subprocess.Popen(
         [*(sys.executable, "-m", "tuition", "train", f"--processes={ranks}", f"--restarts={_RESTARTS}"), *pairs],
         cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.DEVNULL, stderr=(place / f"{name}.log").open("w"), start_new_session=True,
     )  # fmt: skip
+
+
+def settings_of(name: str, steps: int, **settings: Any) -> dict[str, Any]:
+    """The recipe of such a run."""
+    return {
+        "model": "model", "data": "data.jsonl", "output_dir": name, "batch_size": 8, "max_steps": steps,
+        "learning_rate": 3e-3, "val_split": 0.2, "samples": 0, "save_every_steps": 2, "keep": "last",
+        "eval_every_steps": 6, "dropout": 0.1, **settings,
+    }  # fmt: skip
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
@@ -96,8 +102,10 @@ def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str
             name = f"run-{runs}"
             run = start(place, name, ranks=ranks, steps=24, parallel=layout)
             try:
-                for _ in range(min(_RESTARTS - 1, kills - done)):
-                    done += _strike(run, place / name, chance)
+                for strike in range(min(_RESTARTS - 1, kills - done)):
+                    # a run that was just begun is short, and one that starts again takes long to
+                    in_training = strike == 0 or chance.random() < 0.5
+                    done += _strike(run, place / name, chance, in_training=in_training)
                 code, runs = run.wait(), runs + 1
             finally:
                 _end(run)
@@ -118,17 +126,15 @@ def _end(run: subprocess.Popen[str]) -> None:
         run.wait()
 
 
-def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random) -> bool:
-    """Kill a rank at a random instant of its life, or of its training; False where the run had ended."""
+def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random, *, in_training: bool) -> bool:
+    """Kill a rank at a random instant: behind a save, or of the next seconds; False where the run had ended."""
     checkpoints = folder / "checkpoints"
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
-        if chance.random() < 0.5:
-            time.sleep(chance.uniform(0, 12))
-        else:
+        if in_training:
             there = {path.name for path in checkpoints.glob("*")}
             waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
-            time.sleep(chance.uniform(0, 0.5))
+        time.sleep(chance.uniform(0, 0.5 if in_training else 12))
         os.kill(chance.choice(children_of(run)), signal.SIGKILL)
     except (AssertionError, OSError, ValueError, IndexError):
         return False

@@ -22,6 +22,7 @@ from tuition.batch import Plan
 from tuition.batch.balance import Work
 from tuition.conversation import Rendered
 from tuition.errors import Origin
+from tuition.evaluate.heldout import held_out_loss, score_examples
 from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
 from tuition.train import loop
 from tuition.train.adapters import ADAPTERS
@@ -148,6 +149,14 @@ def refused(learner: loop.Learner, root: Path, number: int) -> str:
     return ""
 
 
+def evaluated(learner: loop.Learner) -> list[Any]:
+    """The held-out loss, and what each example adds up to."""
+    rows = examples()
+    loss = held_out_loss(learner, rows, text_bytes=1000, packing=(3, 100)).loss
+    marks = score_examples(learner, rows, packing=(3, 100), accuracy=True)
+    return [loss, [[mark.nats, mark.weight, mark.tokens, mark.hits] for mark in marks]]
+
+
 def joined(layout: Layout) -> Ranks:
     """The ranks of this test; those of `hsdp` as if they were on two machines."""
     ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
@@ -171,6 +180,7 @@ def main(place: Path) -> None:
     for layout in layouts:  # from a checkpoint of other ranks, three updates, saved for others
         learner = make(job["model"], layout, "full", joined(layout))
         number = load(learner, Path(job["checkpoint"]))
+        result[f"evaluated-{layout}"] = ddp.all_of(evaluated(learner))
         result[f"resumed-{layout}"] = losses(learner, number + 1, number + 3)
         result[f"held-{layout}"] = ddp.all_of(save(learner, place / layout, number + 3))
         again = make(job["model"], layout, "full", learner.ranks)

@@ -115,6 +115,18 @@ def test_a_run_goes_on_from_one_rank_to_two_to_four_to_one(
         assert worker.losses(last, 11, 13) == pytest.approx(whole[10:13], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_held_out_figures_that_ranks_share_out_are_those_of_one_process(
+    many: dict[int, Any], alone: dict[str, Any], folder: str
+) -> None:
+    one = worker.make(folder, "ddp", "full", ALONE)
+    for count, checkpoint in ((2, alone["checkpoint"]), (4, many[2][0] / "ddp" / "step-7")):
+        worker.load(one, checkpoint)
+        figures = worker.evaluated(one)
+        for layout in ("ddp", "fsdp") if count == 2 else ("ddp", "fsdp", "hsdp"):
+            assert many[count][1][f"evaluated-{layout}"] == [figures] * count
+
+
 SAVED = [("ddp", 2), ("fsdp", 2), ("ddp", 4), ("fsdp", 4), ("hsdp", 4)]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tuition import files
-from tuition.collect.schema import APPLICATION_ID, MIGRATIONS
+from tuition.collect.schema import APPLICATION_ID, MIGRATIONS, migrate
 from tuition.errors import UserError
 
 BUSY_SECONDS = 20.0  # how long a writer waits for others before it gives up
@@ -244,13 +244,25 @@ class Store:
         db = self._connection()
         if db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
             return
-        with self.writing() as db:
-            version = self._version(db)
-            if version == 0:
-                db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            for statement in (s for migration in MIGRATIONS[version:] for s in migration):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        db.execute("PRAGMA foreign_keys=OFF")  # a table that is made anew is gone for a moment
+        try:
+            with self.writing() as db:
+                version = self._version(db)
+                if version == 0:
+                    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                migrate(db, after=version)
+                self._refuse_loose_ends(db)
+                db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        finally:
+            db.execute("PRAGMA foreign_keys=ON")
+
+    def _refuse_loose_ends(self, db: sqlite3.Connection) -> None:
+        if db.execute("PRAGMA foreign_key_check").fetchone() is not None:
+            raise UserError(
+                "rows of the store refer to others that are not there",
+                where=str(self.path),
+                next_step="Nothing was changed; take the latest backup",
+            )
 
     def _version(self, db: sqlite3.Connection) -> int:
         """How many migrations the file has been through.
@@ -319,6 +331,5 @@ def _tables(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
 def _tables_of(version: int) -> frozenset[tuple[str, str, str]]:
     """The tables of a store after so many migrations."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        for statement in (s for migration in MIGRATIONS[:version] for s in migration):
-            db.execute(statement)
+        migrate(db, up_to=version)
         return _tables(db)

@@ -55,6 +55,11 @@ class Recipe(
             raise ValueError(
                 "parallel: fsdp and hsdp take method: full or lora, optimizer: adamw and whole masters"
             )
+        if self.stream and (self.replay or self.group_by_prefix):
+            raise ValueError(
+                "stream takes no replay and no group_by_prefix, which need all rows at once: name general data "
+                "among the data with a share, general.jsonl#0.05"
+            )
         if self.method == "qlora" and self.init_lora_weights == "pissa":
             raise ValueError(
                 "pissa takes its start from the weights, which qlora rounds to 4 bits: set method: lora"

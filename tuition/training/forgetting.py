@@ -14,10 +14,15 @@ from tuition.training.ready import Ready
 
 
 def score_general_before(ready: Ready, folder: RunFolder) -> None:
-    """Keep what the base model makes of the general text: a resume has no base model any more."""
+    """Keep what the base model makes of the general text: a resume has no base model any more.
+
+    The ranks score it together, and the first writes.
+    """
     text = ready.judging.general
-    if text is not None:
-        marks = score_general(ready.learner, ready.renderer.tokens, text)
+    if text is None:
+        return
+    marks = score_general(ready.learner, ready.renderer.tokens, text)
+    if ready.learner.ranks.first:
         files.write_json(folder.general, marks.to_json())
 
 
