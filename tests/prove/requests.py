@@ -26,6 +26,7 @@ from urllib.parse import quote, quote_plus
 
 from tuition import jobs
 from tuition.collect import Store, people, prompts
+from tuition.collect.sessions import open_session
 from tuition.conversation import Message
 from tuition.studio.app import make_app
 from tuition.studio.pages import PAGES
@@ -297,7 +298,7 @@ def _people(store: Store) -> dict[str, str]:
             people.set_disabled(store, person.id, False, by=None)
         if person.role != role:
             people.set_role(store, person.id, role, by=None)
-        opened[role] = sessions.open_session(store, person.id)
+        opened[role] = open_session(store, person.id)
     return opened
 
 
