@@ -38,8 +38,6 @@ bench-scale: $(READY)  ## memory and time of preparing a million rows
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove
-	@$(BIN)/python -m tests.prove.requests
-	@$(BIN)/python -m tests.prove.ranks
 
 docs: $(READY)  ## write the generated pages of docs/ anew
 	@$(BIN)/python docs/generate.py

@@ -24,7 +24,7 @@ import httpx
 
 import tuition.studio.app  # noqa: F401  before the forks
 from tests.prove.faultydisk import memory_folder
-from tuition.collect import Store, people, prompts
+from tuition.collect import Store, people, prompts, sessions
 from tuition.conversation import Message
 
 WRITERS = 4
@@ -89,7 +89,7 @@ def prepare(path: Path, posts: int) -> list[str]:
         )
         prompts.add(store, new, source="made", licence="CC0-1.0", consent="made", by=None)
         writers = [people.add_person(store, f"W{n}", "writer", by=None) for n in range(WRITERS)]
-        return [people.open_session(store, writer.id) for writer in writers]
+        return [sessions.open_session(store, writer.id) for writer in writers]
 
 
 # --- the server, and what kills it

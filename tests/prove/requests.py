@@ -297,7 +297,7 @@ def _people(store: Store) -> dict[str, str]:
             people.set_disabled(store, person.id, False, by=None)
         if person.role != role:
             people.set_role(store, person.id, role, by=None)
-        sessions[role] = people.open_session(store, person.id)
+        sessions[role] = sessions.open_session(store, person.id)
     return sessions
 
 

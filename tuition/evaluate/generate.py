@@ -16,7 +16,17 @@ import torch
 
 from tuition.conversation import Conversation, Message
 from tuition.render import Renderer
-from tuition.train.model import attention_of, base_of, context_length, evaluating, ordinary_attention
+from tuition.train.loss import within
+from tuition.train.model import (
+    LoadedModel,
+    attention_of,
+    base_of,
+    context_length,
+    evaluating,
+    ordinary_attention,
+)
+
+Prompts = Sequence[tuple[Sequence[Message], Sequence[Any]]]  # messages and tools of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ def question_of(conversation: Conversation) -> Question | None:
 def generate(
     model: Any,
     renderer: Renderer,
-    prompts: Sequence[tuple[Sequence[Message], Sequence[Any]]],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     batch_size: int,
@@ -94,6 +104,12 @@ def generate(
                 on_generated(i, answer)
             on_answer(len(answers))
     return [answers[i] for i in range(len(prompts))]
+
+
+def generate_within(loaded: LoadedModel, renderer: Renderer, prompts: Prompts, **how: Any) -> list[Generated]:
+    """See `generate`; of a model that ranks may hold in parts: all of them then call this, with the same prompts."""
+    with evaluating(loaded.model):
+        return within(loaded, lambda inside: generate(inside.model, renderer, prompts, **how))
 
 
 def batches_of(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

@@ -82,6 +82,7 @@ def load_answerer(
     """
     folder = RunFolder(Path(name))
     if folder.holds_a_run():
+        folder.refuse_foreign()
         recipe = load_recipe(folder.recipe)
         source = _model_of(folder, recipe)
         base = None

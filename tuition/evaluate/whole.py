@@ -34,6 +34,7 @@ from tuition.evaluate.score import (
     record,
     rendered,
 )
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.folder import RunFolder
 from tuition.train.model import load_config
 from tuition.train.selfcheck import choose_path
@@ -171,7 +172,7 @@ def _other(model: str, wishes: Wishes) -> tuple[str, str | None]:
 def _answers_folder(model: str) -> Path:
     """Answers stand in the run's folder, or in the cache where there is no run."""
     folder = RunFolder(Path(model))
-    return folder.path / "answers" if folder.holds_a_run() else cache_folder().parent / "answers"
+    return folder.answers if folder.holds_a_run() else cache_folder().parent / "answers"
 
 
 def _see(
@@ -303,7 +304,7 @@ def _overlap(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str,
 
 def _earlier(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path, OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -207,7 +207,10 @@ def _entries(folder: Path) -> Iterator[Path]:
 def _is_within(entry: Path, folder: Path) -> bool:
     """True for a file in the folder; the hub's cache keeps its files in `blobs` beside `snapshots`."""
     home = folder.resolve()
-    target = entry.resolve()
+    try:
+        target = entry.resolve()
+    except (OSError, RuntimeError):
+        raise refuse(entry, "is a link to itself", "Copy or download the model again") from None
     if target.is_relative_to(home):
         return True
     in_cache = home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tuition.batch import Pack, Plan, Weigh, make_packs
+from tuition.batch.stream import batch_of
 from tuition.conversation import Rendered
 from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
@@ -217,7 +218,7 @@ def train(
         _look_up(plan, pacing, progress, hooks)
     while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
-        batch = [examples[i] for i in plan.examples_of(step)]
+        batch = batch_of(examples, plan, step)
         packs = packs_of(learner, batch, weigh, (most_examples, token_budget))
         before = random_state()
         try:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuition.batch.corpus import Corpus, prepare_corpus
+from tuition.batch.stream import stream_corpus
 from tuition.data import find_sources
 from tuition.data.sources import Sources
 from tuition.errors import UserError
-from tuition.recipe import DataSettings, Recipe, RenderSettings
+from tuition.recipe import DataSettings, ModelSettings, Recipe, RenderSettings
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
 from tuition.render.modelfiles import LONGEST_BY_DEFAULT
 from tuition.render.template import ChatTemplate
@@ -36,8 +37,12 @@ class Material:
     corpus: Corpus
 
 
-def read_material(recipe: Recipe, watcher: Watcher) -> Material:
-    """Tokenizer, template and every row of data: what is learned is known before a weight is loaded."""
+def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Material:
+    """Tokenizer, template and every row of data: what is learned is known before a weight is loaded.
+
+    Args:
+        leads: this rank prepares the data; the others find it prepared.
+    """
     from tuition.train.model import load_config, quiet_transformers
 
     sources = find_sources(recipe.data)
@@ -57,14 +62,7 @@ def read_material(recipe: Recipe, watcher: Watcher) -> Material:
     watcher.stage("reading and rendering the data")
     settings = recipe.section(RenderSettings)
     renderer = Renderer.from_settings(tokenizer, template, settings, max_length=int(settings.max_length))
-    corpus = prepare_corpus(
-        sources,
-        renderer,
-        data=recipe.section(DataSettings),
-        render=settings,
-        seed=recipe.seed,
-        tell=watcher.stage,
-    )
+    corpus = _corpus(recipe, sources, renderer, watcher, leads)
     return Material(
         recipe=recipe,
         sources=sources,
@@ -74,6 +72,25 @@ def read_material(recipe: Recipe, watcher: Watcher) -> Material:
         new_tokens=new_tokens,
         renderer=renderer,
         corpus=corpus,
+    )
+
+
+def _corpus(recipe: Recipe, sources: Sources, renderer: Renderer, watcher: Watcher, leads: bool) -> Corpus:
+    """All examples: prepared now or before, or file by file where the data streams."""
+    data, render = recipe.section(DataSettings), recipe.section(RenderSettings)
+    if not data.stream:
+        return prepare_corpus(
+            sources, renderer, data=data, render=render, seed=recipe.seed, tell=watcher.stage
+        )
+    return stream_corpus(
+        sources,
+        renderer,
+        model=recipe.section(ModelSettings),
+        data=data,
+        render=render,
+        seed=recipe.seed,
+        leads=leads,
+        tell=watcher.stage,
     )
 
 
