@@ -14,7 +14,7 @@ from tuition import api, files
 from tuition.collect import Store, people, prompts
 from tuition.conversation import Message
 
-MOST_KILLS = 12  # of one command, spread over its operations
+MOST_KILLS = 8  # of one command, spread over its operations
 
 
 class Killed(BaseException):
@@ -79,17 +79,20 @@ def test_a_killed_command_leaves_nothing_half_written_and_runs_again(
     (tmp_path / "whole").mkdir()
     act(llama, data, tmp_path / "whole")
     expected, operations = contents(tmp_path / "whole"), whole._operations
-    assert operations > 1
+    kills = 0
     for at in range(1, operations + 1, max(1, operations // MOST_KILLS)):
         place = tmp_path / f"killed-{at}"
         place.mkdir()
         monkeypatch.setattr(files, "disk", Deadly(at))
-        with pytest.raises(Killed):
+        try:
             act(llama, data, place)
-        assert contents(place).items() <= expected.items()
+        except Killed:
+            kills += 1
         monkeypatch.setattr(files, "disk", files.Disk())
+        assert contents(place).items() <= expected.items()
         act(llama, data, place)
         assert contents(place) == expected
+    assert kills > 2  # the last instants may lie behind the end: what is remembered is not read again
 
 
 def contents(place: Path) -> dict[str, Any]:
