@@ -239,9 +239,9 @@ def test_a_hostile_template_in_the_folder_rejects_every_row(
     data.write_text(data.read_text() * 20)  # so many rows that a bound for each would take long
     with refused_in_bounds(tmp_path):
         kept = api.check(str(data), model=str(folder)).ledger.kept
-        assert kept == 0
-        with pytest.raises(UserError, match="can be learned from"):
-            tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
+    assert kept == 0
+    with refused_in_bounds(tmp_path), pytest.raises(UserError, match="can be learned from"):
+        tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
 
 
 def test_pickles_beside_safetensors_are_left_unread_and_the_opening_screen_says_so(

@@ -56,6 +56,7 @@ from tuition.collecting import (
     suggestion_service,
 )
 from tuition.comparing import Drawing, compare
+from tuition.fewshot import add_few_shot
 
 __all__ = [
     "Checked",
@@ -68,6 +69,7 @@ __all__ = [
     "Run",
     "Store",
     "TooManyError",
+    "add_few_shot",
     "add_test_pair",
     "add_test_prompt",
     "add_typed_prompt",

@@ -120,16 +120,24 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One state of the store, whatever others write meanwhile."""
+        """One state of the store, whatever others write meanwhile.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         db = self._connection()
         if db.in_transaction:
             yield db
             return
-        db.execute("BEGIN")
         try:
-            yield db
-        finally:
-            db.execute("COMMIT")
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("COMMIT")
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            step = "Take the latest backup, or try: sqlite3 FILE .recover"
+            raise UserError(f"the file is damaged ({error})", where=str(self.path), next_step=step) from error
 
     def note(self, verb: str, target: str, *, by: int | None, **body: Any) -> int:
         """Append an event to the log; its id. Belongs inside the transaction that it tells of.
@@ -279,12 +287,8 @@ class Store:
 
     def _refuse_foreign_tables(self) -> None:
         """A file whose tables are not as the migrations make them could hold views and triggers of a stranger."""
-        try:
-            with self.reading() as db:
-                version, found = self._version(db), _tables(db)
-        except sqlite3.DatabaseError as error:
-            step = "Take the latest backup, or try: sqlite3 FILE .recover"
-            raise UserError(f"the file is damaged ({error})", where=str(self.path), next_step=step) from error
+        with self.reading() as db:
+            version, found = self._version(db), _tables(db)
         if found != _tables_of(version):
             raise UserError(
                 "its tables are not those that tuition makes",

@@ -43,7 +43,10 @@ class LearnedFrom:
             OSError: the file is missing or cannot be read.
             ValueError: it holds something else.
         """
-        rows = [json.loads(line) for line in lines_of(file)]
+        try:
+            rows = [json.loads(line) for line in lines_of(file)]
+        except RecursionError:
+            raise ValueError("a line is nested too deep") from None
         if not all(isinstance(row, dict) and isinstance(row.get("prompts"), list) for row in rows):
             raise ValueError("it holds no prompts")
         self._keys = {str(key) for row in rows for key in row["prompts"]}

@@ -98,7 +98,13 @@ class AnswerBook:
                 row = json.loads(line)
                 given = Generated(str(row["text"]), int(row["tokens"]), bool(row["stopped"]))
                 self.answers[str(row["prompt"])] = given
-            except (ValueError, LookupError, TypeError, RecursionError):  # the head, or a torn line
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                OverflowError,
+                RecursionError,
+            ):  # the head, or a torn line
                 continue
 
 

@@ -55,8 +55,15 @@ class General:
         """The marks as `to_json` wrote them.
 
         Raises:
-            TypeError, KeyError, ValueError: the object is none of those.
+            ValueError: the object is none of those.
         """
+        try:
+            return cls._from_json(value)
+        except (TypeError, LookupError, OverflowError) as error:
+            raise ValueError(f"it holds no marks ({error})") from None
+
+    @classmethod
+    def _from_json(cls, value: Any) -> General:
         examples = [
             Placed(
                 (str(e["place"][0]), int(e["place"][1]), int(e["place"][2])),
