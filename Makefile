@@ -22,7 +22,8 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 	@$(BIN)/python docs/generate.py --check
 
 # make bench DATA=gsm8k_train.jsonl TOKENIZER=FOLDER measures on real rows; without, on random ones of like lengths
-ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER))
+# LITGPT=PYTHON adds litgpt, from an environment of its own
+ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER)) $(if $(LITGPT),--litgpt $(LITGPT))
 
 bench: $(READY)  ## speed and memory beside peers, about a quarter of an hour; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.step $(ROWS)

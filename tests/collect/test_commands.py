@@ -79,6 +79,40 @@ def test_a_source_can_be_cleared_afterwards(tmp_path: Path) -> None:
         run("collect", "import", "--store", store)
 
 
+def test_eight_pairs_give_five_different_few_shot_prompts_that_share_a_group(
+    store: Store, tmp_path: Path
+) -> None:
+    data = write_jsonl(
+        tmp_path / "pairs.jsonl", [{"prompt": f"{n}+{n}?", "completion": f"= {2 * n}."} for n in range(8)]
+    )
+    words = (
+        "collect",
+        "fewshot",
+        data,
+        "--store",
+        store.path,
+        "--shots",
+        3,
+        "--count",
+        5,
+        "--instruction",
+        "Add.",
+    )
+    assert run(*words) == (0, {"new": 5, "known": 0}) and run(*words) == (0, {"new": 0, "known": 5})
+    made = prompts.find(store, tag="few-shot")
+    assert len({prompt.messages for prompt in made}) == 5 and len({prompt.group for prompt in made}) == 1
+    for prompt in made:
+        instruction, *examples, question = prompt.messages[0].content.split("\n\n")
+        asked = int(question.removeprefix("Query: ").partition("+")[0])
+        assert (instruction, len(examples), prompt.expected.strip()) == ("Add.", 3, f"= {2 * asked}.")
+        assert not any(f"Query: {asked}+" in example for example in examples)
+    with pytest.raises(UserError, match="no prompt with 8 examples"):
+        run(*words[:5], "--shots", 8)
+    with pytest.raises(UserError, match="fewer than 9"):
+        run("collect", "fewshot", write_jsonl(tmp_path / "two.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]),
+            "--store", store.path, "--shots", 1, "--count", 9)  # fmt: skip
+
+
 @pytest.fixture
 def accepted(store: Store, writer: people.Person, reviewer: people.Person) -> list[int]:
     """Twelve accepted demonstrations."""

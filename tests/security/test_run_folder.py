@@ -17,6 +17,7 @@ from tests.conftest import make_model, write_jsonl
 from tests.security.bounds import refused_in_bounds
 from tests.test_run import StopAt
 from tuition import api, board, files
+from tuition.beside import beside
 from tuition.errors import Interrupted, UserError
 from tuition.evaluate.forgetting import read_plain_text
 from tuition.evaluate.measures import find_metric
@@ -113,7 +114,7 @@ def test_what_no_run_writes_is_refused_by_every_command_and_shown_by_every_page(
                 api.load(str(run))
         board.list_runs(run.parent)
         board.view_run(run)
-        board.beside([run, run])
+        beside([run, run])
     if sum((run / other).is_file() for other in NAMES[:3]) > 0:
         assert write_report(run).exists()
 

@@ -231,6 +231,7 @@ def _see_the_win_rate(page: Any) -> None:
     said = page.locator("main").inner_text()
     assert "95 % interval" in said
     assert "Not decided" in said
+    assert "The most likely answers were taken, of at most 256 tokens" in said
     assert faults_of(page) == []
     with page.expect_navigation():
         page.get_by_role("button", name="Where A failed").click()

@@ -133,8 +133,8 @@ def test_pairs_are_judged_by_single_keys_and_reviews_too(chromium: Any, studio: 
         page.goto("/judge")
         for _ in range(2):
             left = page.locator(".pair .card").first.inner_text()
-            page.keyboard.press("2" if "good" in left else "4")
-            page.wait_for_load_state()
+            with page.expect_navigation():
+                page.keyboard.press("2" if "good" in left else "4")
         page.get_by_text("There is nothing to judge").wait_for()
         page.goto(f"/review/{sent.id}")
         page.keyboard.press("e")

@@ -83,6 +83,44 @@ def import_(
 
 
 @app.command()
+def fewshot(
+    data: Annotated[
+        list[str],
+        typer.Argument(help="Files of pairs, a question and its answer on each row.", show_default=False),
+    ],
+    store: StoreFile = "team.db",
+    instruction: Annotated[
+        str, typer.Option(help="What stands before the examples.", show_default=False)
+    ] = "",
+    shots: Annotated[int, typer.Option(min=1, help="Examples before the question.")] = 3,
+    count: Annotated[int, typer.Option(min=1, help="Prompts to make; all different.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    source: Annotated[
+        str | None,
+        typer.Option(help="What to call where they come from. The first file's name unless given."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Under which its texts may be used.", show_default=False)] = "",
+    consent: Annotated[str, typer.Option(help="How its people agreed.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """Make few-shot prompts of pairs, and take them into the store; they share a group, so no split divides them."""
+    from pathlib import Path
+
+    from tuition import api
+    from tuition.screen import print_json
+
+    with api.Store(store) as opened:
+        added = api.add_few_shot(
+            opened, data, source=source or Path(data[0]).name, instruction=instruction, shots=shots, count=count,
+            seed=seed, licence=licence, consent=consent,
+        )  # fmt: skip
+    if as_json:
+        print_json({"new": added.new, "known": added.known})
+    else:
+        print(f"{added.new + added.known:,} prompts = {added.new:,} new + {added.known:,} known")
+
+
+@app.command()
 def export(
     to: Annotated[str, typer.Option(help="The folder to write; it must not exist.", show_default=False)],
     store: StoreFile = "team.db",

@@ -85,19 +85,19 @@ def progress(store: Store) -> Progress:
         )
 
 
-def by_person(store: Store) -> list[PersonProgress]:
-    """What each person did, in the order of coming."""
+def by_person(store: Store, *, only: int | None = None) -> list[PersonProgress]:
+    """What each person did, in the order of coming; or `only` this one."""
     query = """SELECT p.id, p.name, p.role,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id) AS submitted,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'accepted') AS accepted,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'returned') AS returned,
         (SELECT count(*) FROM assignment a WHERE a.person_id = p.id AND a.state = 'skipped') AS skipped,
         (SELECT count(*) FROM judgement j WHERE j.person_id = p.id AND j.state = 'judged') AS judged
-        FROM person p ORDER BY p.id"""
+        FROM person p WHERE ?1 IS NULL OR p.id = ?1 ORDER BY p.id"""
     with store.reading() as db:
         return [
             PersonProgress(**dict(row), median_seconds=_median_seconds(db, row["id"]))
-            for row in db.execute(query).fetchall()
+            for row in db.execute(query, (only,)).fetchall()
         ]
 
 

@@ -12,7 +12,7 @@ from tuition.conversation import Conversation
 from tuition.errors import UserError
 from tuition.evaluate.generate import Question, batches_of, generate_within, question_of
 from tuition.evaluate.measures import Metric, find_metrics
-from tuition.evaluate.score import reads_rows, rows_of
+from tuition.evaluate.testset import reads_rows, rows_of
 from tuition.render import Renderer
 from tuition.train.model import LoadedModel
 

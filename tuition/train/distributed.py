@@ -226,9 +226,9 @@ class Ranks:
 
     def norm(self, gradients: Iterable[Tensor]) -> float:
         """The norm of all gradients together, after `add_up`; the same on all ranks."""
-        parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-        norms = torch._foreach_norm([part for part in parts if part.numel()], 2, dtype=torch.float32)
-        mine = float(torch.linalg.vector_norm(torch.stack(list(norms)))) if norms else 0.0
+        parts = (g.to_local() if isinstance(g, DTensor) else g for g in gradients)
+        norms = [torch.linalg.vector_norm(part, dtype=torch.float32) for part in parts if part.numel()]
+        mine = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
         if not self.sharded:
             return mine
         return math.sqrt(self.sums(mine * mine)[0] * self.parts / self.world)

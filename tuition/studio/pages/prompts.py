@@ -236,11 +236,12 @@ def change(
     expected: Annotated[str | None, Form(max_length=400_000)] = None,
 ) -> Response:
     """Change how a prompt is asked."""
-    api.prompts.set_tags(studio.store, prompt, _words(tags), by=me.id)
-    api.prompts.change(
-        studio.store, prompt, priority=priority, overlap=overlap, paused=paused, gold=gold, by=me.id,
-        expected=None if expected is None else unix_lines(expected),
-    )  # fmt: skip
+    with studio.store.writing():  # all of it, or what is refused changes nothing
+        api.prompts.set_tags(studio.store, prompt, _words(tags), by=me.id)
+        api.prompts.change(
+            studio.store, prompt, priority=priority, overlap=overlap, paused=paused, gold=gold, by=me.id,
+            expected=None if expected is None else unix_lines(expected),
+        )  # fmt: skip
     return redirect(f"/prompts/{prompt}", "Changed.")
 
 

@@ -32,6 +32,7 @@ def show(request: Request, studio: Here, me: Me) -> Response:
         request,
         "write.html",
         progress=progress,
+        mine=api.overview.by_person(store, only=me.id)[0],
         wanted=max(0, progress.open_places - others),
         others=others,
         standing=api.gold.writing_standing(store, me.id),
