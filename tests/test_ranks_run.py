@@ -26,10 +26,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) 
     return folder
 
 
-def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(place: Path) -> None:
-    calm = start(place, "calm", ranks=2, steps=12)
+def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {
+        "samples": 6,
+        "eval_metrics": ["exact_match"],
+        "eval_metrics_every_steps": 12,
+        "eval_max_new_tokens": 8,
+    }
+    calm = start(place, "calm", ranks=2, steps=12, **asked)
     assert calm.wait(300) == 0
-    struck = start(place, "struck", ranks=2, steps=12)
+    struck = start(place, "struck", ranks=2, steps=12, **asked)
     waited_for(lambda: any((place / "struck" / "checkpoints").glob("step-*")), struck)
     os.kill(children_of(struck)[1], signal.SIGKILL)
     assert struck.wait(300) == 0
@@ -37,6 +45,9 @@ def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(pl
     facts = json.loads((place / "struck" / "run.json").read_text())
     assert facts["status"] == "finished"
     assert len(facts["sittings"]) == 2
+    monkeypatch.chdir(place)
+    tuition.train(**settings_of("by-one", 1, **asked))
+    assert base_answers(place / "struck") == base_answers(place / "calm") == base_answers(place / "by-one")
     assert not (place / "struck" / ".preparing.json").exists()
 
 
@@ -60,12 +71,15 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(
 
     # what needs a whole model was done while no rank had one, and came out as in one process
     tuition.train(**settings_of("one", 1, **judged))
-    answers = [[row["base"] for row in jsonl(place / name / "samples.jsonl")] for name in ("stopped", "one")]
-    assert answers[0] == answers[1]
+    assert base_answers(place / "stopped") == base_answers(place / "one")
     first_lines = [jsonl(place / name / "metrics.jsonl")[0] for name in ("stopped", "one")]
     assert first_lines[0] == first_lines[1]
     assert first_lines[0]["eval_exact_match"] >= 0
     assert (place / "stopped" / "general.json").read_bytes() == (place / "one" / "general.json").read_bytes()
+
+
+def base_answers(run: Path) -> list[str]:
+    return [row["base"] for row in jsonl(run / "samples.jsonl")]
 
 
 def jsonl(path: Path) -> list[dict[str, Any]]:

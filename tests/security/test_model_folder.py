@@ -20,6 +20,7 @@ from tests.conftest import make_model
 from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.errors import UserError
+from tuition.render.modelfolder import open_model
 from tuition.train.adapterfolder import read_adapter
 
 
@@ -333,6 +334,46 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_of_the_hub_is_looked_at_like_a_folder(folder: Path, offline: Path) -> None:
     cached(folder, offline)
     assert api.load("owner/name").loaded.model is not None
+
+
+def test_a_snapshot_of_the_hub_s_cache_is_read_by_its_path_too(folder: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / cached(folder, tmp_path / "hub")
+    link, within = tmp_path / "link", snapshot / "part"
+    link.symlink_to(snapshot)
+    within.mkdir()
+    for file in snapshot.iterdir():
+        if file != within:
+            (within / file.name).symlink_to(Path("../../../blobs") / file.name)
+    for named in (snapshot, link, within):
+        assert open_model(str(named), weights=True).path == named
+
+
+@pytest.mark.parametrize(
+    "to", ["another repository", "its blobs lie elsewhere", "a blob leads out", "no cache"]
+)
+def test_a_snapshot_whose_files_lead_out_of_its_repository_is_refused(
+    to: str, folder: Path, tmp_path: Path
+) -> None:
+    cache, other = tmp_path / "hub", tmp_path / "other"
+    home = cache / "models--owner--name"
+    snapshot = home / "snapshots" / cached(folder, cache)
+    config = snapshot / "config.json"
+    if to == "another repository":
+        cached(folder, other)
+        config.unlink()
+        config.symlink_to(other / "models--owner--name" / "blobs" / "config.json")
+    elif to == "its blobs lie elsewhere":
+        (home / "blobs").rename(other)
+        (home / "blobs").symlink_to(other)
+    elif to == "a blob leads out":
+        shutil.copyfile(config, other)
+        (home / "blobs" / "config.json").unlink()
+        (home / "blobs" / "config.json").symlink_to(other)
+    else:
+        home = home.rename(cache / "owner--name")
+        snapshot = home / "snapshots" / snapshot.name
+    with pytest.raises(UserError, match="points outside the model folder"):
+        open_model(str(snapshot))
 
 
 def test_code_of_the_hub_is_trusted_by_its_commit(

@@ -5,7 +5,7 @@ Nothing here prints or parses.
 """
 
 from tuition import beside, board, jobs, talk
-from tuition.api.answers import answer, evaluate, generate_file, harness_command, load
+from tuition.api.answers import answer, at_checkpoint, evaluate, generate_file, harness_command, load
 from tuition.api.around import demo, doctor, explain, init, report, report_several, schema
 from tuition.api.rows import (
     Checked,
@@ -19,7 +19,7 @@ from tuition.api.rows import (
     quarantine,
 )
 from tuition.api.shipping import export, preferences, push, serve
-from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, run_folder, train
+from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -75,6 +75,7 @@ __all__ = [
     "add_typed_prompt",
     "answer",
     "ask_service",
+    "at_checkpoint",
     "batches",
     "beside",
     "board",
@@ -116,6 +117,7 @@ __all__ = [
     "quarantine",
     "queue",
     "read_report_facts",
+    "read_samples",
     "report",
     "report_several",
     "results",

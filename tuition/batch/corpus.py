@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from tuition.batch.prepared import (
     write_prepared,
 )
 from tuition.conversation import Conversation, Rendered
-from tuition.data import Ledger, Side, Sources, Totals
+from tuition.data import Ledger, Side, Sources, Totals, find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, RenderSettings
 from tuition.render import Renderer
@@ -139,6 +140,36 @@ def cache_folder() -> Path:
     general = os.environ.get("XDG_CACHE_HOME")
     folder = Path(own) if own else (Path(general) if general else Path.home() / ".cache") / "tuition"
     return folder / "prepared"
+
+
+def sources_of(data: DataSettings) -> Sources:
+    """What is learned from and what is held out, as the recipe names them.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    sources = find_sources(data.data)
+    if data.val_data:
+        held_out = find_sources(data.val_data)
+        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    return sources
+
+
+def data_sha256(sources: Iterable[tuple[str, str]]) -> str:
+    """One hash over those of all sources, in their order."""
+    return hashlib.sha256("".join(sha256 for _, sha256 in sources).encode()).hexdigest()
+
+
+def data_sha256_now(data: DataSettings) -> str:
+    """`data_sha256` of what the recipe names, as it is now.
+
+    Raises:
+        UserError: one of the sources is not there.
+    """
+    folder = cache_folder()
+    files.make_folder(folder)
+    sources = sources_of(data).with_replay(data.replay, data.replay_share)
+    return data_sha256([pair for side in _hashes(folder, sources) for pair in side])
 
 
 def prepare_corpus(

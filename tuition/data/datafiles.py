@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from tuition.data.jsonfiles import read_json
 from tuition.data.jsontext import Row, about_file
+from tuition.data.plaintext import PLAIN_SUFFIXES, read_plain
 from tuition.data.remote import RemoteFile, is_remote
 from tuition.data.tables import read_arrow, read_parquet, read_table
 from tuition.errors import UserError
@@ -49,6 +50,11 @@ def is_data_name(path: Place) -> bool:
     """Whether a file of that name is read. Tables compress themselves, so theirs take no `.gz`."""
     suffix = data_suffix(path)
     return suffix in SUFFIXES and not (suffix in TABLE_SUFFIXES and path.name.lower().endswith(COMPRESSIONS))
+
+
+def is_plain_name(path: Place) -> bool:
+    """Whether a file of that name is plain text, which is read where general text is asked for."""
+    return data_suffix(path) in PLAIN_SUFFIXES
 
 
 def open_data(path: Place) -> BinaryIO:
@@ -135,6 +141,8 @@ def _rows(path: Place, source: str, columns: Collection[str]) -> Iterator[Row]:
 
     if suffix in (".csv", ".tsv"):
         yield from read_table(open_text, source, "\t" if suffix == ".tsv" else ",", columns)
+    elif suffix in PLAIN_SUFFIXES:
+        yield from read_plain(open_text, source)
     else:
         yield from read_json(open_text, source, suffix)
 

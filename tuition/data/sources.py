@@ -15,7 +15,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuition.data.datafiles import SUFFIXES, Place, file_rows, is_data_name, place_of, size_of
+from tuition.data.datafiles import (
+    SUFFIXES,
+    Place,
+    file_rows,
+    is_data_name,
+    is_plain_name,
+    place_of,
+    size_of,
+)
 from tuition.data.hub import hub_rows, hub_sha256, hub_splits, may_be_hub_name
 from tuition.data.jsontext import Row, about_file
 from tuition.data.remote import RemoteFile, is_remote, local_name, remote_files
@@ -67,12 +75,15 @@ class Sources:
         return self.test or self.validation or self.train
 
     def with_replay(self, specs: Sequence[str], share: float) -> Sources:
-        """The same with a share of general data.
+        """The same with a share of general data: files of plain text, or rows of any shape.
 
         Raises:
             UserError: as `find_sources`.
         """
-        return replace(self, replay=find_sources(specs).train, replay_share=share) if specs else self
+        plain = tuple(spec for spec in specs if Path(spec).is_file() and is_plain_name(Path(spec)))
+        rows = [spec for spec in specs if spec not in plain]
+        names = (*plain, *(find_sources(rows).train if rows else ()))
+        return replace(self, replay=names, replay_share=share) if specs else self
 
 
 def find_sources(specs: Sequence[str]) -> Sources:
@@ -151,7 +162,8 @@ def read_rows(source: str, *, columns: Collection[str] = ()) -> Iterator[Row]:
         if not place.exists() and may_be_hub_name(source):
             yield from hub_rows(source)
             return
-        _require_data_file(place, source)
+        if not (is_plain_name(place) and place.is_file()):
+            _require_data_file(place, source)
     rows, complaints = 0, 0
     for row in file_rows(place, source, columns):
         rows += row.origin.line > 0
@@ -179,7 +191,8 @@ def content_sha256(source: str) -> str:
     elif not path.exists() and may_be_hub_name(name):
         content = hub_sha256(name)
     else:
-        _require_data_file(path, name)
+        if not (is_plain_name(path) and path.is_file()):
+            _require_data_file(path, name)
         content = sha256(path)
     return content if share == 1.0 else hashlib.sha256(f"{content}#{share}".encode()).hexdigest()
 

@@ -17,7 +17,8 @@ from tuition.errors import Origin, UserError
 from tuition.evaluate.heldout import ExampleMarks, HeldOut
 from tuition.evaluate.lines import signed
 from tuition.evaluate.load import Answerer
-from tuition.evaluate.score import Placed, differences, place_marks, read_test_set, summed
+from tuition.evaluate.marks import Placed, differences, place_marks, summed
+from tuition.evaluate.testset import read_test_set
 from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.interval import Score
 from tuition.render import Renderer

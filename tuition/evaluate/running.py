@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from tuition.conversation import Conversation
 from tuition.errors import UserError
 from tuition.evaluate.generate import Question, batches_of, generate_within, question_of
 from tuition.evaluate.measures import Metric, find_metrics
-from tuition.evaluate.score import reads_rows, rows_of
+from tuition.evaluate.testset import reads_rows, rows_of
 from tuition.render import Renderer
 from tuition.train.model import LoadedModel
 
@@ -37,7 +38,7 @@ class AnswerScorer:
     ) -> dict[str, float]:
         """Each metric by name: the mean over the prompts, or the score of all answers where that is not the mean.
 
-        Where ranks hold parts of the model, all of them answer all prompts in step.
+        Where many ranks hold the model, all of them call this.
 
         Args:
             go_on: called before each token; what it raises ends the answering.
@@ -68,7 +69,9 @@ class AnswerScorer:
         tried = [prompts[i] for i in max(batches, key=len)]
         started = time.perf_counter()
         generate_within(loaded, renderer, tried, max_new_tokens=_TOKENS_TIMED, batch_size=_BATCH)
-        return (time.perf_counter() - started) / _TOKENS_TIMED * self.max_new_tokens * len(batches)
+        at_once = 1 if loaded.ranks.sharded else loaded.ranks.world
+        turns = math.ceil(len(batches) / at_once)
+        return (time.perf_counter() - started) / _TOKENS_TIMED * self.max_new_tokens * turns
 
 
 def make_scorer(

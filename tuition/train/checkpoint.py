@@ -253,6 +253,12 @@ def _give_back_space(temporary: Path) -> None:
 # --- reading ---
 
 
+def owner_of(folder: Path) -> str | None:
+    """The fingerprint of the run that wrote a checkpoint; None where it does not say."""
+    owner = read_state(folder).get("fingerprint")
+    return owner if isinstance(owner, str) else None
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """What state.json says; nothing where it cannot be read."""
     try:

@@ -69,11 +69,6 @@ class Ranks:
         return self.many and self.layout != "ddp"
 
     @property
-    def takes_part(self) -> bool:
-        """This one does what the first could do alone if it had the whole model: all do it together then."""
-        return self.first or self.sharded
-
-    @property
     def parts(self) -> int:
         """Into how many parts the model is split."""
         if not self.sharded:

@@ -23,7 +23,7 @@ from tuition.train.distributed import Ranks, shard
 from tuition.train.lanes import replica_of, side_by_side
 from tuition.train.loss import LOSSES, Root, step_loss, token_loss_of
 from tuition.train.masters import Masters
-from tuition.train.memory import is_out_of_memory
+from tuition.train.memory import give_back_freed_memory, is_out_of_memory
 from tuition.train.model import LoadedModel, base_of
 from tuition.train.noise import EmbeddingNoise
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at, moment_bytes
@@ -216,6 +216,7 @@ def train(
     most_examples, token_budget = packing if learner.packed else (1, packing[1])
     if progress.evaluation_is_due:
         _look_up(plan, pacing, progress, hooks)
+    first_step = progress.step + 1
     while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
         batch = batch_of(examples, plan, step)
@@ -246,6 +247,8 @@ def train(
             # another program took memory: smaller passes, one at a time, same result
             token_budget, learner.lanes = max(1, len(largest.ids) // 2), 1
             continue
+        if step == first_step:
+            give_back_freed_memory()
         progress.step = step
         progress.skipped_in_a_row = 0
         progress.tokens += report.tokens

@@ -31,6 +31,14 @@ def keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 1)  # what one lane frees, another can use
 
 
+def give_back_freed_memory() -> None:
+    """Ask glibc to give freed memory back to the system, once: after the first update, whose moments took the room
+    that its activations had left, what lies between them is too small for the next update's large blocks.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def checkpoint_activations(model: Any) -> None:
     """Compute each layer's activations again in the backward pass from here on. The result is the same.
 

@@ -164,10 +164,8 @@ def _loss(ready: Ready, text_bytes: int, go_on: Callable[[], None]) -> dict[str,
 
 
 def _answers(ready: Ready, scorer: AnswerScorer, go_on: Callable[[], None]) -> dict[str, float]:
-    ranks = ready.learner.ranks
-    told: dict[str, float] = ranks.told(
-        scorer.scores(ready.learner, ready.renderer, go_on) if ranks.takes_part else None
-    )
+    # the same on all ranks, also where a user's metric draws
+    told: dict[str, float] = ready.learner.ranks.told(scorer.scores(ready.learner, ready.renderer, go_on))
     return told
 
 

@@ -21,23 +21,20 @@ _SAMPLE_TOKENS = 96
 def write_samples(ready: Ready, folder: RunFolder, which: str) -> None:
     """Answer the sample prompts with the model as it is now, beside what was answered before.
 
-    The first rank does; where ranks hold parts of the model, all answer and the first writes.
+    All ranks answer, and the first writes.
 
     Args:
         which: `base` or `tuned`.
     """
     from tuition.evaluate.generate import generate_within, question_of
 
-    ranks = ready.learner.ranks
-    if not ranks.takes_part:
-        return
     pool: Sequence[Conversation] = ready.corpus.held_out or ready.corpus.learned_from
     questions = [q for q in map(question_of, pool) if q is not None][: ready.recipe.samples]
     prompts = [(q.messages, q.conversation.tools) for q in questions]
     answers = generate_within(
         ready.learner, ready.renderer, prompts, max_new_tokens=_SAMPLE_TOKENS, batch_size=16
     )
-    if not ranks.first:
+    if not ready.learner.ranks.first:
         return
     before = {(row.get("file"), row.get("line")): row for row in read_jsonl(folder.samples)}
     rows = []

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuition.batch.corpus import Corpus, prepare_corpus
+from tuition.batch.corpus import Corpus, prepare_corpus, sources_of
 from tuition.batch.stream import stream_corpus
-from tuition.data import find_sources
 from tuition.data.sources import Sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, Recipe, RenderSettings
@@ -45,10 +44,7 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
     """
     from tuition.train.model import load_config, quiet_transformers
 
-    sources = find_sources(recipe.data)
-    if recipe.val_data:
-        held_out = find_sources(recipe.val_data)
-        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    sources = sources_of(recipe.section(DataSettings))
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuition import files
 from tuition.batch import Plan, make_plan
-from tuition.batch.corpus import Corpus
+from tuition.batch.corpus import Corpus, data_sha256
 from tuition.batch.prepared import tokenizer_sha256
 from tuition.batch.stream.files import StreamedSide
 from tuition.errors import UserError
@@ -84,7 +84,7 @@ class Ready(Material):
 
         corpus = self.corpus
         return {
-            "data": fp.text_sha256("".join(sha256 for _, sha256 in corpus.sources)),
+            "data": data_sha256(corpus.sources),
             "examples": fp.text_sha256(corpus.train.sha256 + corpus.validation.sha256),
             "template": fp.text_sha256(self.template.source if self.template else ""),
             "tokenizer": tokenizer_sha256(self.tokenizer),
