@@ -22,7 +22,8 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 	@$(BIN)/python docs/generate.py --check
 
 # make bench DATA=gsm8k_train.jsonl TOKENIZER=FOLDER measures on real rows; without, on random ones of like lengths
-ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER))
+# LITGPT=PYTHON adds litgpt, from an environment of its own
+ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER)) $(if $(LITGPT),--litgpt $(LITGPT))
 
 bench: $(READY)  ## speed and memory beside peers, about a quarter of an hour; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.step $(ROWS)
@@ -37,8 +38,6 @@ bench-scale: $(READY)  ## memory and time of preparing a million rows
 
 prove: $(READY)  ## the slow proofs: kills, failing disks, damaged files, memory, cost, fuzzing; writes docs/reliability.md
 	@$(BIN)/python -m tests.prove
-	@$(BIN)/python -m tests.prove.requests
-	@$(BIN)/python -m tests.prove.ranks
 
 docs: $(READY)  ## write the generated pages of docs/ anew
 	@$(BIN)/python docs/generate.py

@@ -88,10 +88,10 @@ def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[di
     def run(job: dict[str, Any]) -> list[Update]:
         import torch
 
-        from tuition.batch import Plan, make_packs
+        from tuition.batch import Plan
         from tuition.recipe import OptimizerSettings
         from tuition.train import attention
-        from tuition.train.loop import make_learner, train_step
+        from tuition.train.loop import make_learner, packs_of, train_step
         from tuition.train.loss import token_mean
         from tuition.train.memory import checkpoint_activations, keep_freed_memory
         from tuition.train.selfcheck import choose_path
@@ -110,9 +110,7 @@ def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[di
         moved, updates = Moved(learner.masters.parameters), []
         for number, batch in enumerate(batches, 1):
             watch = Stopwatch()
-            packs = make_packs(
-                batch, token_mean, max_examples=None, token_budget=4096, share_prefixes=learner.shares
-            )
+            packs = packs_of(learner, batch, token_mean, (None, 4096))
             report = train_step(learner, packs, batch, plan, settings, number)
             updates.append(
                 watch.read()

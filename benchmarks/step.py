@@ -37,10 +37,14 @@ BESIDE = ("tuition", "trl, default", "trl, activations kept, 1 a pass")
 # What is worth the time only once: another peer on the first workload, less memory where memory counts.
 MORE = {"17m": ("transformers.Trainer, textbook",), "135m": ("tuition, activations computed twice",)}
 
+LITGPT = ("litgpt, autocast",)
+
 
 def main() -> None:
     """Measure, check, print, write."""
     words = parser().parse_args()
+    if not words.litgpt:
+        print("litgpt is left out: --litgpt names a Python that can import it", file=sys.stderr)
     known = workloads(words.data, words.tokenizer)
     rates: list[float] = [multiplication_rate()]
     tables = {
@@ -85,7 +89,9 @@ def names_for(workload: str, words: argparse.Namespace) -> list[str]:
         return str(words.only).split(";")
     if words.sweep:
         return [name for name in contestants() if words.litgpt or not name.startswith("litgpt")]
-    return [*BESIDE, *(MORE.get(words.model, ()) if workload == "instructions" else ())]
+    if workload != "instructions":
+        return list(BESIDE)
+    return [*BESIDE, *MORE.get(words.model, ()), *(LITGPT if words.litgpt else ())]
 
 
 def measure(

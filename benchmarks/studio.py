@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from tuition import files
-from tuition.collect import Store, batches, judging, people, prompts, queue
+from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing, sessions
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 
@@ -89,7 +89,7 @@ def fill(path: Path, count: int) -> str:
                 turns = [{"role": "assistant", "content": f"An answer, number {n}. " * 20}]
                 sent = demos.submit(store, held.id, writers[n % 20], turns, post_key=str(n), seconds=60)
                 if n % 2:
-                    demos.review(store, sent.id, admin.id, "accepted", rev=1)
+                    reviewing.review(store, sent.id, admin.id, "accepted", rev=1)
             pairs = [batches.NewPair(n, f"good {n}", f"poor {n}") for n in range(1, 1_001)]
             batches.open_batch(
                 store, name="x", model_a="aaaa", model_b="bbbb", pairs=pairs, sampling={}, by=None
@@ -98,7 +98,7 @@ def fill(path: Path, count: int) -> str:
                 task = judging.claim(store, admin.id)
                 assert task is not None
                 judging.judge(store, task.id, admin.id, judging.Verdict("left"))
-        return people.open_session(store, admin.id)
+        return sessions.open_session(store, admin.id)
 
 
 def measure_pages(folder: Path, session: str) -> dict[str, dict[str, float]]:

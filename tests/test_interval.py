@@ -31,6 +31,12 @@ def test_fewer_than_five_prompts_decide_nothing(prompts):
     assert ratio([-8.0, -9.0, -8.5, -8.2, -8.1], [1.0] * 5).side == -1
 
 
+def test_a_single_prompt_is_told_from_several_however_its_quotient_is_rounded():
+    for nats in (10.96150653, 1 / 3, 0.1):
+        one = ratio([nats], [42.0])
+        assert one.low == one.high == one.value
+
+
 def test_copies_of_one_prompt_are_too_few():
     assert not ratio([-8.0] * 9, [1.0] * 9, groups=["same"] * 9).enough
 

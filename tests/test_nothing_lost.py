@@ -28,18 +28,11 @@ from tuition import files
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher
 from tuition.train import loop, saving
-from tuition.train.checkpoint import (
-    Identity,
-    Progress,
-    find_checkpoint,
-    load_checkpoint,
-    rotate,
-    take_snapshot,
-    write_snapshot,
-)
+from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
 from tuition.train.fingerprint import model_sha256
 from tuition.train.journal import Journal, Position
 from tuition.train.randomness import random_state, restore_random_state
+from tuition.train.shelf import find_checkpoint, rotate
 from tuition.train.tensorfile import tensor_pieces
 
 # Calls that change files, and the few places outside of files.py that may make them.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tuition
 from tests.conftest import make_model, write_jsonl
-from tests.prove.ranks import ROOT, children_of, outcome, same, start, waited_for
+from tests.prove.ranks import children_of, outcome, same, settings_of, start, waited_for
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +26,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) 
     return folder
 
 
-def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(place: Path) -> None:
-    calm = start(place, "calm", ranks=2, steps=12)
+def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {
+        "samples": 6,
+        "eval_metrics": ["exact_match"],
+        "eval_metrics_every_steps": 12,
+        "eval_max_new_tokens": 8,
+    }
+    calm = start(place, "calm", ranks=2, steps=12, **asked)
     assert calm.wait(300) == 0
-    struck = start(place, "struck", ranks=2, steps=12)
+    struck = start(place, "struck", ranks=2, steps=12, **asked)
     waited_for(lambda: any((place / "struck" / "checkpoints").glob("step-*")), struck)
     os.kill(children_of(struck)[1], signal.SIGKILL)
     assert struck.wait(300) == 0
@@ -38,21 +45,42 @@ def test_a_run_whose_rank_is_killed_ends_by_itself_as_one_that_was_left_alone(pl
     facts = json.loads((place / "struck" / "run.json").read_text())
     assert facts["status"] == "finished"
     assert len(facts["sittings"]) == 2
+    monkeypatch.chdir(place)
+    tuition.train(**settings_of("by-one", 1, **asked))
+    assert base_answers(place / "struck") == base_answers(place / "calm") == base_answers(place / "by-one")
     assert not (place / "struck" / ".preparing.json").exists()
 
 
-def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(place: Path) -> None:
-    run = start(place, "stopped", ranks=2, steps=60, parallel="fsdp")
+def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "general.txt").write_text("What is this? It is a text that nobody learns.\n")
+    judged = {"eval_metrics": ["exact_match"], "eval_metrics_every_steps": 60, "eval_max_new_tokens": 8}
+    judged |= {"samples": 2, "general": ["general.txt"]}
+    run = start(place, "stopped", ranks=2, steps=60, parallel="fsdp", **judged)
     waited_for(lambda: any((place / "stopped" / "checkpoints").glob("step-*")), run)
     run.send_signal(signal.SIGTERM)
     assert run.wait(120) == 130
     facts = json.loads((place / "stopped" / "run.json").read_text())
     assert facts["status"] == "interrupted"
     assert 0 < facts["result"]["step"] < 60
-    alone = subprocess.run(
-        [sys.executable, "-m", "tuition", "train", "stopped", "--resume"],
-        cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert alone.returncode == 0, alone.stderr
+    monkeypatch.chdir(place)
+    tuition.train("stopped", resume=True)
     figures, _ = outcome(place / "stopped")
     assert [step for step, loss, _ in figures if loss is not None] == list(range(1, 61))
+
+    # what needs a whole model was done while no rank had one, and came out as in one process
+    tuition.train(**settings_of("one", 1, **judged))
+    assert base_answers(place / "stopped") == base_answers(place / "one")
+    first_lines = [jsonl(place / name / "metrics.jsonl")[0] for name in ("stopped", "one")]
+    assert first_lines[0] == first_lines[1]
+    assert first_lines[0]["eval_exact_match"] >= 0
+    assert (place / "stopped" / "general.json").read_bytes() == (place / "one" / "general.json").read_bytes()
+
+
+def base_answers(run: Path) -> list[str]:
+    return [row["base"] for row in jsonl(run / "samples.jsonl")]
+
+
+def jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

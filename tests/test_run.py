@@ -90,6 +90,22 @@ def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(
     assert figures[0] == figures[1]
 
 
+def test_an_interrupted_run_whose_data_streams_resumes_to_bitwise_the_same_weights(
+    settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for number in range(4):
+        write_jsonl(tmp_path / f"part-{number}.jsonl", rows[number::4])
+    settings |= {"data": str(tmp_path / "part-*.jsonl"), "stream": True, "stream_files": 1}
+    whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
+    with pytest.raises(Interrupted):
+        tuition.train(**{**settings, "output_dir": str(tmp_path / "cut")}, watcher=StopAt(5))
+    resumed = tuition.train(tmp_path / "cut", resume=True)
+    for name, tensor in weights_of(whole.path).items():
+        assert torch.equal(tensor, weights_of(resumed.path)[name]), name
+    assert len(lines(resumed.path / "ledger.jsonl")) == len(rows)
+    assert all(proof["ok"] for proof in json.loads((resumed.path / "run.json").read_text())["proof"])
+
+
 def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path: Path) -> None:
     settings |= {"keep": "last", "val_split": 0.0, "save_every_steps": 2, "max_steps": 8}
     whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})

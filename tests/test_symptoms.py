@@ -187,10 +187,11 @@ def test_no_worker_process_is_ever_forked() -> None:
             assert not {"multiprocessing", "concurrent.futures", "DataLoader", "fork"} & set(names), path
 
 
-def test_the_page_on_reliability_names_tests_that_exist() -> None:
+def test_the_docs_name_tests_that_exist() -> None:
     root = Path(__file__).parent
-    page = (root.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(test_[a-z0-9_]+)`", page))
+    pages = [path.read_text(encoding="utf-8") for path in (root.parent / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"`(test_[a-z0-9]+_[a-z0-9_]+)`", page)}
+    files_named = {name for page in pages for name in re.findall(r"`(tests/[a-z0-9_/]+\.py)", page)}
     there = {
         node.name
         for path in root.rglob("test_*.py")
@@ -199,3 +200,4 @@ def test_the_page_on_reliability_names_tests_that_exist() -> None:
     }
     assert len(named) > 30
     assert named - there == set()
+    assert [name for name in files_named if not (root.parent / name).is_file()] == []

@@ -1,4 +1,4 @@
-"""The runs of a folder as people look at them: a line for each, one of them closely, several beside each other.
+"""The runs of a folder as people look at them: a line for each, and one of them closely.
 
 Reads run folders only, each of which may be a stranger's or half written; starts nothing (see `jobs.py`).
 """
@@ -8,39 +8,34 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from tuition.collect import NotFoundError
+from tuition.curves import read_curves
 from tuition.errors import UserError
-from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
-from tuition.evaluate.report.charts import Chart, dot, loss_chart, path, smoothed, smoothing_window
+from tuition.evaluate.report.charts import Chart, loss_chart
 from tuition.evaluate.report.data import data_view
 from tuition.evaluate.report.facts import (
-    Ledger,
-    Point,
     Row,
     Run,
     inside,
     listed,
     number,
     parse_row,
-    read_metrics,
     read_object,
     read_rows,
     read_run,
-    series,
 )
 from tuition.evaluate.report.machine import settings, train_command
 from tuition.evaluate.report.verdict import about, cautions, verdict
-from tuition.recipe import Recipe, parse_yaml
+from tuition.foreign import fault_of
+from tuition.recipe import parse_yaml
 from tuition.train.folder import RunFolder
 
-MOST_BESIDE_EACH_OTHER = 6
 _TAIL_BYTES = 1 << 14
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 STATUSES = ("starting", "running", "finished", "interrupted", "killed", "failed", "never began")
@@ -226,6 +221,8 @@ def _since(folder: Path) -> str:
 def _end_of_journal(journal: Path) -> tuple[Row, Row]:
     """The newest update and the newest evaluation; a long journal is not read for it."""
     try:
+        if fault_of(journal):
+            return {}, {}
         with journal.open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
             lines = stream.read().decode("utf-8", "replace").splitlines()
@@ -293,7 +290,7 @@ def scored_demonstrations(folder: Path) -> list[Scored]:
 
 def live_chart(folder: Path) -> Chart | None:
     """The loss so far, from the journal alone."""
-    return loss_chart(_read_curves(folder))
+    return loss_chart(read_curves(folder))
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -320,82 +317,3 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=8)  # a ledger may have a million lines
 def _read_whole(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Run:
     return read_run(folder)
-
-
-def _read_curves(folder: Path) -> Run:
-    """A run of which only the facts and the journal were read."""
-    training, held_out = read_metrics(read_rows(folder / "metrics.jsonl", []))
-    facts = read_object(folder / "run.json", json.loads, [])
-    recipe = read_object(folder / "recipe.yaml", parse_yaml, [])
-    return Run(folder, facts, recipe, training, held_out, Ledger(), [], [], [], {}, {}, [])
-
-
-# --- several runs
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Several runs beside each other.
-
-    Attributes:
-        charts: held-out loss and training loss, a line for each run.
-        different: settings in which they differ: the name, and the value in each.
-    """
-
-    lines: list[RunLine]
-    charts: list[Chart]
-    different: list[tuple[str, list[str]]]
-
-
-def beside(folders: Sequence[Path]) -> Beside:
-    """Compare runs by their curves and by the settings in which they differ."""
-    runs = [_read_curves(folder) for folder in folders]
-    held_out = [series(run.held_out, "eval_loss") for run in runs]
-    training = [_smooth(series(run.training, "loss")) for run in runs]
-    names = [folder.name for folder in folders]
-    charts = [
-        _lines_chart("held-out-loss", "Held-out loss by step", names, held_out, dots=True),
-        _lines_chart("training-loss", "Training loss by step, smoothed", names, training),
-    ]
-    return Beside(
-        lines=[run_line(folder) for folder in folders],
-        charts=[chart for chart in charts if chart is not None],
-        different=_different([dict(settings(run.recipe)) for run in runs]),
-    )
-
-
-def _smooth(line: list[Point]) -> list[Point]:
-    window = smoothing_window(line)
-    return line if window < 2 else smoothed(line, window, axis_over([value for _, value in line]))
-
-
-def _lines_chart(
-    key: str, title: str, names: Sequence[str], lines: Sequence[Sequence[Point]], *, dots: bool = False
-) -> Chart | None:
-    points = [point for line in lines for point in line]
-    if len(points) < 2:
-        return None
-    values = [value for _, value in points]
-    across = Axis(0.0, max(step for step, _ in points) or 1.0)
-    upright = axis_over(values, log=spans_much(values))
-    drawn = [(n, name, line) for n, (name, line) in enumerate(zip(names, lines, strict=True)) if line]
-    return Chart(
-        key=key,
-        title=title + (" (logarithmic scale)" if upright.log else ""),
-        description=" ".join(
-            f"{name}: from {line[0][1]:.4g} to {line[-1][1]:.4g}." for _, name, line in drawn
-        ),
-        x_ticks=labelled_ticks(across),
-        y_ticks=labelled_ticks(upright),
-        lines=[(f"line-{n}", path(line, across, upright)) for n, _, line in drawn],
-        dots=[dot(point, across, upright) for _, _, line in drawn for point in line]
-        if dots and len(points) < 80
-        else [],
-        legend=[(f"line-{n}", name) for n, name, _ in drawn],
-    )
-
-
-def _different(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    keys = [key for key in Recipe.model_fields if any(key in recipe for recipe in recipes)]
-    rows = [(key, [str(recipe.get(key, "–")) for recipe in recipes]) for key in keys if key != "output_dir"]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuition import starter
 from tuition.collect import Store, batches, losses, prompts
 from tuition.collect.accepted import read_accepted
 from tuition.collect.texts import plain_text
@@ -23,10 +21,8 @@ from tuition.errors import Finding, UserError
 
 if TYPE_CHECKING:
     from tuition.evaluate.demonstrations import RowMarks
-    from tuition.evaluate.load import Answerer
 
 TYPED = "typed in the studio"
-_BATCH = 32
 
 
 # --- prompts from files ---
@@ -74,7 +70,7 @@ def import_prompts(
         nonlocal rows
         for asked in read_asked(find_sources(data).train):
             rows += not (isinstance(asked, Finding) and asked.origin.line == 0)
-            new = asked if isinstance(asked, Finding) else _new_prompt(asked)
+            new = asked if isinstance(asked, Finding) else new_prompt(asked)
             if isinstance(new, Finding):
                 findings.append(
                     new if called is None else replace(new, origin=replace(new.origin, file=called))
@@ -108,7 +104,40 @@ def add_typed_prompt(
     )
 
 
-def _new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:
+def add_test_prompt(store: Store, question: str, *, expected: str, by: int) -> None:
+    """A question that tests who writes, with a good answer, which reviewers are shown beside what was written.
+
+    Raises:
+        UserError: a text is empty.
+    """
+    plain_text(expected, "the good answer", empty=False)
+    with store.writing():
+        prompts.change(store, _typed(store, question, by), gold=True, expected=expected, by=by)
+
+
+def add_test_pair(store: Store, question: str, *, better: str, worse: str, by: int) -> None:
+    """A question and two answers, of which it is known which is better: it tests who judges, and is asked of no writer.
+
+    Raises:
+        UserError: a text is empty, or both answers are the same.
+    """
+    with store.writing():
+        is_new = prompts.prompt_of(store, (Message("user", question),)) is None
+        prompt_id = _typed(store, question, by)
+        if is_new:
+            prompts.change(store, prompt_id, paused=True, by=by)
+        batches.add_test_pair(store, prompt_id, better=better, worse=worse, by=by)
+
+
+def _typed(store: Store, question: str, by: int) -> int:
+    """The prompt that asks this, and nothing before it; added where there is none."""
+    add_typed_prompt(store, question, by=by)
+    found = prompts.prompt_of(store, (Message("user", question),))
+    assert found is not None, "it has just been added"
+    return found
+
+
+def new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:
     """The prompt of a row, with what the row says about itself; a finding where nothing is asked."""
     origin, row = asked.conversation.origin, asked.row
     messages = asked.messages
@@ -209,94 +238,6 @@ def ask_service(service: Service, messages: Sequence[Message], *, max_new_tokens
             where=service.url,
             next_step=f"Check its URL on the page Prompts, and the key in ${SUGGEST_KEY_VARIABLE}",
         ) from error
-
-
-# --- two models before people ---
-
-
-def compare(
-    store: Store,
-    a: str,
-    b: str,
-    *,
-    data: Sequence[str] = (),
-    name: str = "",
-    limit: int | None = None,
-    overlap: int = 1,
-    max_new_tokens: int = 256,
-    device: str = "auto",
-    by: int | None = None,
-    on_answer: Callable[[str, int, int], None] = lambda model, done, total: None,
-) -> batches.Batch:
-    """Let two models answer the same prompts, and put the pairs before the people who judge.
-
-    Args:
-        data: files of prompts, taken into the store too; none: the store's own queue, the most urgent first.
-        limit: only the first so many.
-        on_answer: told the model, answers so far and in all.
-
-    Raises:
-        UserError: no prompt, or a model that cannot be loaded.
-    """
-    ids = _prompts_to_compare(store, data, by)[:limit]
-    if not ids:
-        raise UserError("there is no prompt to compare on", next_step="Name a file: --prompts FILE")
-    asked = [prompts.prompt(store, prompt_id) for prompt_id in ids]
-    answers, cut = {}, {}
-    for side, model in (("a", a), ("b", b)):
-        answers[side], cut[f"cut_{side}"] = _answers(model, asked, max_new_tokens, device, on_answer)
-    pairs = [batches.NewPair(*three) for three in zip(ids, answers["a"], answers["b"], strict=True)]
-    return batches.open_batch(
-        store, name=name or f"{_short(a)} and {_short(b)}", model_a=a, model_b=b, pairs=pairs,
-        sampling={"decoding": "greedy", "max_new_tokens": max_new_tokens, **cut}, overlap=overlap, by=by,
-    )  # fmt: skip
-
-
-def _prompts_to_compare(store: Store, data: Sequence[str], by: int | None) -> list[int]:
-    if not data:
-        return list(prompts.each(store))
-    ids = []
-    for file in find_sources(data).train:
-        import_prompts(store, [file], source=Path(file).name, by=by)
-        for asked in read_asked([file]):
-            new = None if isinstance(asked, Finding) else _new_prompt(asked)
-            if isinstance(new, prompts.NewPrompt):
-                ids.append(prompts.prompt_of(store, new.messages, new.tools))
-    return list(dict.fromkeys(found for found in ids if found is not None))
-
-
-def _answers(
-    model: str,
-    asked: Sequence[prompts.Prompt],
-    max_new_tokens: int,
-    device: str,
-    on_answer: Callable[[str, int, int], None],
-) -> tuple[list[str], int]:
-    """A model's answers, and how many of them the limit cut off."""
-    from tuition.evaluate.generate import generate
-
-    answerer = _load(model, device)
-    given = generate(
-        answerer.loaded.model,
-        answerer.renderer,
-        [(prompt.messages, prompt.tools) for prompt in asked],
-        max_new_tokens=max_new_tokens,
-        batch_size=_BATCH,
-        on_answer=lambda done: on_answer(model, done, len(asked)),
-    )
-    return [one.text for one in given], sum(not one.stopped for one in given)
-
-
-def _load(model: str, device: str) -> Answerer:
-    from tuition.evaluate.load import load_answerer
-    from tuition.train.model import quiet_transformers
-
-    quiet_transformers()
-    return load_answerer(starter.model_path(model), device=device)
-
-
-def _short(model: str) -> str:
-    return model.rstrip("/").rsplit("/", 1)[-1]
 
 
 # --- losses of runs ---

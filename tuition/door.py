@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
     if isinstance(recipe, Recipe):
         return recipe.model_dump(mode="json", exclude_unset=True)
     path = Path(recipe)
-    path = path / "recipe.yaml" if (path / "recipe.yaml").exists() else path
+    path = path / "recipe.yaml" if os.path.lexists(path / "recipe.yaml") else path
     return _beside(path, read_settings(path))
 
 

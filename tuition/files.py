@@ -16,7 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tuition.foreign import OBJECT_BYTES, fault_of
+
 MANIFEST = "manifest.json"
+
+_IN_PLACE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 Sum = dict[str, Any]  # a file's line in a manifest: {"sha256": hexadecimal digits, "bytes": size}
 
@@ -29,12 +33,14 @@ class Disk:
     """
 
     def create(self, path: Path) -> int:
-        """A descriptor of an empty file to write."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        """A descriptor of an empty file to write. A link or a pipe of that name is removed, not written through."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def append(self, path: Path) -> int:
-        """A descriptor that writes behind what is there."""
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        """A descriptor that writes behind what is there; never through a link, nor into a pipe that nobody reads."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _IN_PLACE, 0o666)
 
     def write(self, descriptor: int, data: memoryview) -> int:
         """Write some of the data; how many bytes."""
@@ -189,6 +195,11 @@ def copy(source: Path, path: Path) -> None:
     write_bytes(path, disk.read(source))
 
 
+def copy_joined(sources: Iterable[Path], path: Path) -> None:
+    """Replace `path` by the contents of other files, one behind the other."""
+    write_bytes(path, (piece for source in sources for piece in disk.read(source)))
+
+
 def append_line(path: Path, line: str) -> None:
     """Add one line to `path`. It lasts through a kill at once, and through a power cut after `sync`."""
     descriptor = disk.append(path)
@@ -276,10 +287,15 @@ def publish_folder(temporary: Path, final: Path, sums: Mapping[str, Sum] | None 
     disk.sync_path(final.parent)
 
 
-def manifest_faults(folder: Path) -> list[str]:
-    """What is wrong with a published folder: one sentence a fault, none when it is whole. Reads every byte."""
+def manifest_faults(folder: Path, *, share: tuple[int, int] = (0, 1)) -> list[str]:
+    """What is wrong with a published folder: one sentence a fault, none when it is whole.
+
+    Args:
+        share: (n, count): of several that look at it together, this one reads every count-th file from the n-th
+            on, each byte of it. The names are looked at by all.
+    """
     try:
-        written = (folder / MANIFEST).read_bytes()
+        written = _read_manifest(folder / MANIFEST)
         value = json.loads(written)
         files = value["files"]
         if json_bytes(value) != written:  # a blank more or less is damage too
@@ -300,9 +316,16 @@ def manifest_faults(folder: Path) -> list[str]:
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     faults = [f"{name} is missing" for name in sorted(expected.keys() - present)]
     faults += [f"{name} is not in the manifest" for name in sorted(present - expected.keys())]
-    for name in sorted(expected.keys() & present):
+    for name in sorted(expected.keys() & present)[share[0] :: share[1]]:
         faults += _file_faults(folder / name, name, *expected[name])
     return faults
+
+
+def _read_manifest(path: Path) -> bytes:
+    fault = fault_of(path, OBJECT_BYTES)
+    if fault:
+        raise OSError(f"it {fault}")
+    return path.read_bytes()
 
 
 def _file_faults(path: Path, name: str, digest: str, size: int) -> list[str]:
@@ -328,6 +351,8 @@ def remove_folder(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a folder and all in it, if it is there. Links are removed, what they point to is not."""
+    if path.is_symlink():
+        disk.unlink(path)
     if not path.is_dir():
         return
     for entry in sorted(path.iterdir()):
@@ -375,7 +400,7 @@ def sha256(path: Path) -> str:
 
 def open_lock(path: Path) -> int:
     """A descriptor to lock; the file stays empty. Not one of `Disk`'s calls: a lock is not content."""
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT | _IN_PLACE, 0o644)
 
 
 def touch(path: Path) -> None:

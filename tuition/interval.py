@@ -146,7 +146,7 @@ def _ends(
     sums: Floats, weights: Floats, lowest: float, highest: float, seed: int, *, zero_or_one: bool
 ) -> tuple[float, float, str]:
     mean, prompts = float(sums.sum() / weights.sum()), len(sums)
-    if np.all(sums == sums[0] / weights[0] * weights):
+    if prompts == 1 or np.all(sums == sums[0] / weights[0] * weights):  # of one, rounding says nothing
         return (*interval_of_one_value(mean, prompts, lowest, highest), "unseen")
     if zero_or_one and lowest == 0.0 and np.all(weights == 1.0):
         return (*wilson(int(sums.sum()), prompts), "wilson")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.foreign import OBJECT_BYTES, fault_of, read_text
 
 _LOG_BYTES = 20_000
 _watched: set[tuple[Path, str]] = set()  # folder and kind, where this process is yet to note the end
@@ -181,14 +182,16 @@ def _born(pid: int) -> str | None:
 
 def _read(folder: Path, kind: str) -> dict[str, object]:
     try:
-        note = json.loads(_note(folder, kind).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        note = json.loads(read_text(_note(folder, kind), OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
 
 
 def _end_of(log: Path) -> str:
     try:
+        if fault_of(log):
+            return ""
         with log.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(max(0, size - _LOG_BYTES))

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +176,7 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
         times = f"{count:,} rows, first " if count > 1 else ""
         place = str(finding.origin) if finding.origin.line else finding.origin.file
         line = Text.assemble(
-            (f"{finding.code}  ", styles[finding.severity]),
+            (f"{finding.code} {finding.severity}  ", styles[finding.severity]),
             (printable(f"{times}{place}: "), "dim"),
             printable(f"{finding.message}. "),
             (printable(finding.fix), "italic"),
@@ -311,6 +311,20 @@ def show_evaluation(result: Any) -> None:
         console.print(_answers_table(result.comparison, result.overlap))
     for line in all_lines(result):
         console.print(Text(printable(line)), highlight=False, soft_wrap=True)
+
+
+def show_samples(rows: Sequence[Mapping[str, Any]], name: str, most: int = 4) -> None:
+    """A few of a run's held-out prompts with what was answered before and after."""
+    shown = [row for row in rows if row.get("tuned") is not None][:most]
+    if not shown:
+        return
+    table = Table(title=name, title_justify="left")
+    for column in ("question", "expected", "base", "tuned"):
+        table.add_column(column, overflow="fold")
+    for row in shown:
+        texts = (row["prompt"], row["expected"], row["base"], row["tuned"])
+        table.add_row(*(Text(printable(shorten(str(text or "")))) for text in texts))
+    Console().print(table)
 
 
 def _answers_table(comparison: Any, overlap: Any) -> Table:

@@ -15,7 +15,7 @@ from tests.collect.conftest import add_prompts, answered
 from tests.conftest import write_jsonl
 from tuition import api
 from tuition.cli import app
-from tuition.collect import Store, batches, judging, losses, people, prompts, queue
+from tuition.collect import Store, batches, judging, losses, people, prompts, queue, reviewing
 from tuition.collect import demonstrations as demos
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher
@@ -79,6 +79,40 @@ def test_a_source_can_be_cleared_afterwards(tmp_path: Path) -> None:
         run("collect", "import", "--store", store)
 
 
+def test_eight_pairs_give_five_different_few_shot_prompts_that_share_a_group(
+    store: Store, tmp_path: Path
+) -> None:
+    data = write_jsonl(
+        tmp_path / "pairs.jsonl", [{"prompt": f"{n}+{n}?", "completion": f"= {2 * n}."} for n in range(8)]
+    )
+    words = (
+        "collect",
+        "fewshot",
+        data,
+        "--store",
+        store.path,
+        "--shots",
+        3,
+        "--count",
+        5,
+        "--instruction",
+        "Add.",
+    )
+    assert run(*words) == (0, {"new": 5, "known": 0}) and run(*words) == (0, {"new": 0, "known": 5})
+    made = prompts.find(store, tag="few-shot")
+    assert len({prompt.messages for prompt in made}) == 5 and len({prompt.group for prompt in made}) == 1
+    for prompt in made:
+        instruction, *examples, question = prompt.messages[0].content.split("\n\n")
+        asked = int(question.removeprefix("Query: ").partition("+")[0])
+        assert (instruction, len(examples), prompt.expected.strip()) == ("Add.", 3, f"= {2 * asked}.")
+        assert not any(f"Query: {asked}+" in example for example in examples)
+    with pytest.raises(UserError, match="no prompt with 8 examples"):
+        run(*words[:5], "--shots", 8)
+    with pytest.raises(UserError, match="fewer than 9"):
+        run("collect", "fewshot", write_jsonl(tmp_path / "two.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]),
+            "--store", store.path, "--shots", 1, "--count", 9)  # fmt: skip
+
+
 @pytest.fixture
 def accepted(store: Store, writer: people.Person, reviewer: people.Person) -> list[int]:
     """Twelve accepted demonstrations."""
@@ -88,7 +122,7 @@ def accepted(store: Store, writer: people.Person, reviewer: people.Person) -> li
         sent = demos.submit(
             store, got.id, writer.id, answered(f"It is {got.prompt_id}."), post_key=str(got.id)
         )
-        demos.review(store, sent.id, reviewer.id, "accepted", rev=1)
+        reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1)
         done.append(sent.id)
     return done
 
@@ -118,7 +152,7 @@ def test_check_reads_a_store_and_names_each_demonstration(
     got = queue.claim(store, writer.id)
     assert got is not None
     sent = demos.submit(store, got.id, writer.id, answered("100."), post_key="x")
-    demos.review(store, sent.id, reviewer.id, "accepted", rev=1)
+    reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1)
     code, said = run("check", store.path)
     assert (code, said["rows_in"], said["kept"]) == (1, 13, 12)
     (entry,) = said["rejected"]
@@ -142,7 +176,7 @@ def test_a_run_learns_what_was_accepted_when_it_began_and_resumes_although_peopl
         api.train(**settings, max_steps=4, watcher=Stopping())
     folder = tmp_path / "run"
     facts = json.loads((folder / "run.json").read_text())
-    demos.review(store, accepted[0], reviewer.id, "returned", rev=1, comment="no")
+    reviewing.review(store, accepted[0], reviewer.id, "returned", rev=1, comment="no")
     api.train(str(folder), resume=True)
     assert json.loads((folder / "run.json").read_text())["data"] == facts["data"]
     ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
@@ -176,10 +210,27 @@ def test_compare_opens_a_batch_whose_answers_are_the_models_own(
 
 def test_compare_takes_new_prompts_into_the_store(store: Store, llama: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "ask.jsonl", [{"prompt": "What is a door?"}, {"prompt": "What is a door?"}])
-    batch = api.compare(store, str(llama), str(llama), data=[str(data)], max_new_tokens=2)
+    batch = api.compare(store, str(llama), str(llama), data=[str(data)], drawing=api.Drawing(2))
     assert batch.pairs == 1 and batches.batches(store)[0].id == batch.id
     with pytest.raises(UserError, match="no prompt"):
         api.compare(store, str(llama), str(llama), data=[str(data)], limit=0)
+
+
+def test_sampled_answers_are_a_pair_each_and_the_same_seed_draws_the_same(
+    store: Store, llama: Path, tmp_path: Path
+) -> None:
+    add_prompts(store, 2)
+    base = ("compare", llama, llama, "--store", store.path, "--max-new-tokens", 4)
+    for seed in (1, 1, 2):
+        code, said = run(*base, "--temperature", 1, "--samples", 3, "--seed", seed)
+        assert (code, said["pairs"]) == (0, 6)
+    drawn = [[pair.answer_a for pair in batches.pairs(store, batch)] for batch in (1, 2, 3)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert dict(batches.batch(store, 1).sampling) | {"cut_a": 0, "cut_b": 0} == {
+        "decoding": "sampled", "max_new_tokens": 4, "temperature": 1.0, "samples": 3, "seed": 1, "cut_a": 0, "cut_b": 0,
+    }  # fmt: skip
+    with pytest.raises(UserError, match="all be the same"):
+        run(*base, "--samples", 3)
 
 
 def test_the_losses_of_a_run_are_kept_with_each_demonstration(

@@ -14,6 +14,7 @@ from tuition.collect import (
     guidelines,
     people,
     queue,
+    reviewing,
     suggestions,
 )
 from tuition.collect import demonstrations as demos
@@ -163,7 +164,9 @@ def test_a_suggestion_to_somebody_else_is_refused(
 def test_an_edit_keeps_both_texts_under_their_authors(
     store: Store, reviewer: people.Person, sent: demos.Demonstration
 ) -> None:
-    after = demos.review(store, sent.id, reviewer.id, "edited", rev=1, turns=answered("Zero."), post_key="r")
+    after = reviewing.review(
+        store, sent.id, reviewer.id, "edited", rev=1, turns=answered("Zero."), post_key="r"
+    )
     assert after.status == "accepted"
     assert [(r.person, r.turns) for r in after.revisions] == [
         ("Wim", answered("It is nought.")),
@@ -179,28 +182,28 @@ def test_a_returned_answer_comes_back_with_its_comment_and_is_sent_again(
     sent: demos.Demonstration,
 ) -> None:
     with pytest.raises(UserError, match="comment is empty"):
-        demos.review(store, sent.id, reviewer.id, "returned", rev=1)
-    demos.review(store, sent.id, reviewer.id, "returned", rev=1, comment="say zero")
+        reviewing.review(store, sent.id, reviewer.id, "returned", rev=1)
+    reviewing.review(store, sent.id, reviewer.id, "returned", rev=1, comment="say zero")
     (back,) = demos.returned_to(store, writer.id)
     assert back.reviews[-1].comment == "say zero"
     again = demos.submit(store, task.id, writer.id, answered("Zero."), post_key="second")
     assert (again.id, again.status, again.latest.rev) == (sent.id, "submitted", 2)
-    assert demos.review(store, sent.id, reviewer.id, "accepted", rev=2).status == "accepted"
+    assert reviewing.review(store, sent.id, reviewer.id, "accepted", rev=2).status == "accepted"
 
 
 def test_a_review_of_an_older_revision_is_refused(
     store: Store, admin: people.Person, reviewer: people.Person, sent: demos.Demonstration
 ) -> None:
-    demos.review(store, sent.id, admin.id, "accepted", rev=1)
+    reviewing.review(store, sent.id, admin.id, "accepted", rev=1)
     with pytest.raises(ConflictError):
-        demos.review(store, sent.id, reviewer.id, "edited", rev=1, turns=answered("x"), post_key="r")
+        reviewing.review(store, sent.id, reviewer.id, "edited", rev=1, turns=answered("x"), post_key="r")
 
 
 def test_the_same_review_twice_is_stored_once(
     store: Store, reviewer: people.Person, sent: demos.Demonstration
 ) -> None:
-    once = demos.review(store, sent.id, reviewer.id, "accepted", rev=1)
-    assert demos.review(store, sent.id, reviewer.id, "accepted", rev=1) == once
+    once = reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1)
+    assert reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1) == once
     assert len(once.reviews) == 1
 
 
@@ -213,15 +216,15 @@ def test_nobody_but_an_admin_reviews_their_own(
         got = queue.claim(store, person.id)
         assert got is not None
         sent[person.name] = demos.submit(store, got.id, person.id, answered("0"), post_key="1")
-    waiting = demos.next_to_review(store, reviewer.id)
+    waiting = reviewing.next_to_review(store, reviewer.id)
     assert waiting is not None and waiting.person == "Ada"
     with pytest.raises(NotAllowedError):
-        demos.review(store, sent["Rita"].id, reviewer.id, "accepted", rev=1)
-    assert demos.review(store, sent["Ada"].id, admin.id, "accepted", rev=1).status == "accepted"
+        reviewing.review(store, sent["Rita"].id, reviewer.id, "accepted", rev=1)
+    assert reviewing.review(store, sent["Ada"].id, admin.id, "accepted", rev=1).status == "accepted"
 
 
 def test_a_writer_may_not_review(store: Store, writer: people.Person, sent: demos.Demonstration) -> None:
     with pytest.raises(NotAllowedError):
-        demos.review(store, sent.id, writer.id, "accepted", rev=1)
+        reviewing.review(store, sent.id, writer.id, "accepted", rev=1)
     with pytest.raises(NotAllowedError):
-        demos.next_to_review(store, writer.id)
+        reviewing.next_to_review(store, writer.id)

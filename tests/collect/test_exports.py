@@ -21,6 +21,7 @@ from tuition.collect import (
     people,
     prompts,
     queue,
+    reviewing,
 )
 from tuition.collect import demonstrations as demos
 from tuition.collect.accepted import read_accepted, usable
@@ -37,7 +38,7 @@ def write_and_accept(store: Store, writer: people.Person, reviewer: people.Perso
         sent = demos.submit(
             store, got.id, writer.id, answered(f"Answer {got.prompt_id}."), post_key=str(got.id)
         )
-        demos.review(store, sent.id, reviewer.id, "accepted", rev=1)
+        reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1)
         done.append(sent.id)
     return done
 
@@ -83,7 +84,7 @@ def test_the_same_export_gives_the_same_bytes_whatever_happened_since(
     done = write_and_accept(store, writer, reviewer)
     drawn = make(store, validation=0.3)
     first = exports.write(store, drawn.id, tmp_path / "first")
-    demos.review(store, done[0], reviewer.id, "returned", rev=1, comment="on second thoughts, no")
+    reviewing.review(store, done[0], reviewer.id, "returned", rev=1, comment="on second thoughts, no")
     prompts.state_source(store, "ours", licence="all rights reserved", by=None)
     again = exports.write(store, drawn.id, tmp_path / "again")
     assert {p.name: p.read_bytes() for p in first.iterdir()} == {
@@ -272,7 +273,11 @@ def test_the_kept_tallies_equal_a_count_whatever_changes(
             "SELECT sum(overlap - taken) FROM prompt WHERE NOT paused AND NOT gold"
         ).fetchone()[0]
         counted = dict(db.execute("SELECT 'tag ' || tag, count(*) FROM prompt_tag GROUP BY tag").fetchall())
-    assert tallies == {"prompts": 12, "wanted": wanted, "source 1": 12, **counted}
+    accepted_too = {"accepted source 1", "usable source 1", "accepted tag a", "accepted tag b"}
+    assert tallies.keys() - counted.keys() == {"prompts", "wanted", "source 1", *accepted_too}
+    assert {key: tallies[key] for key in tallies.keys() - accepted_too} == {
+        "prompts": 12, "wanted": wanted, "source 1": 12, **counted
+    }  # fmt: skip
 
 
 def test_what_cannot_be_trained_on_is_said_before_with_what_to_state(

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from tests.collect.conftest import Clock, add_prompts
+from tuition import collecting
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -21,6 +22,7 @@ from tuition.collect import (
     people,
     prompts,
     queue,
+    results,
 )
 from tuition.collect.agreement import agreement
 from tuition.collect.winrate import judgements_for, win_rate
@@ -77,7 +79,7 @@ def test_sides_are_drawn_evenly(store: Store, evaluator: people.Person) -> None:
 def test_a_verdict_about_a_side_becomes_one_about_a_model(store: Store, evaluator: people.Person) -> None:
     batch = open_batch(store, add_prompts(store, 40))
     assert judge_all(store, evaluator.id, "good") == 40
-    found = batches.results(store, batch.id)
+    found = results.results(store, batch.id)
     assert found.rate.counts["a"] == 40 and found.rate.winner == "a"
     assert found.left_share is not None and 0.2 < found.left_share.value < 0.8
 
@@ -94,7 +96,7 @@ def test_ratings_and_flags_follow_the_answer_and_not_the_side(store: Store, eval
             flags_right=("hallucination",) if first else (),
         )
         judging.judge(store, task.id, evaluator.id, verdict)
-    found = batches.results(store, batch.id)
+    found = results.results(store, batch.id)
     assert found.ratings is not None
     assert [score.value for score in found.ratings] == [7.0, 2.0]
     assert {flag: (a.value, b.value) for flag, (a, b) in found.flags.items()} == {"hallucination": (0.0, 1.0)}
@@ -109,7 +111,7 @@ def test_overlap_is_exact_and_agreement_is_over_pairs_that_several_judged(store:
         judge_all(store, judges[2], "good"),
     ]
     assert done == [6, 6, 0]
-    found = batches.results(store, batch.id)
+    found = results.results(store, batch.id)
     assert found.batch.judged == found.batch.wanted == 12
     assert (
         found.agreement.items == 6
@@ -130,7 +132,7 @@ def test_identical_answers_are_ties_that_nobody_is_asked_about(
         pairs=[batches.NewPair(one, "same", "same"), batches.NewPair(two, "good", "poor")],
     )  # fmt: skip
     assert judge_all(store, evaluator.id, "good") == 1
-    found = batches.results(store, batch.id)
+    found = results.results(store, batch.id)
     assert (found.batch.identical, found.rate.counts["tie"], found.rate.counts["a"]) == (1, 1, 1)
 
 
@@ -211,6 +213,37 @@ def test_an_evaluator_in_qualification_judges_gold_pairs_first(
     assert judge_all(store, evaluator.id, "good") == 1
 
 
+def test_a_pair_whose_better_side_is_known_tests_who_judges_and_counts_for_no_model(
+    store: Store, admin: people.Person, evaluator: people.Person
+) -> None:
+    batch = open_batch(store, add_prompts(store, 2))
+    first, _ = batches.pairs(store, batch.id)
+    assert batches.expect(store, first.id, "b", by=admin.id) == batch.id
+    assert judge_all(store, evaluator.id, "good") == 2
+    assert gold.right_and_done(store, evaluator.id, "judging") == (0, 1)
+    assert results.results(store, batch.id).rate.counts["a"] == 1
+    batches.expect(store, first.id, None, by=admin.id)
+    assert results.results(store, batch.id).rate.counts["a"] == 2
+    with pytest.raises(UserError, match="no side"):
+        batches.expect(store, first.id, "c", by=admin.id)
+
+
+def test_pairs_that_were_written_as_tests_are_given_to_those_who_are_tested_only(
+    store: Store, admin: people.Person, evaluator: people.Person, writer: people.Person
+) -> None:
+    for worse in ("No.", "Go away."):
+        collecting.add_test_pair(store, "Will you help?", better="Gladly.", worse=worse, by=admin.id)
+    assert judging.claim(store, evaluator.id) is None, "nobody is tested yet"
+    assert queue.claim(store, writer.id) is None, "its question is asked of no writer"
+    gold.set_rule(store, "judging", items=2, share=1.0, by=admin.id)
+    assert judging.claim(store, admin.id) is None
+    assert judge_all(store, evaluator.id, "Gladly") == 2
+    assert gold.judging_standing(store, evaluator.id).qualified
+    assert batches.batches(store) == [], "they compare no models"
+    with pytest.raises(UserError, match="the same"):
+        collecting.add_test_pair(store, "Will you help?", better="Yes", worse="Yes", by=admin.id)
+
+
 def test_answers_that_name_a_model_are_counted_as_leaks(store: Store) -> None:
     (one,) = add_prompts(store, 1)
     batch = batches.open_batch(
@@ -277,7 +310,7 @@ def test_the_next_queue_begins_with_what_was_judged_lost_or_bad(
         judging.judge(
             store, task.id, evaluator.id, prefer(task, "poor" if lost else "good", much=prompt_id in failures)
         )
-    back = batches.send_back(store, batch.id, by=None)
+    back = results.send_back(store, batch.id, by=None)
     assert set(back[:20]) == failures
     asked = []
     for _ in range(40):
@@ -299,7 +332,7 @@ def test_a_low_rating_sends_back_even_a_prompt_that_was_won(store: Store, evalua
         evaluator.id,
         judging.Verdict(prefer(task, "good").choice, rating_left=3, rating_right=3),
     )
-    assert batches.send_back(store, batch.id, by=None) == [one]
+    assert results.send_back(store, batch.id, by=None) == [one]
 
 
 def test_with_its_last_judgement_a_comparison_sends_back_by_itself_what_was_lost(

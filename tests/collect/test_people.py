@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.collect.conftest import Clock
-from tuition.collect import ConflictError, NotAllowedError, NotFoundError, Store, TooManyError, people
+from tuition.collect import (
+    ConflictError,
+    NotAllowedError,
+    NotFoundError,
+    Store,
+    TooManyError,
+    people,
+    sessions,
+)
 from tuition.errors import UserError
 
 PASSWORD = "correct horse"
@@ -42,17 +50,22 @@ def test_a_taken_name_leaves_the_invite_usable(store: Store, admin: people.Perso
 
 
 def test_a_password_opens_a_session_and_a_wrong_one_does_not(store: Store, member: people.Person) -> None:
-    token = people.sign_in(store, " wim ", PASSWORD, address="::1")
-    assert people.person_of_session(store, token) == member
+    token = sessions.sign_in(store, " wim ", PASSWORD, address="::1")
+    assert sessions.person_of_session(store, token) == member
     with pytest.raises(NotAllowedError):
-        people.sign_in(store, "Wim", "wrong horse", address="::1")
+        sessions.sign_in(store, "Wim", "wrong horse", address="::1")
     with pytest.raises(NotAllowedError):
-        people.sign_in(store, "Nobody", PASSWORD, address="::1")
+        sessions.sign_in(store, "Nobody", PASSWORD, address="::1")
 
 
 def test_no_token_and_no_password_stands_in_the_file(store: Store, member: people.Person) -> None:
-    session = people.sign_in(store, "Wim", PASSWORD, address="::1")
-    secrets = [session, people.invite(store, "writer", by=None), people.make_link(store, member.id), PASSWORD]
+    session = sessions.sign_in(store, "Wim", PASSWORD, address="::1")
+    secrets = [
+        session,
+        people.invite(store, "writer", by=None),
+        sessions.make_link(store, member.id),
+        PASSWORD,
+    ]
     content = b"".join(path.read_bytes() for path in store.path.parent.glob("team.db*"))
     assert not [secret for secret in secrets if secret.encode() in content]
     assert b"$argon2id$" in content
@@ -61,57 +74,57 @@ def test_no_token_and_no_password_stands_in_the_file(store: Store, member: peopl
 def test_a_disabled_persons_session_ends_at_once(
     store: Store, admin: people.Person, member: people.Person
 ) -> None:
-    token = people.sign_in(store, "Wim", PASSWORD, address="::1")
+    token = sessions.sign_in(store, "Wim", PASSWORD, address="::1")
     people.set_disabled(store, member.id, True, by=admin.id)
-    assert people.person_of_session(store, token) is None
+    assert sessions.person_of_session(store, token) is None
     with pytest.raises(NotAllowedError):
-        people.sign_in(store, "Wim", PASSWORD, address="::1")
+        sessions.sign_in(store, "Wim", PASSWORD, address="::1")
     people.set_disabled(store, member.id, False, by=admin.id)
-    assert people.person_of_session(store, token) is None  # signing in anew is needed
-    assert people.sign_in(store, "Wim", PASSWORD, address="::1")
+    assert sessions.person_of_session(store, token) is None  # signing in anew is needed
+    assert sessions.sign_in(store, "Wim", PASSWORD, address="::1")
 
 
 def test_a_new_password_and_signing_out_end_sessions(store: Store, member: people.Person) -> None:
-    here, there = (people.sign_in(store, "Wim", PASSWORD, address="::1") for _ in range(2))
-    people.sign_out(store, here)
-    assert people.person_of_session(store, here) is None
-    assert people.person_of_session(store, there) is not None
+    here, there = (sessions.sign_in(store, "Wim", PASSWORD, address="::1") for _ in range(2))
+    sessions.sign_out(store, here)
+    assert sessions.person_of_session(store, here) is None
+    assert sessions.person_of_session(store, there) is not None
     people.set_password(store, member.id, "battery staple", by=member.id)
-    assert people.person_of_session(store, there) is None
+    assert sessions.person_of_session(store, there) is None
 
 
 def test_a_session_ends_after_its_time(store: Store, member: people.Person, clock: Clock) -> None:
-    token = people.sign_in(store, "Wim", PASSWORD, address="::1")
-    clock.seconds += people.SESSION_SECONDS + 1
-    assert people.person_of_session(store, token) is None
+    token = sessions.sign_in(store, "Wim", PASSWORD, address="::1")
+    clock.seconds += sessions.SESSION_SECONDS + 1
+    assert sessions.person_of_session(store, token) is None
 
 
 def test_failed_tries_make_wait_longer_and_longer(store: Store, member: people.Person, clock: Clock) -> None:
     waits = []
     for _ in range(8):
         with pytest.raises(NotAllowedError):
-            people.sign_in(store, "Wim", "wrong horse", address="::1")
+            sessions.sign_in(store, "Wim", "wrong horse", address="::1")
         with pytest.raises((NotAllowedError, TooManyError)) as refusal:
-            people.sign_in(store, "Wim", "wrong horse", address="::1")
+            sessions.sign_in(store, "Wim", "wrong horse", address="::1")
         waits.append(getattr(refusal.value, "wait_seconds", 0.0))
         clock.seconds += waits[-1]
     assert waits[0] == 0 and waits[-1] > 30
     with pytest.raises(TooManyError):  # and the right password is not heard meanwhile either
         clock.seconds -= 1
-        people.sign_in(store, "Wim", PASSWORD, address="::1")
+        sessions.sign_in(store, "Wim", PASSWORD, address="::1")
     clock.seconds += 2
-    assert people.sign_in(store, "Wim", PASSWORD, address="::1")
+    assert sessions.sign_in(store, "Wim", PASSWORD, address="::1")
 
 
 def test_a_link_signs_in_once_within_ten_minutes(store: Store, clock: Clock) -> None:
     owner = people.local_admin(store)
-    link = people.make_link(store, owner.id)
-    session = people.use_link(store, link)
-    assert session is not None and people.person_of_session(store, session) == owner
-    assert people.use_link(store, link) is None
-    late = people.make_link(store, owner.id)
-    clock.seconds += people.LINK_SECONDS + 1
-    assert people.use_link(store, late) is None
+    link = sessions.make_link(store, owner.id)
+    session = sessions.use_link(store, link)
+    assert session is not None and sessions.person_of_session(store, session) == owner
+    assert sessions.use_link(store, link) is None
+    late = sessions.make_link(store, owner.id)
+    clock.seconds += sessions.LINK_SECONDS + 1
+    assert sessions.use_link(store, late) is None
 
 
 def test_the_local_admin_is_made_once_and_has_no_password(store: Store) -> None:

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.collect.conftest import Clock, add_prompts, answered
-from tuition.collect import ConflictError, Store, accepted, drafts, people, prompts, queue
+from tuition.collect import (
+    ConflictError,
+    Store,
+    accepted,
+    drafts,
+    overview,
+    people,
+    prompts,
+    queue,
+    reviewing,
+)
 from tuition.collect import demonstrations as demos
 from tuition.collect.exports import Split, side_of
 from tuition.collect.suggestions import edit_ratio
@@ -95,14 +105,28 @@ class Work(RuleBasedStateMachine):
         if task is not None and task.state != "submitted":
             queue.skip(self.store, task.id, task.person_id, "unclear")
 
+    @rule(choose=st.integers(0, 9))
+    def comes_back_from_judging(self, choose: int) -> None:
+        queue.open_round(self.store, self.prompt_of(choose))
+
+    @rule(choose=st.integers(0, 9), tags=st.sets(st.sampled_from("ab")), gold=st.booleans())
+    def retag(self, choose: int, tags: set[str], gold: bool) -> None:
+        prompts.set_tags(self.store, self.prompt_of(choose), sorted(tags), by=None)
+        prompts.change(self.store, self.prompt_of(choose), gold=gold, by=None)
+
+    def prompt_of(self, choose: int) -> int:
+        with self.store.reading() as db:
+            ids = [row[0] for row in db.execute("SELECT id FROM prompt")]
+        return int(ids[choose % len(ids)])
+
     @precondition(lambda self: self.sent)
-    @rule(choose=st.integers(0, 9), decision=st.sampled_from(demos.DECISIONS))
+    @rule(choose=st.integers(0, 9), decision=st.sampled_from(reviewing.DECISIONS))
     def review(self, choose: int, decision: str) -> None:
         found = demos.demonstration(self.store, list(self.sent)[choose % len(self.sent)])
         self.posts += 1
         edit: Any = answered(f"edit {self.posts}") if decision == "edited" else None
         try:
-            demos.review(
+            reviewing.review(
                 self.store, found.id, self.reviewer, decision, rev=found.latest.rev, comment="why",
                 turns=edit, post_key=f"r{self.posts}",
             )  # fmt: skip
@@ -128,8 +152,37 @@ class Work(RuleBasedStateMachine):
             assert drafts.draft(self.store, task, row[0]).turns == turns
 
     @invariant()
+    def nobody_is_asked_twice_in_one_round(self) -> None:
+        with self.store.reading() as db:
+            rows = db.execute(
+                "SELECT count(*) FROM assignment GROUP BY prompt_id, person_id, round"
+            ).fetchall()
+            held = db.execute(
+                "SELECT count(*) FROM assignment WHERE state = 'claimed' GROUP BY person_id"
+            ).fetchall()
+        assert {row[0] for row in (*rows, *held)} <= {1}
+
+    @invariant()
+    def what_was_counted_as_it_happened_is_what_counting_anew_gives(self) -> None:
+        accepted_tags = """SELECT tag, count(*) FROM prompt_tag t JOIN demonstration d ON d.prompt_id = t.prompt_id
+            WHERE d.status = 'accepted' GROUP BY tag"""
+        accepted_of = "SELECT count(*) FROM demonstration d JOIN prompt p ON p.id = d.prompt_id WHERE d.status = 'accepted'"
+        with self.store.reading() as db:
+            tags = dict(db.execute(accepted_tags).fetchall())
+            (all_of,), (live,) = (
+                db.execute(accepted_of + more).fetchone() for more in ("", " AND p.gold = 0")
+            )
+        assert {one.name: one.accepted for one in overview.by_tag(self.store) if one.accepted} == tags
+        assert [one.accepted for one in overview.by_source(self.store)] == [all_of]
+        assert accepted.usable(self.store).accepted == live
+
+    @invariant()
     def what_is_accepted_now_is_what_the_events_say(self) -> None:
-        now = [d.id for d in demos.find(self.store, status="accepted", limit=1_000)]
+        now = [
+            d.id
+            for d in demos.find(self.store, status="accepted", limit=1_000)
+            if not prompts.prompt(self.store, d.prompt_id).gold
+        ]
         replayed = [one.demonstration_id for one in accepted.read_accepted(self.store)]
         assert sorted(now) == replayed
         for one in accepted.read_accepted(self.store):

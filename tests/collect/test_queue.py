@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.collect.conftest import Clock, add_prompts, answered
-from tuition.collect import ConflictError, NotAllowedError, NotFoundError, Store, gold, people, prompts, queue
+from tuition.collect import (
+    ConflictError,
+    NotAllowedError,
+    NotFoundError,
+    Store,
+    gold,
+    people,
+    prompts,
+    queue,
+    reviewing,
+)
 from tuition.collect import demonstrations as demos
 from tuition.errors import UserError
 
@@ -138,7 +148,7 @@ def test_a_person_in_qualification_is_given_gold_only_until_enough_is_accepted(
         got = queue.claim(store, writer.id)
         assert got is not None and got.prompt_id in tests
         sent = demos.submit(store, got.id, writer.id, answered("4"), post_key=str(got.id))
-        demos.review(store, sent.id, reviewer.id, "accepted", rev=1)
+        reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1)
     got = queue.claim(store, writer.id)
     assert got is not None and got.prompt_id == live
 
@@ -153,7 +163,7 @@ def test_a_person_who_fails_the_gold_items_is_given_nothing(
     got = queue.claim(store, writer.id)
     assert got is not None
     sent = demos.submit(store, got.id, writer.id, answered("5"), post_key="1")
-    demos.review(store, sent.id, reviewer.id, "returned", rev=1, comment="it is 4")
+    reviewing.review(store, sent.id, reviewer.id, "returned", rev=1, comment="it is 4")
     assert gold.writing_standing(store, writer.id).failed
     assert queue.claim(store, writer.id) is None
     assert queue.claim(store, reviewer.id) is not None  # who reviews is not tested
@@ -223,3 +233,42 @@ def test_a_prompt_that_is_only_opened_is_not_answered(store: Store, writer: peop
     assert (prompts.prompt(store, one).taken, prompts.prompt(store, one).answered) == (1, 0)
     demos.submit(store, held.id, writer.id, answered("Done."), post_key="k")
     assert prompts.prompt(store, one).answered == 1
+
+
+def test_what_was_lost_is_asked_anew_also_of_who_answered_it_and_both_answers_are_kept(
+    store: Store, writer: people.Person, reviewer: people.Person
+) -> None:
+    (one,) = add_prompts(store, 1)
+    first = queue.claim(store, writer.id)
+    assert first is not None
+    demos.submit(store, first.id, writer.id, answered("Once."), post_key="k")
+    queue.open_round(store, one)
+    again = queue.claim(store, writer.id)
+    assert again is not None and (again.prompt_id, again.round) == (one, 1) and again.id != first.id
+    assert queue.claim(store, reviewer.id) is None, "one place was opened, and it is held"
+    queue.open_round(store, one)
+    assert prompts.prompt(store, one).overlap == 3, "a place more, in the round that nobody has answered"
+    demos.submit(store, again.id, writer.id, answered("Twice."), post_key="l")
+    assert queue.claim(store, writer.id) is None and queue.only_for_others(store, writer.id) == {one: 1}
+    assert [d.latest.turns for d in demos.find(store, prompt_id=one)] == [
+        answered("Twice."),
+        answered("Once."),
+    ]
+
+
+def test_who_is_at_work_on_a_prompt_that_comes_back_answers_it_in_the_new_round_once(
+    store: Store, writer: people.Person, reviewer: people.Person, clock: Clock
+) -> None:
+    (one,) = add_prompts(store, 1, overlap=2)
+    held, other = queue.claim(store, writer.id), queue.claim(store, reviewer.id)
+    assert held is not None and other is not None
+    demos.submit(store, other.id, reviewer.id, answered("Done."), post_key="k")
+    queue.open_round(store, one)
+    assert queue.own(store, held.id, writer.id).round == 1
+    demos.submit(store, held.id, writer.id, answered("Mine."), post_key="k")
+    assert queue.claim(store, writer.id) is None
+    skipped = queue.claim(store, reviewer.id)
+    assert skipped is not None
+    queue.skip(store, skipped.id, reviewer.id, "unclear")
+    queue.open_round(store, one)
+    assert queue.claim(store, reviewer.id) is None, "what somebody skipped does not come back to them"

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tuition.collect import people
-from tuition.collect.schema import MIGRATIONS
+from tuition.collect import demonstrations as demos
+from tuition.collect import drafts, overview, people, prompts, results
+from tuition.collect.accepted import usable
+from tuition.collect.schema import APPLICATION_ID, MIGRATIONS, migrate
 from tuition.collect.store import Store
 from tuition.errors import UserError
 
@@ -45,13 +47,57 @@ def test_a_store_opens_again_with_what_was_written(tmp_path: Path) -> None:
 
 def test_every_older_version_is_migrated_to_the_tables_of_a_new_store(tmp_path: Path) -> None:
     for version in range(len(MIGRATIONS)):
-        path = tmp_path / f"{version}.db"
-        with closing(sqlite3.connect(path)) as db:
-            for statement in (s for migration in MIGRATIONS[:version] for s in migration):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={version}")
+        path = old_store(tmp_path / f"{version}.db", version)
         with Store(path) as store, store.reading() as db:  # which compares the tables
             assert db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+
+
+def old_store(path: Path, version: int) -> Path:
+    with closing(sqlite3.connect(path)) as db:
+        if version:
+            db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        migrate(db, up_to=version)
+        db.execute(f"PRAGMA user_version={version}")
+        db.commit()
+    return path
+
+
+def test_what_people_did_in_a_store_of_the_first_version_is_all_there_in_the_second(tmp_path: Path) -> None:
+    path = old_store(tmp_path / "team.db", 1)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FIRST_VERSION)
+    with Store(path) as store:
+        assert prompts.find(store, words="old harb")[0].answered == 1
+        assert demos.demonstration(store, 9).latest.turns == [{"role": "assistant", "content": "Hm."}]
+        assert drafts.draft(store, 6, 1).turns == [{"role": "assistant", "content": "He"}]
+        assert results.results(store, 3).rate.counts["a"] == 1
+        assert [(share.name, share.accepted) for share in overview.by_source(store)] == [("web", 1)]
+        assert [(share.name, share.accepted) for share in overview.by_tag(store)] == [("odd", 1)]
+        assert usable(store).accepted == 1
+        with store.reading() as db:
+            assert db.execute("PRAGMA foreign_key_check").fetchone() is None
+            assert db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+
+
+FIRST_VERSION = """
+    INSERT INTO person(id, name, role, created_at) VALUES (1, 'Ada', 'admin', 0);
+    INSERT INTO source(id, name) VALUES (4, 'web');
+    INSERT INTO prompt(id, key, messages, opening, source_id, origin, created_at) VALUES
+        (7, 'a', '[{"content": "The old harbour?", "role": "user"}]', 'The old harbour?', 4, 'x:1', 0),
+        (8, 'b', '[{"content": "More?", "role": "user"}]', 'More?', 4, 'x:2', 0);
+    INSERT INTO prompt_tag VALUES ('odd', 7);
+    INSERT INTO assignment(id, prompt_id, person_id, slot, state, lease_until, created_at) VALUES
+        (5, 7, 1, 0, 'submitted', 0, 0), (6, 8, 1, 0, 'expired', 0, 0);
+    INSERT INTO draft VALUES (6, '[{"role": "assistant", "content": "He"}]', 1, 0);
+    INSERT INTO event(id, at, person_id, verb, target, body) VALUES (1, 0, 1, 'submitted', 'demonstration 9', '{}');
+    INSERT INTO demonstration(id, prompt_id, person_id, assignment_id, status, rev, created_at, changed_at)
+        VALUES (9, 7, 1, 5, 'accepted', 1, 0, 0);
+    INSERT INTO revision VALUES (9, 1, 1, '[{"role": "assistant", "content": "Hm."}]', 0, 1, NULL, NULL, 'k', 0, 1);
+    INSERT INTO batch(id, name, model_a, model_b, sampling, overlap, created_at, pairs) VALUES (3, '', 'x', 'y', '{}', 1, 0, 1);
+    INSERT INTO pair(id, batch_id, prompt_id, answer_a, answer_b) VALUES (2, 3, 7, 'p', 'q');
+    INSERT INTO judgement(id, pair_id, person_id, slot, state, left, lease_until, created_at, verdict)
+        VALUES (1, 2, 1, 0, 'judged', 'a', 0, 0, 'a');
+"""
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -149,9 +149,9 @@ def test_python_rows_that_hold_themselves_are_refused_or_read() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "a.txt", ".", "/dev/null", "fifo.jsonl"])
+@pytest.mark.parametrize("name", ["missing.jsonl", "a.pdf", ".", "/dev/null", "fifo.jsonl"])
 def test_what_is_no_data_file_is_a_user_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.pdf").write_text("x")
     os.mkfifo(tmp_path / "fifo.jsonl")
     with pytest.raises(UserError):
         list(Reading([str(tmp_path / name)]))

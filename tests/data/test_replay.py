@@ -130,3 +130,18 @@ def test_sources_carry_what_is_replayed(tmp_path: Path) -> None:
     assert sources.with_replay([str(file)], 0.1) == Sources(
         ("a.jsonl",), replay=(str(file),), replay_share=0.1
     )
+
+
+@pytest.mark.parametrize("text", ["a b\n\n\nc\nd\n", "one\ntwo\nthree", "alone\n\n"])
+def test_plain_text_is_replayed_by_the_pieces_that_general_text_is_scored_by(
+    tmp_path: Path, text: str
+) -> None:
+    from tuition.evaluate.forgetting import read_plain_text
+
+    file = tmp_path / "general.txt"
+    file.write_text(text)
+    sources = Sources(("data.jsonl",)).with_replay([str(file)], 0.5)
+    assert sources.replay == (str(file),)
+    replay = Replay(sources.replay, share=0.5, beside=9, val_split=0.0, seed=0, ledger=Ledger())
+    pieces = [(c.origin.line, c.messages[0].content.rstrip("\n"), c.plain) for c in replay.conversations()]
+    assert pieces == [(c.origin.line, c.messages[0].content, c.plain) for c in read_plain_text(str(file))]

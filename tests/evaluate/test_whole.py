@@ -268,13 +268,52 @@ def test_a_model_that_learned_spans_is_scored_without_the_markers(llama, tmp_pat
     assert (found.rows_in, [entry["code"] for entry in found.rejected]) == (13, ["R025"])
 
 
-def test_a_run_without_data_to_score_names_what_it_held_out(llama, tmp_path, rows):
+def test_a_run_is_scored_on_what_it_held_out_where_no_data_is_named(llama, tmp_path, rows):
+    data = write_jsonl(tmp_path / "data.jsonl", rows[:40])
+    run = tuition.train(
+        model=str(llama),
+        data=str(data),
+        output_dir=str(tmp_path / "run"),
+        val_split=0.2,
+        max_steps=1,
+        samples=0,
+    )
+    found = run.evaluate(metric=None)
+    held_out = run_facts(run)["data"]["validation_examples"]
+    assert found.rows_in == found.held_out.examples == held_out
+    assert found.overlap.trained_on == 0
+    assert (
+        next(all_lines(found))
+        == f"no --data was given: the {held_out} rows of data.jsonl that training held out"
+    )
+    with pytest.raises(UserError, match="Name the rows: --data FILE"):
+        run.evaluate(metric="choice")
+    write_jsonl(data, rows[1:41])
+    with pytest.raises(UserError, match="no longer what the run read"):
+        run.evaluate()
+    data.unlink()
+    with pytest.raises(UserError, match=r"cannot be found.*where training ran"):
+        run.evaluate()
+
+
+def run_facts(run):
+    return json.loads((run.path / "run.json").read_text())
+
+
+def test_held_out_files_are_scored_where_no_data_is_named(llama, tmp_path, rows):
     data = write_jsonl(tmp_path / "data.jsonl", rows[:20])
     held_out = write_jsonl(tmp_path / "val.jsonl", rows[20:24])
     run = tuition.train(
         model=str(llama), data=str(data), val_data=str(held_out), output_dir=str(tmp_path / "run"),
         max_steps=1, samples=0,
     )  # fmt: skip
-    with pytest.raises(UserError, match=f"--data {held_out}"):
-        api.evaluate(str(run.path))
-    assert run.evaluate(str(held_out), metric=None).overlap.trained_on == 0
+    assert run.evaluate(metric=None).held_out == run.evaluate(str(held_out), metric=None).held_out
+
+
+def test_a_mistyped_run_is_refused_before_the_hub_is_asked(trained, monkeypatch):
+    monkeypatch.chdir(trained.path.parent.parent)
+    folder = trained.path.parent.name
+    with pytest.raises(UserError, match=f"there is no such folder. Runs there are {folder}/run"):
+        api.evaluate(f"{folder}/rnu")
+    with pytest.raises(UserError, match="there is no such folder"):
+        api.load(f"{folder}/rnu")

@@ -1,7 +1,10 @@
 """`make prove`: every proof, one table, and docs/reliability.md with what came out.
 
-Settings: PARTS (all), KILLS (300), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
-operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000).
+The parts run side by side on two cores (LANES), each keeping its rows as it ends; those that measure run alone at the end.
+
+Settings: PARTS (all), LANES (2), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks), RANKS (2),
+LAYOUT of them (both), SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
+operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to the studio (10000).
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.prove import cost, damage, fuzz, interruptions, operations, page, posts
+from tests.prove import cost, damage, fuzz, interruptions, lanes, operations, page, posts, ranks, requests
 from tests.prove.faultydisk import MODES
 from tests.prove.page import Result
+from tuition.errors import Interrupted
 
 
 def kills() -> Result:
@@ -54,6 +58,22 @@ def other_kinds() -> Result:
 def bound(kills: int) -> str:
     """What so many kills without a difference say: the chance of one is below 3 / n."""
     return f"{kills:,} kills without a difference bound the rate of failures below {3 / kills:.1%} (95 %)."
+
+
+def of_ranks() -> Result:
+    """One of several processes is killed; torchrun starts all anew."""
+    layouts = os.environ.get("LAYOUT", "ddp,fsdp").split(",")
+    found = [
+        ranks.prove(
+            setting("KILLS", 50) // len(layouts),
+            ranks=setting("RANKS", 2),
+            layout=layout,
+            seed=setting("SEED", 0),
+            tell=say,
+        )
+        for layout in layouts
+    ]
+    return Result([row for result in found for row in result.rows])
 
 
 def sends() -> Result:
@@ -103,10 +123,22 @@ def parsers() -> Result:
     return fuzz.prove(setting("INPUTS", 20_000), tell=say)
 
 
+def studio() -> Result:
+    """Requests of every shape, from everybody."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = requests.fuzz(Path(folder), setting("REQUESTS", 10_000), setting("SEED", 0))
+    say("\n".join([*outcome.surprises[:10], *outcome.stored[:10]]))
+    faults = len(outcome.surprises) + len(outcome.stored)
+    name = "requests of every shape to the studio: no 500, nothing stored by who may not"
+    return Result([(name, outcome.requests, outcome.requests - faults)])
+
+
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "kinds": other_kinds, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
+    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers, "requests": studio,
 }  # fmt: skip
+LONGEST_FIRST = ("kills", "parsers", "ranks", "kinds", "disk", "sends", "requests", "damage")
+ALONE = ("memory", "time")
 
 
 def setting(name: str, default: int) -> int:
@@ -122,18 +154,28 @@ def say(text: str) -> None:
 
 def main() -> int:
     """Run the proofs, print and write the table; exit 1 when a fault was not survived."""
-    survived = True
-    for part in os.environ.get("PARTS", ",".join(PARTS)).split(","):
-        say(f"--- {part}")
-        result = PARTS[part]()
-        parsers_named = os.environ.get("PARSERS", "") if part == "parsers" else ""
-        page.keep(part, result, some=f"PARSERS={parsers_named}" if parsers_named else "")
-        survived &= result.survived
-    text = page.table(list(PARTS))
-    page.write(text)
-    print(text)
+    named = [part for part in os.environ.get("PARTS", "").split(",") if part]
+    if named:
+        survived = not [part for part in named if not _run(part)]  # each is run, whatever another gave
+    else:
+        survived = lanes.run_all(LONGEST_FIRST, ALONE, setting("LANES", 2), say)
+    print(page.write(list(PARTS)))
     return 0 if survived else 1
 
 
+def _run(part: str) -> bool:
+    """Run one part here, and keep what it gave; whether all was survived."""
+    say(f"--- {part}")
+    result = PARTS[part]()
+    parsers_named = os.environ.get("PARSERS", "") if part == "parsers" else ""
+    page.keep(part, result, some=f"PARSERS={parsers_named}" if parsers_named else "")
+    page.write(list(PARTS))
+    return result.survived
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (KeyboardInterrupt, Interrupted):
+        say("stopped; what had ended is kept")
+        sys.exit(130)

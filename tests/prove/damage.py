@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from tests.prove import operations
-from tuition.train.checkpoint import Progress, find_checkpoint, load_checkpoint, take_snapshot, write_snapshot
+from tuition.train.checkpoint import Progress, load_checkpoint, take_snapshot, write_snapshot
 from tuition.train.journal import Position
+from tuition.train.shelf import find_checkpoint
 
 missed: list[str] = []
 

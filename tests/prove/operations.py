@@ -25,17 +25,11 @@ import torch
 from tests.prove.faultydisk import MODES, FaultyDisk, PowerCut, Unsynced, can_happen, memory_folder
 from tuition import files
 from tuition.errors import UserError
-from tuition.train.checkpoint import (
-    Identity,
-    Progress,
-    checkpoint_steps,
-    find_checkpoint,
-    load_checkpoint,
-    sweep,
-)
+from tuition.train.checkpoint import Identity, Progress, load_checkpoint
 from tuition.train.folder import RunFolder
 from tuition.train.journal import Journal, Position, read_journal
 from tuition.train.saving import Saver
+from tuition.train.shelf import checkpoint_steps, find_checkpoint, sweep
 
 STEPS = 7
 IDENTITY = Identity("f" * 64, lambda step: "o" * 64)

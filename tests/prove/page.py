@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from tuition import files
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "docs" / "reliability.md"
 _RESULTS = _ROOT / "benchmarks" / "results" / "prove.json"
 _BEGIN, _END = "<!-- table: written by `make prove` -->", "<!-- end of the table -->"
-SETTINGS = ("KILLS", "FRESH", "MINUTES", "EVERY", "STEPS", "INPUTS")
+SETTINGS = (
+    "KILLS",
+    "RANKS",
+    "LAYOUT",
+    "SEED",
+    "FRESH",
+    "MINUTES",
+    "EVERY",
+    "STEPS",
+    "INPUTS",
+    "REQUESTS",
+    "POSTS",
+)
 
 
 @dataclass
@@ -38,24 +56,39 @@ def keep(part: str, result: Result, *, some: str = "") -> None:
     """Keep what a part gave, with its date, commit and command, in the place of what it gave before.
 
     Args:
-        some: the setting that chose some of its rows; the others stay as they were.
+        some: the setting that chose some of its rows; the others stay as they were. MORE in the environment adds
+            the numbers to those of the runs before.
     """
+    with _alone():
+        _keep(part, result, some)
+
+
+def _keep(part: str, result: Result, some: str) -> None:
     kept = json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
     given = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
     command = " ".join([*given, *([some] if some else []), f"PARTS={part}", "make prove"])
     run = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "command": command}
-    before = (
-        kept.get(part, {"rows": [], "notes": [], "runs": []})
-        if some
-        else {"rows": [], "notes": [], "runs": []}
-    )
-    rows = {name: (tried, survived) for name, tried, survived in (*before["rows"], *result.rows)}
+    more = bool(os.environ.get("MORE"))
+    nothing: dict[str, list[Any]] = {"rows": [], "notes": [], "runs": []}
+    before = kept.get(part, nothing) if some or more else nothing
+    rows = {name: (tried, survived) for name, tried, survived in before["rows"]}
+    for name, *numbers in result.rows:
+        tried, survived = rows.get(name, (0, 0)) if more else (0, 0)
+        rows[name] = (tried + numbers[0], survived + numbers[1])
     kept[part] = {
         "rows": [(name, *numbers) for name, numbers in rows.items()],
         "notes": [*before["notes"], *result.notes],
         "runs": [*before["runs"], run],
     }
-    _RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_text(_RESULTS, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Parts that end at the same time write one after the other."""
+    with Path(__file__).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _commit() -> str:
@@ -88,8 +121,11 @@ def table(parts: list[str]) -> str:
     return "\n".join(lines)
 
 
-def write(text: str) -> None:
-    """Put the table into the page, between its marks."""
-    before, _, rest = _PAGE.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    _PAGE.write_text(f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}", encoding="utf-8")
+def write(parts: list[str]) -> str:
+    """Put the table of these parts into the page, between its marks; the table."""
+    with _alone():
+        text = table(parts)
+        before, _, rest = _PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+        _, _, after = rest.partition(_END)
+        files.write_text(_PAGE, f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}")
+    return text

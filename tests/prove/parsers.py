@@ -24,6 +24,7 @@ from tests.prove.inputs import (
     numbers,
 )
 from tests.prove.parsers_of_folders import of_models, of_prepared, of_runs
+from tests.prove.parsers_of_work import of_work
 from tests.prove.sound_files import (
     ASSIGNMENTS,
     CONDITIONS,
@@ -39,7 +40,16 @@ from tests.prove.sound_files import (
 def make_parsers(root: Path) -> dict[str, Parser]:
     """Every parser, with its own folder below `root`."""
     found: dict[str, Parser] = {}
-    for make in (_of_data, _of_settings, _of_requests, of_runs, of_prepared, _of_templates, of_models):
+    for make in (
+        _of_data,
+        _of_settings,
+        _of_requests,
+        of_runs,
+        of_prepared,
+        _of_templates,
+        of_models,
+        of_work,
+    ):
         found |= make(root)
     return found
 

@@ -108,15 +108,9 @@ def _manifest(root: Path) -> Parser:
 def _checkpoint(root: Path) -> Parser:
     import torch
 
-    from tuition.train.checkpoint import (
-        Identity,
-        Progress,
-        find_checkpoint,
-        load_checkpoint,
-        take_snapshot,
-        write_snapshot,
-    )  # fmt: skip
+    from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
     from tuition.train.journal import Position
+    from tuition.train.shelf import find_checkpoint  # fmt: skip
 
     identity = Identity("f" * 64, lambda step: "o" * 64)
     model = torch.nn.Linear(3, 2)

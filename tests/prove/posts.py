@@ -24,7 +24,7 @@ import httpx
 
 import tuition.studio.app  # noqa: F401  before the forks
 from tests.prove.faultydisk import memory_folder
-from tuition.collect import Store, people, prompts
+from tuition.collect import Store, people, prompts, sessions
 from tuition.conversation import Message
 
 WRITERS = 4
@@ -52,13 +52,13 @@ def prove(kills: int, posts: int, *, seed: int = 0, folder: Path | None = None) 
     """Send so many demonstrations through so many kills, and look at what the store holds."""
     with tempfile.TemporaryDirectory(dir=folder or memory_folder()) as name, listening() as door:
         store = Path(name) / "team.db"
-        sessions = prepare(store, posts)
+        tokens = prepare(store, posts)
         port = door.getsockname()[1]
         context = multiprocessing.get_context("fork")
         said, done = context.SimpleQueue(), context.Value("i", 0)
         shares = [posts // WRITERS + (n < posts % WRITERS) for n in range(WRITERS)]
         writers = [
-            context.Process(target=write, args=(n, port, sessions[n], share, said, done))
+            context.Process(target=write, args=(n, port, tokens[n], share, said, done))
             for n, share in enumerate(shares)
         ]
         for writer in writers:
@@ -89,7 +89,7 @@ def prepare(path: Path, posts: int) -> list[str]:
         )
         prompts.add(store, new, source="made", licence="CC0-1.0", consent="made", by=None)
         writers = [people.add_person(store, f"W{n}", "writer", by=None) for n in range(WRITERS)]
-        return [people.open_session(store, writer.id) for writer in writers]
+        return [sessions.open_session(store, writer.id) for writer in writers]
 
 
 # --- the server, and what kills it

@@ -1,7 +1,7 @@
 """Kill a rank of a run of many with SIGKILL, again and again; torchrun starts all anew, and the run ends as if nothing
 had been.
 
-Run: python -m tests.prove.ranks (KILLS=50, RANKS=2). What is compared: the weights to the bit, and each step's loss.
+What is compared: the weights to the bit, and each step's loss. `PARTS=ranks make prove` runs it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.prove.page import Result
+
 ROOT = Path(__file__).resolve().parents[2]
 _RESTARTS = 8  # torchrun's, a run
 
 
 def start(place: Path, name: str, *, ranks: int, steps: int, **settings: Any) -> subprocess.Popen[str]:
     """`tuition train` of the model and the data in a folder, in so many processes."""
-    chosen = {
-        "model": "model", "data": "data.jsonl", "output_dir": name, "batch_size": 8, "max_steps": steps,
-        "learning_rate": 3e-3, "val_split": 0.2, "samples": 0, "save_every_steps": 2, "keep": "last",
-        "eval_every_steps": 6, "dropout": 0.1, **settings,
-    }  # fmt: skip
-    pairs = [f"--set={key}={json.dumps(value)}" for key, value in chosen.items()]
+    pairs = [
+        f"--set={key}={json.dumps(value)}" for key, value in settings_of(name, steps, **settings).items()
+    ]
     return subprocess.Popen(
         [*(sys.executable, "-m", "tuition", "train", f"--processes={ranks}", f"--restarts={_RESTARTS}"), *pairs],
         cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.DEVNULL, stderr=(place / f"{name}.log").open("w"), start_new_session=True,
     )  # fmt: skip
+
+
+def settings_of(name: str, steps: int, **settings: Any) -> dict[str, Any]:
+    """The recipe of such a run."""
+    return {
+        "model": "model", "data": "data.jsonl", "output_dir": name, "batch_size": 8, "max_steps": steps,
+        "learning_rate": 3e-3, "val_split": 0.2, "samples": 0, "save_every_steps": 2, "keep": "last",
+        "eval_every_steps": 6, "dropout": 0.1, **settings,
+    }  # fmt: skip
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
@@ -75,12 +83,11 @@ def same(one: tuple[list[Any], dict[str, Any]], other: tuple[list[Any], dict[str
     return one[0] == other[0] and all(bool((one[1][name] == other[1][name]).all()) for name in one[1])
 
 
-def main() -> int:
-    """Print how many kills a run survived; exit 1 where one did not end, or ended differently."""
+def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str], None]) -> Result:
+    """Kill ranks of runs until enough were killed, and compare each run with one that was left alone."""
     from tests.conftest import make_model, write_jsonl
 
-    kills, ranks = int(os.environ.get("KILLS", "50")), int(os.environ.get("RANKS", "2"))
-    chance = random.Random(0)
+    chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make_model(place / "model")
@@ -88,31 +95,47 @@ def main() -> int:
             place / "data.jsonl",
             [{"prompt": f"What is {i}?", "completion": f"It is {i}." * (1 + i % 5)} for i in range(60)],
         )
-        calm = start(place, "calm", ranks=ranks, steps=24)
+        calm = start(place, "calm", ranks=ranks, steps=24, parallel=layout)
         assert calm.wait() == 0
         whole, done, runs, different = outcome(place / "calm"), 0, 0, 0
         while done < kills:
             name = f"run-{runs}"
-            run, left = start(place, name, ranks=ranks, steps=24), min(_RESTARTS - 1, kills - done)
-            for _ in range(left):
-                done += _strike(run, place / name, chance)
-            code, runs = run.wait(), runs + 1
+            run = start(place, name, ranks=ranks, steps=24, parallel=layout)
+            try:
+                for strike in range(min(_RESTARTS - 1, kills - done)):
+                    # a run that was just begun is short, and one that starts again takes long to
+                    in_training = strike == 0 or chance.random() < 0.5
+                    done += _strike(run, place / name, chance, in_training=in_training)
+                code, runs = run.wait(), runs + 1
+            finally:
+                _end(run)
             different += code != 0 or not same(whole, outcome(place / name))
-            print(f"{done} kills, {runs} runs, {different} different", file=sys.stderr, flush=True)
-    print(f"| SIGKILL of a random rank of {ranks} | {done} | {done if not different else done - different} |")
-    return 1 if different else 0
+            tell(f"{done} kills, {runs} runs, {different} different")
+    return Result(
+        [
+            (f"SIGKILL of a random rank of {ranks}, parallel: {layout}", done, done if not different else 0),
+            (f"those runs ended by themselves, weights bitwise ({layout})", runs, runs - different),
+        ]
+    )
 
 
-def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random) -> bool:
-    """Kill a rank at a random instant after the run has begun; False where the run had ended."""
+def _end(run: subprocess.Popen[str]) -> None:
+    """Leave no rank behind, whatever ended the proof."""
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random, *, in_training: bool) -> bool:
+    """Kill a rank at a random instant: behind a save, or of the next seconds; False where the run had ended."""
+    checkpoints = folder / "checkpoints"
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
-        time.sleep(chance.uniform(0, 12))
+        if in_training:
+            there = {path.name for path in checkpoints.glob("*")}
+            waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
+        time.sleep(chance.uniform(0, 0.5 if in_training else 12))
         os.kill(chance.choice(children_of(run)), signal.SIGKILL)
     except (AssertionError, OSError, ValueError, IndexError):
         return False
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())

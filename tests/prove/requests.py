@@ -26,6 +26,7 @@ from urllib.parse import quote, quote_plus
 
 from tuition import jobs
 from tuition.collect import Store, people, prompts
+from tuition.collect.sessions import open_session
 from tuition.conversation import Message
 from tuition.studio.app import make_app
 from tuition.studio.pages import PAGES
@@ -290,15 +291,15 @@ def _headers(request: Request, sessions: dict[str, str]) -> list[tuple[bytes, by
 def _people(store: Store) -> dict[str, str]:
     """A session of one person of each role, as they were at the beginning."""
     there = {person.name: person for person in people.people(store)}
-    sessions = {}
+    opened = {}
     for role in filter(None, _ROLES):
         person = there.get(f"the {role}") or people.add_person(store, f"the {role}", role, by=None)
         if person.disabled:
             people.set_disabled(store, person.id, False, by=None)
         if person.role != role:
             people.set_role(store, person.id, role, by=None)
-        sessions[role] = people.open_session(store, person.id)
-    return sessions
+        opened[role] = open_session(store, person.id)
+    return opened
 
 
 def _material(store: Store, folder: Path) -> None:

@@ -73,3 +73,25 @@ REQUEST_HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nOrigin: http://127.0.0.1:PORT\r\n"
     b"Content-Type: application/json\r\nContent-Length: LENGTH\r\nConnection: close\r\n\r\n"
 )
+REPLY = {
+    "id": "1", "object": "chat.completion", "model": "m", "choices": [{"index": 0, "finish_reason": "stop",
+     "message": {"role": "assistant", "content": "Both say it. Verdict: A"}}], "usage": {"total_tokens": 9},
+}  # fmt: skip
+JOB = {
+    "command": "tuition train r.yaml",
+    "pid": 4194303,
+    "born": "1",
+    "started": "2026-01-31T00:00:00+00:00",
+    "code": 0,
+}
+SCHEMA = {
+    "type": "object", "required": ["a"], "properties": {"a": {"type": "integer", "minimum": 0}, "b": {"pattern": "^x+$"}},
+    "$defs": {"c": {"enum": [1, "x"]}}, "anyOf": [{"$ref": "#/$defs/c"}, {"additionalProperties": True}],
+}  # fmt: skip
+TEXT = b"One paragraph of general text,\non two lines.\n\nAnother \xc3\xa9 one.\n\n\nAnd the last.\n"
+LINES = {
+    "answers": [{"fingerprint": "aa", "max_new_tokens": 9}, {"prompt": "aa", "text": "t", "tokens": 3, "stopped": True}],
+    "prompts": [{"prompts": ["0123456789abcdef", "fedcba9876543210"]}, {"prompts": []}],
+    "general": [{"examples": [{"place": ["d", 1, 0], "prompt": "p", "text_bytes": 9,
+                 "marks": {"nats": 1.5, "weight": 3.0, "tokens": 3, "hits": 1}}], "rows_in": 2, "left": 1}],
+}  # fmt: skip

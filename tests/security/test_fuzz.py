@@ -14,6 +14,8 @@ NAMES = [
     "report of a run", "resume of a run", "journal", "manifest",
     "checkpoint", "prepared data", "template", "template file", "config.json", "generation_config", "safetensors header",
     "tokenizer_config", "tokenizer.json", "adapter_config.json",
+    "reply of a service", "job", "recipe to launch", "answers of before", "prompts that were learned",
+    "general text of before", "text to evaluate", "schema of a metric", "store",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from tests.conftest import make_model
 from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.errors import UserError
+from tuition.render.modelfolder import open_model
 from tuition.train.adapterfolder import read_adapter
 
 
@@ -238,9 +239,9 @@ def test_a_hostile_template_in_the_folder_rejects_every_row(
     data.write_text(data.read_text() * 20)  # so many rows that a bound for each would take long
     with refused_in_bounds(tmp_path):
         kept = api.check(str(data), model=str(folder)).ledger.kept
-        assert kept == 0
-        with pytest.raises(UserError, match="can be learned from"):
-            tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
+    assert kept == 0
+    with refused_in_bounds(tmp_path), pytest.raises(UserError, match="can be learned from"):
+        tuition.train(model=str(folder), data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
 
 
 def test_pickles_beside_safetensors_are_left_unread_and_the_opening_screen_says_so(
@@ -333,6 +334,46 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_of_the_hub_is_looked_at_like_a_folder(folder: Path, offline: Path) -> None:
     cached(folder, offline)
     assert api.load("owner/name").loaded.model is not None
+
+
+def test_a_snapshot_of_the_hub_s_cache_is_read_by_its_path_too(folder: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / cached(folder, tmp_path / "hub")
+    link, within = tmp_path / "link", snapshot / "part"
+    link.symlink_to(snapshot)
+    within.mkdir()
+    for file in snapshot.iterdir():
+        if file != within:
+            (within / file.name).symlink_to(Path("../../../blobs") / file.name)
+    for named in (snapshot, link, within):
+        assert open_model(str(named), weights=True).path == named
+
+
+@pytest.mark.parametrize(
+    "to", ["another repository", "its blobs lie elsewhere", "a blob leads out", "no cache"]
+)
+def test_a_snapshot_whose_files_lead_out_of_its_repository_is_refused(
+    to: str, folder: Path, tmp_path: Path
+) -> None:
+    cache, other = tmp_path / "hub", tmp_path / "other"
+    home = cache / "models--owner--name"
+    snapshot = home / "snapshots" / cached(folder, cache)
+    config = snapshot / "config.json"
+    if to == "another repository":
+        cached(folder, other)
+        config.unlink()
+        config.symlink_to(other / "models--owner--name" / "blobs" / "config.json")
+    elif to == "its blobs lie elsewhere":
+        (home / "blobs").rename(other)
+        (home / "blobs").symlink_to(other)
+    elif to == "a blob leads out":
+        shutil.copyfile(config, other)
+        (home / "blobs" / "config.json").unlink()
+        (home / "blobs" / "config.json").symlink_to(other)
+    else:
+        home = home.rename(cache / "owner--name")
+        snapshot = home / "snapshots" / snapshot.name
+    with pytest.raises(UserError, match="points outside the model folder"):
+        open_model(str(snapshot))
 
 
 def test_code_of_the_hub_is_trusted_by_its_commit(

@@ -57,8 +57,8 @@ def test_an_adapter_loads_in_plain_libraries_and_answers_as_the_run(
 def test_vllm_is_told_the_tokenizer_the_template_and_the_stops_of_training(
     lora_run: tuition.Run, adapter: Path
 ) -> None:
-    answerer = tuition.api.load(str(lora_run.path), device="cpu")
-    vllm, sglang, transformers = other_servers(answerer, str(adapter), "mine")
+    answerer = tuition.api.load(str(adapter), device="cpu")
+    vllm, sglang, transformers = other_servers(answerer, "mine")
     assert vllm == (
         f"vllm serve {answerer.base} --enable-lora --lora-modules mine={adapter} --tokenizer {adapter} "
         f"--generation-config {adapter} --chat-template {adapter}/chat_template.jinja"
@@ -78,5 +78,6 @@ def test_an_adapter_with_rows_of_new_tokens_is_merged_for_servers_that_lay_matri
 ) -> None:
     said = json.loads((adapter / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(said | {"trainable_token_indices": [7]}))
-    answerer = tuition.api.load(str(lora_run.path), device="cpu")
-    assert all("tuition export" in line for line in other_servers(answerer, str(tmp_path), "mine"))
+    answerer = tuition.api.load(str(adapter), device="cpu")
+    answerer.name = str(tmp_path)
+    assert all("tuition export" in line for line in other_servers(answerer, "mine"))

@@ -82,6 +82,17 @@ def test_a_converter_that_fails_exports_nothing_and_its_last_words_are_shown(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_tokenizer_that_llama_cpp_does_not_know_is_said_to_be_the_reason(
+    full_run: tuition.Run, llama_cpp: Path, tmp_path: Path
+) -> None:
+    script = "raise NotImplementedError('BPE pre-tokenizer was not recognized - update get_vocab_base_pre()')"
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(script)
+    with pytest.raises(UserError, match=r"knows the tokenizers of published models.*--format hf"):
+        convert(
+            llama_cpp / "convert_hf_to_gguf.py", full_run.path / "model", tmp_path / "x.gguf", torch.float32
+        )
+
+
 def test_a_converter_without_its_libraries_is_told_to_have_an_environment_of_its_own(
     llama_cpp: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tuition import jobs
-from tuition.collect import Store, people
+from tuition.collect import Store, people, sessions
 
 PASSWORD = "a long enough password"
 
@@ -71,7 +71,7 @@ class Running:
         with Store(self.store) as store:
             found = next((p for p in people.people(store) if p.name == name), None)
             person = found or people.add_person(store, name, role, by=None)
-            session = people.open_session(store, person.id)
+            session = sessions.open_session(store, person.id)
         client = self.stranger()
         client.cookies.set(f"tuition-{self.port}", session)
         return client

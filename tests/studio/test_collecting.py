@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.studio.conftest import Running
-from tuition.collect import Store, batches, people, prompts, queue
+from tuition.collect import Store, batches, people, prompts, queue, results
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 
@@ -233,7 +233,7 @@ def test_nothing_on_the_judging_pages_names_a_model(studio: Running) -> None:
     assert "There is nothing to judge" in evaluator.get("/judge").text
     assert evaluator.get(f"/overview/comparison/{batch.id}").status_code == 403
     with Store(studio.store) as store:
-        assert batches.results(store, batch.id).rate.counts["a"] == 3
+        assert results.results(store, batch.id).rate.counts["a"] == 3
 
 
 def test_results_are_shown_and_failures_lead_tomorrows_queue(studio: Running, admin: httpx.Client) -> None:
@@ -355,10 +355,67 @@ def test_the_mix_and_the_rules_are_set_and_wrong_ones_refused(admin: httpx.Clien
     assert "open questions 12.5" in admin.get("/overview").text
     assert admin.post("/overview/mix", data={"mix": "poems many"}).status_code == 422
     assert (
-        admin.post("/overview/rule", data={"kind": "judging", "items": "0", "percent": "75"}).status_code
-        == 303
+        admin.post("/tests/rule", data={"kind": "judging", "items": "0", "percent": "75"}).status_code == 303
     )
-    assert admin.post("/overview/rule", data={"kind": "other"}).status_code == 422
+    assert admin.post("/tests/rule", data={"kind": "other"}).status_code == 422
+
+
+def test_items_that_test_people_are_written_in_the_page_and_show_who_passed(
+    studio: Running, admin: httpx.Client
+) -> None:
+    asked = {"question": "2+2?", "expected": "4"}
+    assert admin.post("/tests/prompt", data=asked).status_code == 303
+    assert admin.post("/tests/prompt", data={**asked, "expected": " "}).status_code == 422
+    pair = {"question": "Help?", "better": "Gladly.", "worse": "No."}
+    assert admin.post("/tests/pair", data=pair).status_code == 303
+    assert admin.post("/tests/pair", data={**pair, "worse": "Gladly."}).status_code == 422
+    for kind in ("writing", "judging"):
+        assert (
+            admin.post("/tests/rule", data={"kind": kind, "items": "1", "percent": "100"}).status_code == 303
+        )
+    writer, evaluator = studio.signed_in("Tess", "writer"), studio.signed_in("Eve", "evaluator")
+    address, page = begin(writer)
+    assert "2+2?" in page
+    writer.post(f"{address}/submit", data={"turn": "4", "post_key": "t"})
+    assert "You begin with test prompts" in writer.get("/write").text
+    task = re.search(r'action="(/judge/\d+)"', page := evaluator.get("/judge").text)
+    assert task is not None and "Gladly." in page
+    left = page.index("Gladly.") < page.index("No.")
+    evaluator.post(task[1], data={"choice": "left" if left else "right"})
+    shown = admin.get("/tests").text
+    assert re.search(r"Eve</th>.*?1 of 1 right\s*<span class=\"badge good\">passed", shown, re.DOTALL)
+    assert re.search(r"Tess</th>.*?none yet</span>\s*<span class=\"badge busy\">at it", shown, re.DOTALL)
+    for kind in ("writing", "judging"):
+        admin.post("/tests/rule", data={"kind": kind, "items": "0"})
+    number = re.search(r"/tests/pair/(\d+)", shown)
+    assert number is not None and admin.post(number[0], data={"better": ""}).status_code == 303
+    assert "Gladly." not in admin.get("/tests").text
+    assert studio.signed_in("Tess", "writer").get("/tests").status_code == 403
+
+
+def test_a_second_reader_is_not_told_the_first_decision(studio: Running, admin: httpx.Client) -> None:
+    assert admin.post("/overview/second", data={"percent": "100"}).status_code == 303
+    assert admin.post("/overview/second", data={"percent": "101"}).status_code == 422
+    add_prompt(studio, "Read twice?")
+    writer, second = studio.signed_in("Wilma", "writer"), studio.signed_in("Simon", "reviewer")
+    address, _ = begin(writer)
+    writer.post(f"{address}/submit", data={"turn": "Twice.", "post_key": "w"})
+    with Store(studio.store) as store:
+        sent = demos.find(store, limit=1)[0]
+    fields = {"decision": "returned", "rev": "1", "post_key": "r", "comment": "SECRET"}
+    assert admin.post(f"/review/{sent.id}", data=fields).status_code == 303
+    admin.post("/overview/second", data={"percent": "0"})
+    assert "waits for a second reader" in second.get("/review").text
+    page = second.get(f"/review/{sent.id}/again").text
+    assert (
+        "Twice." in page and "SECRET" not in page and "returned" not in page.replace('value="returned"', "")
+    )
+    assert second.post(f"/review/{sent.id}/again", data={"decision": "returned"}).status_code == 422
+    assert second.post(f"/review/{sent.id}/again", data={"decision": "accepted"}).status_code == 303
+    assert second.get(f"/review/{sent.id}/again").status_code == 404
+    assert "Read twice?" in admin.get("/review?filter=differently").text
+    assert "would accept text 1" in admin.get(f"/review/{sent.id}").text
+    assert writer.get(f"/write/{sent.assignment_id}").text.count("SECRET") == 1
 
 
 def test_every_page_has_an_empty_state_that_says_what_to_do(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.studio.conftest import PASSWORD, Running
-from tuition.collect import Store, people
+from tuition.collect import Store, people, sessions
 
 
 def test_the_printed_link_lets_in_once(studio: Running) -> None:
@@ -185,7 +185,7 @@ def test_cookies_are_out_of_reach_of_scripts_and_other_sites(studio: Running) ->
     studio.signed_in("Cora", "writer")
     with Store(studio.store) as store:
         cora = next(p for p in people.people(store) if p.name == "Cora")
-        link = people.make_link(store, cora.id)
+        link = sessions.make_link(store, cora.id)
     cookie = studio.stranger().get(f"/enter/{link}").headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "samesite=lax" in cookie.lower()

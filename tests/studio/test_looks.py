@@ -10,7 +10,7 @@ import pytest
 from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, tab_of
 from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
-from tuition.collect import Store, people
+from tuition.collect import Store, people, sessions
 from tuition.studio.pages import PAGES
 
 __all__ = ["chromium"]
@@ -20,7 +20,7 @@ FULL = ["/runs/first", "/runs/beside?run=first&run=second", "/start?like=first",
 
 def _session(studio: Running) -> str:
     with Store(studio.store) as store:
-        return people.open_session(store, people.local_admin(store).id)
+        return sessions.open_session(store, people.local_admin(store).id)
 
 
 def _faults(page: Any, paths: list[str]) -> list[str]:

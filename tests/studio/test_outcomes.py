@@ -14,7 +14,7 @@ import pytest
 from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
 from tuition import __version__, board, jobs
-from tuition.collect import Store, batches, judging, people, prompts, queue
+from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 from tuition.studio.outcomes import outcome_of
@@ -111,7 +111,7 @@ def test_what_cannot_be_trained_on_is_said_on_the_pages_before_a_run(
         held = queue.claim(store, ada.id)
         assert held is not None
         sent = demos.submit(store, held.id, ada.id, [{"role": "assistant", "content": "No."}], post_key="may")
-        demos.review(store, sent.id, ada.id, "accepted", rev=1)
+        reviewing.review(store, sent.id, ada.id, "accepted", rev=1)
     said = "0 of 1 accepted can be trained on: state consent and licence for asked.jsonl"
     for path in ("/start", "/review?filter=accepted", "/overview"):
         assert said in admin.get(path).text, path

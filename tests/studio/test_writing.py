@@ -11,7 +11,19 @@ import pytest
 
 from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, tab_of
 from tests.studio.conftest import Running
-from tuition.collect import Store, batches, judging, losses, people, prompts, queue
+from tuition import collecting
+from tuition.collect import (
+    Store,
+    batches,
+    judging,
+    losses,
+    people,
+    prompts,
+    queue,
+    results,
+    reviewing,
+    sessions,
+)
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 
@@ -21,7 +33,7 @@ __all__ = ["chromium"]
 def session_of(studio: Running, name: str, role: str) -> str:
     with Store(studio.store) as store:
         found = next((p for p in people.people(store) if p.name == name), None)
-        return people.open_session(store, (found or people.add_person(store, name, role, by=None)).id)
+        return sessions.open_session(store, (found or people.add_person(store, name, role, by=None)).id)
 
 
 def add_prompts(studio: Running, *texts: str) -> list[int]:
@@ -121,8 +133,8 @@ def test_pairs_are_judged_by_single_keys_and_reviews_too(chromium: Any, studio: 
         page.goto("/judge")
         for _ in range(2):
             left = page.locator(".pair .card").first.inner_text()
-            page.keyboard.press("2" if "good" in left else "4")
-            page.wait_for_load_state()
+            with page.expect_navigation():
+                page.keyboard.press("2" if "good" in left else "4")
         page.get_by_text("There is nothing to judge").wait_for()
         page.goto(f"/review/{sent.id}")
         page.keyboard.press("e")
@@ -132,7 +144,7 @@ def test_pairs_are_judged_by_single_keys_and_reviews_too(chromium: Any, studio: 
         page.keyboard.press("a")
         page.get_by_text("Accepted.").wait_for()
     with Store(studio.store) as store:
-        assert batches.results(store, batch.id).rate.counts["a"] == 2
+        assert results.results(store, batch.id).rate.counts["a"] == 2
         assert demos.demonstration(store, sent.id).status == "accepted"
 
 
@@ -145,7 +157,8 @@ def test_the_pages_of_collecting_are_open_to_everybody(
         page.get_by_role("button", name="Next prompt").or_(page.get_by_role("button", name="Go on")).click()
         paths = [
             page.url.removeprefix(full.address), "/write", "/review", "/review?filter=hard", "/review/1", "/review/2",
-            "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/overview", "/overview/comparison/1",
+            "/review/1/again", "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/tests", "/overview",
+            "/overview/comparison/1", "/overview/comparison/1/pairs",
         ]  # fmt: skip
         found = []
         for path in paths:
@@ -178,7 +191,11 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 post_key=str(n),
             )
             queue.flag(store, held.prompt_id, writer.id, "odd")
-        demos.review(store, 1, admin.id, "accepted", rev=1)
+        reviewing.set_second_share(store, 1.0, by=None)
+        rita = people.add_person(store, "Rita", "reviewer", by=None)
+        reviewing.review(store, 1, rita.id, "accepted", rev=1)
+        collecting.add_test_prompt(store, "Is it safe?", expected="Yes.", by=admin.id)
+        collecting.add_test_pair(store, "Is it?", better="It is.", worse="No.", by=admin.id)
         losses.note(store, [losses.Loss(1, 1, "outputs/run", 2.0, 1.0)])
         pairs = [batches.NewPair(n, "good", "poor") for n in range(1, 5)]
         batches.open_batch(store, name="x", model_a="aaaa", model_b="bbbb", pairs=pairs, sampling={}, by=None)

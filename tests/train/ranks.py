@@ -5,8 +5,10 @@ The test itself calls the same functions with one rank alone, for what it compar
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from tuition import files
 from tuition.batch import Plan
 from tuition.batch.balance import Work
 from tuition.conversation import Rendered
 from tuition.errors import Origin
+from tuition.evaluate.heldout import held_out_loss, score_examples
 from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
 from tuition.train import loop
 from tuition.train.adapters import ADAPTERS
@@ -36,6 +40,7 @@ SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="c
 PLAN = Plan(examples=22, batch_size=8, steps=1000, seed=3)
 IDENTITY = Identity("this run", partial(order_sha256, PLAN))
 CASES: tuple[tuple[Layout, str], ...] = (("ddp", "full"), ("ddp", "lora"), ("fsdp", "full"), ("fsdp", "lora"))
+TWO_MACHINES: tuple[Layout, str] = ("hsdp", "full")  # of two ranks each
 
 
 def examples() -> list[Rendered]:
@@ -104,8 +109,8 @@ def taken(ranks: Ranks) -> list[list[int]]:
     return [sorted(line for rank in everyone for line in rank[n]) for n in range(len(mine))]
 
 
-def save(learner: loop.Learner, root: Path, number: int) -> None:
-    """A checkpoint after this update."""
+def save(learner: loop.Learner, root: Path, number: int) -> int:
+    """A checkpoint after this update; the bytes of it that this rank held."""
     snapshot = take_snapshot(
         learner.masters.parameters,
         learner.optimizer,
@@ -114,8 +119,9 @@ def save(learner: loop.Learner, root: Path, number: int) -> None:
         Position(),
         learner.ranks,
     )
-    if learner.ranks.first:
+    if learner.ranks.first or learner.ranks.sharded:
         write_snapshot(root, snapshot)
+    return snapshot.bytes
 
 
 def load(learner: loop.Learner, folder: Path) -> int:
@@ -126,24 +132,57 @@ def load(learner: loop.Learner, folder: Path) -> int:
     return progress.step
 
 
+def refused(learner: loop.Learner, root: Path, number: int) -> str:
+    """What a rank is told when the disk of the last one is full in the middle of a save."""
+    honest = files.write_new
+
+    def full(*_: Any) -> files.Sum:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files.write_new = honest if learner.ranks.first else full
+    try:
+        save(learner, root, number)
+    except OSError as error:
+        return str(error)
+    finally:
+        files.write_new = honest
+    return ""
+
+
+def evaluated(learner: loop.Learner) -> list[Any]:
+    """The held-out loss, and what each example adds up to."""
+    rows = examples()
+    loss = held_out_loss(learner, rows, text_bytes=1000, packing=(3, 100)).loss
+    marks = score_examples(learner, rows, packing=(3, 100), accuracy=True)
+    return [loss, [[mark.nats, mark.weight, mark.tokens, mark.hits] for mark in marks]]
+
+
+def joined(layout: Layout) -> Ranks:
+    """The ranks of this test; those of `hsdp` as if they were on two machines."""
+    ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
+    return replace(ranks, local_world=2, local_rank=ranks.rank % 2) if layout == "hsdp" else ranks
+
+
 def main(place: Path) -> None:
     """All that is asked of some ranks at once: a start costs more than what is done."""
     job = json.loads((place / "job.json").read_text())
     ddp = join_ranks(CPU, "ddp", Work(1.0, 0.001))
     result: dict[str, Any] = {"taken": taken(ddp), "losses": {}}
-    for layout, method in CASES:
+    for layout, method in (*CASES, TWO_MACHINES) if ddp.world == 4 else CASES:
         name = f"{layout}-{method}"
-        ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
+        ranks = joined(layout)
         learner = make(job["model"], layout, method, ranks)
         found = gradients(learner)
         result["losses"][name] = losses(learner, 1, job["steps"])
         if ddp.first:
             save_file(found, place / f"{name}.safetensors")
-    for layout in ("ddp", "fsdp"):  # from a checkpoint of other ranks, three updates, saved for others
-        learner = make(job["model"], layout, "full", join_ranks(CPU, layout, Work()))
+    layouts: list[Layout] = ["ddp", "fsdp", "hsdp"] if ddp.world == 4 else ["ddp", "fsdp"]
+    for layout in layouts:  # from a checkpoint of other ranks, three updates, saved for others
+        learner = make(job["model"], layout, "full", joined(layout))
         number = load(learner, Path(job["checkpoint"]))
+        result[f"evaluated-{layout}"] = ddp.all_of(evaluated(learner))
         result[f"resumed-{layout}"] = losses(learner, number + 1, number + 3)
-        save(learner, place / layout, number + 3)
+        result[f"held-{layout}"] = ddp.all_of(save(learner, place / layout, number + 3))
         again = make(job["model"], layout, "full", learner.ranks)
         ddp.any(False)  # written before it is read
         load(again, place / layout / f"step-{number + 3}")
@@ -153,6 +192,8 @@ def main(place: Path) -> None:
             for p, q in zip(*(one.masters.parameters.values() for one in (learner, again)), strict=True)
         )
         result[f"bitwise-{layout}"] = pair[0] == pair[1] and same
+    if ddp.world == 2:
+        result["refused"] = ddp.all_of(refused(learner, place / "full", number + 6))
     if ddp.first:
         (place / "result.json").write_text(json.dumps(result))
     ddp.leave()

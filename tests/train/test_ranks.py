@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
 from tests.conftest import make_model
 from tests.train import ranks as worker
+from tuition import files
 from tuition.batch.balance import Work, shares, work_of_model
 from tuition.errors import UserError
 from tuition.train.distributed import ALONE
@@ -72,8 +74,10 @@ def many(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize(("layout", "method"), worker.CASES)
+@pytest.mark.parametrize(
+    ("layout", "method", "count"),
+    [*((*case, count) for case in worker.CASES for count in (2, 4)), (*worker.TWO_MACHINES, 4)],
+)
 def test_gradients_and_losses_are_those_of_one_process(
     many: dict[int, Any], alone: dict[str, Any], count: int, layout: str, method: str
 ) -> None:
@@ -112,16 +116,72 @@ def test_a_run_goes_on_from_one_rank_to_two_to_four_to_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+def test_held_out_figures_that_ranks_share_out_are_those_of_one_process(
+    many: dict[int, Any], alone: dict[str, Any], folder: str
+) -> None:
+    one = worker.make(folder, "ddp", "full", ALONE)
+    for count, checkpoint in ((2, alone["checkpoint"]), (4, many[2][0] / "ddp" / "step-7")):
+        worker.load(one, checkpoint)
+        figures = worker.evaluated(one)
+        for layout in ("ddp", "fsdp") if count == 2 else ("ddp", "fsdp", "hsdp"):
+            assert many[count][1][f"evaluated-{layout}"] == [figures] * count
+
+
+SAVED = [("ddp", 2), ("fsdp", 2), ("ddp", 4), ("fsdp", 4), ("hsdp", 4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "count"), SAVED)
 def test_as_many_ranks_go_on_to_the_bit(many: dict[int, Any], count: int, layout: str) -> None:
     assert many[count][1][f"bitwise-{layout}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "count"), SAVED)
+def test_each_rank_writes_what_it_holds_of_a_checkpoint_and_none_ever_holds_all(
+    many: dict[int, Any], folder: str, count: int, layout: str
+) -> None:
+    place, result = many[count]
+    held = result[f"held-{layout}"]
+    if layout == "ddp":
+        assert held[1:] == [0] * (count - 1)
+        return
+    (checkpoint,) = (place / layout).iterdir()
+    stored = [load_file(path) for path in checkpoint.glob("*-of-*.safetensors")]
+    assert len(stored) == 2 * count
+    assert sum(held) == sum(t.numel() * t.element_size() for tensors in stored for t in tensors.values())
+    assert max(held) < 1.2 * sum(held) / count
+    assert files.manifest_faults(checkpoint) == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_one_rank_is_a_failed_save_of_all_and_leaves_nothing(many: dict[int, Any]) -> None:
+    place, result = many[2]
+    assert result["refused"] == [
+        "[Errno 28] on rank 1: [Errno 28] No space left on device",
+        "[Errno 28] No space left on device",
+    ]
+    assert list((place / "full").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["fsdp", "hsdp"])
+def test_the_reader_of_torch_itself_reads_what_ranks_wrote_in_parts(
+    many: dict[int, Any], folder: str, layout: str
+) -> None:
+    learner = worker.make(folder, "ddp", "full", ALONE)
+    (checkpoint,) = (many[4][0] / layout).iterdir()
+    read = {name: torch.zeros_like(p) for name, p in learner.masters.parameters.items()}
+    dcp.load(read, storage_reader=dcp.HuggingFaceStorageReader(str(checkpoint)), no_dist=True)
+    worker.load(learner, checkpoint)
+    for name, p in learner.masters.parameters.items():
+        assert torch.equal(read[name], p), name
 
 
 # --- who takes what ---
 
 
-@pytest.mark.parametrize(("tail", "each"), [(0.35, 16), (0.9, 64)])
+@pytest.mark.parametrize(("tail", "each"), [(0.35, 4), (0.35, 16), (0.9, 64)])
 def test_the_busiest_of_64_ranks_has_at_most_5_percent_over_the_mean(tail: float, each: int) -> None:
     """Lengths as GSM8K's (log-normal, narrow) and long-tailed ones, of which a rank needs more to even them out."""
     work = work_of_model(width=4096, inner=14336, layers=32, vocabulary=128256)

@@ -4,8 +4,8 @@ The rooms meet here, in `door.py` (what a run needs to begin) and in `training/`
 Nothing here prints or parses.
 """
 
-from tuition import board, jobs, talk
-from tuition.api.answers import answer, evaluate, generate_file, harness_command, load
+from tuition import beside, board, jobs, talk
+from tuition.api.answers import answer, at_checkpoint, evaluate, generate_file, harness_command, load
 from tuition.api.around import demo, doctor, explain, init, report, report_several, schema
 from tuition.api.rows import (
     Checked,
@@ -19,7 +19,7 @@ from tuition.api.rows import (
     quarantine,
 )
 from tuition.api.shipping import export, preferences, push, serve
-from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, run_folder, train
+from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -38,23 +38,30 @@ from tuition.collect import (
     people,
     prompts,
     queue,
+    results,
+    reviewing,
+    sessions,
     suggestions,
 )
 from tuition.collect.accepted import latest_event, usable
 from tuition.collecting import (
     Imported,
+    add_test_pair,
+    add_test_prompt,
     add_typed_prompt,
     ask_service,
-    compare,
     import_prompts,
     note_losses,
     set_suggestion_service,
     suggestion_service,
 )
+from tuition.comparing import Drawing, compare
+from tuition.fewshot import add_few_shot
 
 __all__ = [
     "Checked",
     "ConflictError",
+    "Drawing",
     "Imported",
     "NotAllowedError",
     "NotFoundError",
@@ -62,10 +69,15 @@ __all__ = [
     "Run",
     "Store",
     "TooManyError",
+    "add_few_shot",
+    "add_test_pair",
+    "add_test_prompt",
     "add_typed_prompt",
     "answer",
     "ask_service",
+    "at_checkpoint",
     "batches",
+    "beside",
     "board",
     "check",
     "compare",
@@ -105,11 +117,15 @@ __all__ = [
     "quarantine",
     "queue",
     "read_report_facts",
+    "read_samples",
     "report",
     "report_several",
+    "results",
+    "reviewing",
     "run_folder",
     "schema",
     "serve",
+    "sessions",
     "set_suggestion_service",
     "suggestion_service",
     "suggestions",

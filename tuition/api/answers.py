@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import starter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
     from tuition.evaluate.judge import Judge
     from tuition.evaluate.load import Answerer
+    from tuition.evaluate.measures import Metric
     from tuition.evaluate.score import Evaluation
 
 
@@ -78,7 +80,33 @@ def load(name: str, *, device: str = "auto", trust_remote_code: str | None = Non
     from tuition.train.model import quiet_transformers
 
     quiet_transformers()
-    return load_answerer(starter.model_path(name), device=device, trusted=trust_remote_code)
+    return load_answerer(model_named(name), device=device, trusted=trust_remote_code)
+
+
+def model_named(name: str) -> str:
+    """The folder or hub name that a user's word for a model means.
+
+    Raises:
+        UserError: it is no folder, and stands where runs are.
+    """
+    from tuition.train.naming import refuse_mistyped_run
+
+    refuse_mistyped_run(name)
+    return starter.model_path(name)
+
+
+def at_checkpoint(run: str | Path, checkpoint: str) -> str:
+    """The name of a run as it was at a checkpoint, for every verb that takes a model.
+
+    Args:
+        checkpoint: `step-120`, `epoch-2`, `best` or `last`.
+
+    Raises:
+        UserError: there is no such run, or it kept no such checkpoint.
+    """
+    from tuition.train.naming import at_checkpoint as folder_of
+
+    return folder_of(model_named(str(run)), checkpoint)
 
 
 def generate_file(
@@ -143,6 +171,7 @@ def evaluate(
 
     Args:
         model: a run folder, an adapter, a model folder or a hub name.
+        data: rows with the answers expected; none, and no `general` or `rows`: those that a run held out.
         baseline: another model, prompted in the same way; it answers the same prompts, and the comparison
             is paired.
         metric: one or several, see docs/evaluation.md; None scores the loss only.
@@ -162,18 +191,15 @@ def evaluate(
     """
     from tuition.evaluate.forgetting import find_general
     from tuition.evaluate.gate import read_conditions
-    from tuition.evaluate.measures import find_metrics, split_names
     from tuition.evaluate.whole import Wishes, evaluate_all
     from tuition.train.model import quiet_transformers
 
-    names = [part for text in as_names(metric or ()) for part in split_names(text)]
     conditions = read_conditions([require] if isinstance(require, str) else require)
-    metrics = find_metrics([name for name in names if name != "loss"])
     quiet_transformers()
     wishes = Wishes(
         data=all_of(data) if data else (),
-        metrics=tuple(metrics),
-        baseline=None if baseline is None else starter.model_path(baseline),
+        metrics=_metrics_named(metric or ()),
+        baseline=None if baseline is None else model_named(baseline),
         general=find_general(as_names(starter.general_path(general))),
         rows=all_of(rows) if rows else (),
         conditions=tuple(conditions),
@@ -185,9 +211,17 @@ def evaluate(
         device=device,
         trusted=trust_remote_code,
     )
-    found = evaluate_all(starter.model_path(model), wishes, on_progress)
+    found = evaluate_all(model_named(model), wishes, on_progress)
     note_losses(found.demonstrations or (), model)
     return found
+
+
+def _metrics_named(names: str | Sequence[str]) -> tuple[Metric, ...]:
+    """The metrics of answers; `loss` names none of them."""
+    from tuition.evaluate.measures import find_metrics, split_names
+
+    several = [part for text in as_names(names) for part in split_names(text)]
+    return tuple(find_metrics([name for name in several if name != "loss"]))
 
 
 def harness_command(model: str, tasks: str | Sequence[str], *, python: str | None = None) -> list[str]:
@@ -204,7 +238,7 @@ def harness_command(model: str, tasks: str | Sequence[str], *, python: str | Non
     from tuition.evaluate.harness import harness_command as command
 
     names = [name.strip() for text in as_names(tasks) for name in text.split(",") if name.strip()]
-    return command(starter.model_path(model), names, python=python or sys.executable)
+    return command(model_named(model), names, python=python or sys.executable)
 
 
 def all_of(data: str | Sequence[str]) -> tuple[str, ...]:

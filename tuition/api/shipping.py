@@ -77,16 +77,21 @@ def serve(
     """
     from tuition.ship.commands import other_servers
     from tuition.ship.server import Server
-    from tuition.train.folder import RunFolder
 
-    names = list(dict.fromkeys(Path(name).resolve().name or name for name in (model, baseline) if name))
+    names = list(dict.fromkeys(_served_name(name) for name in (model, baseline) if name))
     if baseline is not None and len(names) == 1:
         names = [f"{names[0]}-tuned", f"{names[0]}-base"]
     answerers = [load(name, device=device) for name in (model, baseline) if name]
     server = Server(dict(zip(names, answerers, strict=True)), host=host, port=port, api_key=api_key)
-    run = RunFolder(Path(model))
-    folder = str(run.adapter if answerers[0].adapted else run.model) if run.holds_a_run() else model
-    server.run(lambda address: on_ready(address, names, other_servers(answerers[0], folder, names[0])))
+    server.run(lambda address: on_ready(address, names, other_servers(answerers[0], names[0])))
+
+
+def _served_name(name: str) -> str:
+    """What requests call a model: the name of its folder, after that of its run where it is a checkpoint."""
+    from tuition.train.naming import run_of, step_of
+
+    path = Path(name).resolve()
+    return f"{run_of(name).name}-{path.name}" if step_of(name) is not None else path.name or name
 
 
 def push(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.score import Evaluation
     from tuition.planning import Expected
-from tuition.api.answers import ANSWER_TOKENS, answer, evaluate, load
+from tuition.api.answers import ANSWER_TOKENS, answer, at_checkpoint, evaluate, load
 from tuition.api.shipping import export
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -45,6 +45,14 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def at(self, checkpoint: str) -> Run:
+        """The run as it was at one of its checkpoints: `step-120`, `epoch-2`, `best` or `last`.
+
+        Raises:
+            UserError: no such checkpoint was kept.
+        """
+        return Run(at_checkpoint(self.path, checkpoint))
 
     @property
     def passed(self) -> bool:
@@ -158,6 +166,18 @@ def dry_run(
     return make_training(
         given, folder, resume=False, watcher=watcher, command="", signals=Signals()
     ).prepare()
+
+
+def read_samples(folder: str | Path) -> list[dict[str, Any]]:
+    """The prompts that a run answered before and after: prompt, expected, base, tuned.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    from tuition.train.folder import RunFolder
+    from tuition.training.keeping import read_jsonl
+
+    return read_jsonl(RunFolder(Path(folder)).samples)
 
 
 def read_report_facts(folder: str | Path) -> dict[str, Any]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tuition import files
 from tuition.batch.prepared import (
+    JoinedSide,
     Prepared,
     PreparedKey,
     PreparedSide,
@@ -26,15 +28,18 @@ from tuition.batch.prepared import (
     write_prepared,
 )
 from tuition.conversation import Conversation, Rendered
-from tuition.data import Ledger, Side, Sources, Totals
+from tuition.data import Ledger, Side, Sources, Totals, find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, RenderSettings
 from tuition.render import Renderer
 from tuition.render.corpus import Rendering
 from tuition.render.evidence import Evidence
 
+if TYPE_CHECKING:
+    from tuition.batch.stream.files import StreamedFiles
+
 _SECONDS_BETWEEN_NOTES = 5.0
-_DAYS_KEPT = 30
+DAYS_KEPT = 30
 
 Tell = Callable[[str], None]
 Hashes = tuple[tuple[str, str], ...]
@@ -54,7 +59,7 @@ class Corpus:
         learned_from: the first behind the others.
     """
 
-    prepared: Prepared
+    prepared: Prepared | StreamedFiles
     sources: tuple[tuple[str, str], ...]
     totals: Totals
     evidence: Evidence
@@ -63,14 +68,24 @@ class Corpus:
     learned_from: tuple[Conversation, ...]
 
     @property
-    def train(self) -> PreparedSide:
+    def train(self) -> PreparedSide | JoinedSide:
         """Examples that are learned from."""
         return self.prepared.train
 
     @property
-    def validation(self) -> PreparedSide:
+    def validation(self) -> PreparedSide | JoinedSide:
         """Examples that are held out."""
         return self.prepared.validation
+
+    @property
+    def at_hand(self) -> PreparedSide | JoinedSide:
+        """Examples to look at before step 1: all that are learned from, or some of each file where data streams."""
+        return self.prepared.at_hand
+
+    @property
+    def stand_ins(self) -> Sequence[Rendered]:
+        """As long as those that are learned from, place by place; where data streams, with other tokens."""
+        return self.prepared.stand_ins
 
     @property
     def tokens(self) -> int:
@@ -127,6 +142,36 @@ def cache_folder() -> Path:
     return folder / "prepared"
 
 
+def sources_of(data: DataSettings) -> Sources:
+    """What is learned from and what is held out, as the recipe names them.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    sources = find_sources(data.data)
+    if data.val_data:
+        held_out = find_sources(data.val_data)
+        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    return sources
+
+
+def data_sha256(sources: Iterable[tuple[str, str]]) -> str:
+    """One hash over those of all sources, in their order."""
+    return hashlib.sha256("".join(sha256 for _, sha256 in sources).encode()).hexdigest()
+
+
+def data_sha256_now(data: DataSettings) -> str:
+    """`data_sha256` of what the recipe names, as it is now.
+
+    Raises:
+        UserError: one of the sources is not there.
+    """
+    folder = cache_folder()
+    files.make_folder(folder)
+    sources = sources_of(data).with_replay(data.replay, data.replay_share)
+    return data_sha256([pair for side in _hashes(folder, sources) for pair in side])
+
+
 def prepare_corpus(
     sources: Sources,
     renderer: Renderer,
@@ -152,14 +197,14 @@ def prepare_corpus(
     sources = sources.with_replay(data.replay, data.replay_share)
     try:
         files.make_folder(folder)
-        key = _key(folder, sources, renderer, data, render, seed)
-        prepared = _find(folder, key, tell) if root is None else find_prepared(folder, key)
+        key = key_of(folder, sources, renderer, data, render, seed)
+        prepared = find_or_clear(folder, key, tell) if root is None else find_prepared(folder, key)
         if prepared is None:
             rendering = Rendering(sources, renderer, data.val_split, seed, data.mapping)
-            unchanged = partial(_refuse_changed, key, sources, folder)
-            prepared = _prepare(folder, key, rendering, tell, unchanged)
+            unchanged = partial(refuse_changed, key, sources, folder)
+            prepared = prepare(folder, key, rendering, tell, unchanged)
         if root is None:
-            remove_unused(folder, prepared, days=_DAYS_KEPT)
+            remove_unused(folder, prepared, days=DAYS_KEPT)
     except OSError as error:
         raise UserError(
             f"prepared data cannot be written ({error.strerror or error})",
@@ -179,7 +224,7 @@ def prepare_corpus(
     )
 
 
-def _key(
+def key_of(
     folder: Path,
     sources: Sources,
     renderer: Renderer,
@@ -187,6 +232,7 @@ def _key(
     render: RenderSettings,
     seed: int,
 ) -> PreparedKey:
+    """What decides the examples of these sources."""
     template = renderer.template
     train, validation = _hashes(folder, sources)
     day = str(template.date) if template and template.asks_date else None  # no other template is told it
@@ -211,7 +257,7 @@ def _hashes(folder: Path, sources: Sources) -> tuple[Hashes, Hashes]:
     return hash_sources((*sources.train, *sources.replay), memo), hash_sources(sources.validation, memo)
 
 
-def _refuse_changed(key: PreparedKey, sources: Sources, folder: Path) -> None:
+def refuse_changed(key: PreparedKey, sources: Sources, folder: Path) -> None:
     """Refuse what was written while it was read: its examples are not those of the hash they would be kept under."""
     before, now = (*key.train, *key.validation), [pair for side in _hashes(folder, sources) for pair in side]
     changed = [source for (source, old), (_, new) in zip(before, now, strict=True) if old != new]
@@ -223,7 +269,7 @@ def _refuse_changed(key: PreparedKey, sources: Sources, folder: Path) -> None:
         )
 
 
-def _find(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
+def find_or_clear(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
     """As `find_prepared`, but what is damaged in a cache is made again."""
     try:
         return find_prepared(folder, key)
@@ -233,9 +279,10 @@ def _find(folder: Path, key: PreparedKey, tell: Tell) -> Prepared | None:
         return None
 
 
-def _prepare(
+def prepare(
     folder: Path, key: PreparedKey, rendering: Rendering, tell: Tell, check_unchanged: Callable[[], None]
 ) -> Prepared:
+    """Read, render and write all of it. Raises as `Rendering` and `write_prepared` do."""
     ledger = rendering.ledger
     return write_prepared(
         folder,

@@ -3,12 +3,13 @@ several examples have in common at the start once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from tuition.batch.passes import for_lanes, in_order
 from tuition.batch.plan import Plan
 from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
 from tuition.conversation import Rendered
@@ -65,6 +66,7 @@ def make_packs(
     max_examples: int | None,
     token_budget: int,
     share_prefixes: bool = False,
+    lanes: int = 1,
 ) -> list[Pack]:
     """Lay the examples of one step into packs: in the order given, or those that share a prefix together.
 
@@ -74,12 +76,16 @@ def make_packs(
         max_examples: most examples in a pack; None: as many as the budget allows.
         token_budget: most tokens in a pack; a single longer example gets a pack of its own.
         share_prefixes: tokens that examples have in common at the start stand once, where that pays.
+        lanes: so many packs will be run at once: they are about as long as one another, and hold no more than
+            the budget together.
     """
     inputs = [example.ids[: int(np.flatnonzero(example.supervised)[-1])] for example in examples]
     forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes and inputs else []
     if not forests:
-        groups = _groups([len(example) for example in examples], max_examples, token_budget)
+        groups = in_order([len(example) for example in examples], max_examples, token_budget)
         forests = [side_by_side(group, inputs) for group in groups]
+    if lanes > 1 and len(examples) > 1:
+        forests = for_lanes(forests, inputs, lanes, max_examples, token_budget)
     return [_lay_flat(forest, examples, inputs, weigh) for forest in forests]
 
 
@@ -95,7 +101,7 @@ def largest_group(
     most = -1
     for step in range(1, plan.steps + 1):
         chosen = plan.examples_of(step)
-        for group in _groups(lengths[chosen].tolist(), max_examples, token_budget):
+        for group in in_order(lengths[chosen].tolist(), max_examples, token_budget):
             tokens = int(lengths[chosen[group]].sum())
             if tokens > most:
                 largest, most = [int(i) for i in chosen[group]], tokens
@@ -106,22 +112,8 @@ def largest_in_order(
     lengths: npt.NDArray[np.int64], *, max_examples: int | None, token_budget: int
 ) -> list[int]:
     """Positions of the examples of the pack with the most tokens, where all are packed in the order given."""
-    groups = _groups(lengths.tolist(), max_examples, token_budget)
+    groups = in_order(lengths.tolist(), max_examples, token_budget)
     return max(groups, key=lambda group: int(lengths[group].sum()))
-
-
-def _groups(lengths: Sequence[int], max_examples: int | None, token_budget: int) -> Iterator[list[int]]:
-    group: list[int] = []
-    tokens = 0
-    for place, length in enumerate(lengths):
-        full = bool(group) and tokens + length > token_budget
-        if full or (max_examples is not None and len(group) == max_examples):
-            yield group
-            group, tokens = [], 0
-        group.append(place)
-        tokens += length
-    if group:
-        yield group
 
 
 def _lay_flat(forest: Forest, examples: Sequence[Rendered], inputs: Sequence[Ids], weigh: Weigh) -> Pack:

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuition.cli.shared import Device, Json, ModelName, Tokens, Trust, app, complain, print_json
+from tuition.cli.shared import (
+    Checkpoint,
+    Device,
+    Json,
+    ModelName,
+    Tokens,
+    Trust,
+    app,
+    at,
+    complain,
+    print_json,
+)
 from tuition.errors import UserError
+
+if TYPE_CHECKING:
+    from tuition.evaluate.score import Evaluation
 
 
 @app.command()
 def evaluate(
     model: ModelName,
     data: Annotated[
-        list[str] | None, typer.Option(help="Rows with the answers expected.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Rows with the answers expected; without it, those that a run held out.", show_default=False
+        ),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="A model to compare with, on the same prompts.")
@@ -72,39 +90,56 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Answer only the first so many prompts; the loss is of all rows."),
     ] = None,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on held-out rows: loss, and metrics with intervals; --baseline compares."""
-    from tuition import api
     from tuition.evaluate.judge import make_judge
-    from tuition.screen import Counter, show_evaluation
+    from tuition.screen import Counter
 
+    model = at(model, checkpoint)
     if harness is not None:
         raise typer.Exit(_harness(model, harness, python, run=run))
+    with Counter() as counter:
+        result = _evaluated(
+            model,
+            data or (),
+            baseline=baseline,
+            metric=metric or ["exact_match"],
+            general=general or (),
+            rows=rows or (),
+            require=require or (),
+            require_certain=require_certain,
+            most_forgotten=max_forgetting,
+            judge=make_judge(judge, judge_model),
+            max_new_tokens=max_new_tokens,
+            limit=limit,
+            device=device,
+            trust_remote_code=trust,
+            on_progress=counter.show,
+        )
+    _show_evaluation(result, as_json=as_json)
+    left_unscored = bool(result.rejected) and not result.gate
+    if left_unscored or not result.passed:
+        raise typer.Exit(1)
+
+
+def _evaluated(model: str, data: Sequence[str], **wishes: Any) -> Evaluation:
+    """What `api.evaluate` finds, or a word on how to go on where it is stopped."""
+    from tuition import api
+
     try:
-        with Counter() as counter:
-            result = api.evaluate(
-                model,
-                data or (),
-                baseline=baseline,
-                metric=metric or ["exact_match"],
-                general=general or (),
-                rows=rows or (),
-                require=require or (),
-                require_certain=require_certain,
-                most_forgotten=max_forgetting,
-                judge=make_judge(judge, judge_model),
-                max_new_tokens=max_new_tokens,
-                limit=limit,
-                device=device,
-                trust_remote_code=trust,
-                on_progress=counter.show,
-            )
+        return api.evaluate(model, data, **wishes)
     except KeyboardInterrupt:
         complain("interrupted; the answers so far are kept. The same command goes on from there")
         raise typer.Exit(130) from None
+
+
+def _show_evaluation(result: Evaluation, *, as_json: bool) -> None:
+    from tuition.screen import show_evaluation
+
     if as_json:
         print_json(result.to_json())
     else:
@@ -113,9 +148,6 @@ def evaluate(
         complain(
             f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; see `tuition check`"
         )
-    left_unscored = bool(result.rejected) and not result.gate
-    if left_unscored or not result.passed:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -167,6 +199,7 @@ def generate(
     prompt: Annotated[str | None, typer.Option(help="One prompt.")] = None,
     data: Annotated[str | None, typer.Option(help="A file: answer the prompt of every row.")] = None,
     max_new_tokens: Tokens = 256,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     trust: Trust = None,
     as_json: Json = False,
@@ -176,6 +209,7 @@ def generate(
 
     if (prompt is None) == (data is None):
         raise UserError("give --prompt or --data, one of them", next_step='tuition generate RUN --prompt "…"')
+    model = at(model, checkpoint)
     if data is not None:
         faulty = 0
         for row in api.generate_file(
@@ -208,13 +242,14 @@ def chat(
     model: ModelName,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     max_new_tokens: Tokens = 256,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends it."""
     from tuition import api
 
-    answerer = api.load(model, device=device, trust_remote_code=trust)
+    answerer = api.load(at(model, checkpoint), device=device, trust_remote_code=trust)
     history: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     interactive = sys.stdin.isatty()
     if interactive:

@@ -10,7 +10,7 @@ import typer
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
-    from tuition.api import batches
+    from tuition.api import results as outcomes
 
 app = typer.Typer(
     name="collect",
@@ -80,6 +80,44 @@ def import_(
             )
     if done.findings:
         raise typer.Exit(1)
+
+
+@app.command()
+def fewshot(
+    data: Annotated[
+        list[str],
+        typer.Argument(help="Files of pairs, a question and its answer on each row.", show_default=False),
+    ],
+    store: StoreFile = "team.db",
+    instruction: Annotated[
+        str, typer.Option(help="What stands before the examples.", show_default=False)
+    ] = "",
+    shots: Annotated[int, typer.Option(min=1, help="Examples before the question.")] = 3,
+    count: Annotated[int, typer.Option(min=1, help="Prompts to make; all different.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    source: Annotated[
+        str | None,
+        typer.Option(help="What to call where they come from. The first file's name unless given."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Under which its texts may be used.", show_default=False)] = "",
+    consent: Annotated[str, typer.Option(help="How its people agreed.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """Make few-shot prompts of pairs, and take them into the store; they share a group, so no split divides them."""
+    from pathlib import Path
+
+    from tuition import api
+    from tuition.screen import print_json
+
+    with api.Store(store) as opened:
+        added = api.add_few_shot(
+            opened, data, source=source or Path(data[0]).name, instruction=instruction, shots=shots, count=count,
+            seed=seed, licence=licence, consent=consent,
+        )  # fmt: skip
+    if as_json:
+        print_json({"new": added.new, "known": added.known})
+    else:
+        print(f"{added.new + added.known:,} prompts = {added.new:,} new + {added.known:,} known")
 
 
 @app.command()
@@ -160,7 +198,7 @@ def status(store: StoreFile = "team.db", as_json: Json = False) -> None:
         progress = api.overview.progress(opened)
         people = api.overview.by_person(opened)
         sources = [(share, source.cleared) for share, source in _with_sources(opened)]
-        results = [api.batches.results(opened, batch.id) for batch in api.batches.batches(opened)]
+        results = [api.results.results(opened, batch.id) for batch in api.batches.batches(opened)]
         drawn = api.exports.exports(opened)
     if as_json:
         print_json({
@@ -193,7 +231,7 @@ def _with_sources(store: Any) -> list[tuple[Any, Any]]:
     return [(share, stated[share.name]) for share in api.overview.by_source(store)]
 
 
-def _results_json(results: batches.Results) -> dict[str, Any]:
+def _results_json(results: outcomes.Results) -> dict[str, Any]:
     from dataclasses import asdict
 
     rate = asdict(results.rate)
@@ -203,7 +241,7 @@ def _results_json(results: batches.Results) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sentence(results: batches.Results) -> str:
+def _sentence(results: outcomes.Results) -> str:
     """What people found, in one sentence."""
     batch, rate = results.batch, results.rate
     if rate.score is None:
@@ -240,6 +278,15 @@ def compare(
     overlap: Annotated[int, typer.Option(min=1, max=100, help="How many people judge each pair.")] = 1,
     name: Annotated[str, typer.Option(help="What to call the comparison.", show_default=False)] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0, max=5, help="0 always takes the most likely token; above it answers are drawn."),
+    ] = 0.0,
+    samples: Annotated[
+        int,
+        typer.Option(min=1, help="Answers of each model to a prompt, with a temperature; each is one pair."),
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -249,8 +296,8 @@ def compare(
 
     with api.Store(store) as opened, Counter() as counter:
         batch = api.compare(
-            opened, a, b, data=prompts, name=name, limit=limit, overlap=overlap, max_new_tokens=max_new_tokens,
-            device=device, on_answer=counter.show,
+            opened, a, b, data=prompts, name=name, limit=limit, overlap=overlap, device=device,
+            drawing=api.Drawing(max_new_tokens, temperature, samples, seed), on_answer=counter.show,
         )  # fmt: skip
     if as_json:
         print_json(

@@ -44,8 +44,30 @@ Data = Annotated[list[str], typer.Argument(help="Files, folders, globs or hub na
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
+def _say_that_it_is_no_folder(name: str) -> str:
+    """A mistyped folder looks like a name on the hub, so that the hub is asked is said before it is."""
+    may_be_hub_name = name.count("/") <= 1 and not name.startswith((".", "/", "~", "-"))
+    if name and name != "starter" and may_be_hub_name and not os.path.lexists(name):
+        complain(f"there is no folder {name} here; it is looked for on the hub, or in its cache")
+    return name
+
+
 ModelName = Annotated[
-    str, typer.Argument(help="A run folder, an adapter, a model folder or a hub name.", show_default=False)
+    str,
+    typer.Argument(
+        help="A run folder, an adapter, a model folder or a hub name.",
+        show_default=False,
+        callback=_say_that_it_is_no_folder,
+    ),
+]
+
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="A run as it was at step-120, epoch-2, best or last, instead of the model that it kept.",
+        show_default=False,
+    ),
 ]
 
 
@@ -92,6 +114,15 @@ def complain(sentence: str) -> None:
 
 def among_ranks() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def at(model: str, checkpoint: str | None) -> str:
+    """The model that is meant: what was named, or that run at the checkpoint of `--checkpoint`."""
+    if checkpoint is None:
+        return model
+    from tuition import api
+
+    return api.at_checkpoint(model, checkpoint)
 
 
 def me() -> str:

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from tuition.cli.shared import Device, Json, ModelName, Tokens, Trust, app, complain, print_json
+from tuition.cli.shared import (
+    Checkpoint,
+    Device,
+    Json,
+    ModelName,
+    Tokens,
+    Trust,
+    app,
+    at,
+    complain,
+    print_json,
+)
 
 
 @app.command()
@@ -26,6 +37,7 @@ def export(
         str | None,
         typer.Option(help="For gguf and ollama: the folder of llama.cpp; else $LLAMA_CPP or PATH."),
     ] = None,
+    checkpoint: Checkpoint = None,
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +46,7 @@ def export(
 
     checked: list[str] = []
     path = api.export(
-        model, to, format=format, dtype=dtype, llama_cpp=llama_cpp,
+        at(model, checkpoint), to, format=format, dtype=dtype, llama_cpp=llama_cpp,
         trust_remote_code=trust, on_checked=checked.append,
     )  # fmt: skip
     if as_json:
@@ -53,13 +65,14 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Export and list the files; upload nothing.")
     ] = False,
+    checkpoint: Checkpoint = None,
     as_json: Json = False,
 ) -> None:
     """Export and upload to the Hugging Face hub, after the same check as export."""
     from tuition import api
 
     pushed = api.push(
-        model, to, format=format, dtype=dtype, private=not public, dry_run=dry_run,
+        at(model, checkpoint), to, format=format, dtype=dtype, private=not public, dry_run=dry_run,
         on_checked=lambda sentence: print(sentence, file=sys.stderr),
     )  # fmt: skip
     if as_json:
@@ -96,6 +109,7 @@ def preferences(
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
     max_new_tokens: Tokens = 256,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     trust: Trust = None,
     as_json: Json = False,
@@ -107,7 +121,7 @@ def preferences(
 
     with Counter() as counter:
         counts = api.preferences(
-            model, data, to, metric=metric, judge=make_judge(judge, judge_model), samples=samples,
+            at(model, checkpoint), data, to, metric=metric, judge=make_judge(judge, judge_model), samples=samples,
             temperature=temperature, top_p=top_p, seed=seed, limit=limit, max_new_tokens=max_new_tokens,
             device=device, trust_remote_code=trust, on_progress=counter.show,
         )  # fmt: skip
@@ -133,6 +147,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Another than this machine needs a key in $TUITION_API_KEY.")
     ] = "127.0.0.1",
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
 ) -> None:
     """Answer OpenAI's chat requests on this machine, with a page to chat on; Ctrl-C ends it."""
@@ -146,5 +161,13 @@ def serve(
         print(f"chat: {address}/   OpenAI's API: {address}/v1   models: {', '.join(models)}", flush=True)
 
     key = os.environ.get("TUITION_API_KEY") or None
-    api.serve(model, baseline=baseline, host=host, port=port, device=device, api_key=key, on_ready=ready)
+    api.serve(
+        at(model, checkpoint),
+        baseline=baseline,
+        host=host,
+        port=port,
+        device=device,
+        api_key=key,
+        on_ready=ready,
+    )
     print("stopped", file=sys.stderr)

@@ -89,6 +89,7 @@ def _interrupted(folder: Path) -> Interrupted:
 def _print_end(folder: Path, as_json: bool) -> None:
     from tuition import api
     from tuition.evaluate.lines import run_lines
+    from tuition.screen import show_samples
 
     facts = api.read_report_facts(folder)
     forgetting = facts.get("forgetting")
@@ -96,6 +97,8 @@ def _print_end(folder: Path, as_json: bool) -> None:
         shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
         print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
         return
+    prompts = "held-out prompts" if facts["data"]["validation_examples"] else "prompts that were learned from"
+    show_samples(api.read_samples(folder), f"before and after, on {prompts}")
     for line in run_lines(facts):
         print(line)
     print(f"report: {folder / 'report.html'}")

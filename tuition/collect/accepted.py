@@ -130,9 +130,8 @@ class Usable:
 
 def usable(store: Store) -> Usable:
     """What a run would be refused of what is accepted, before it is started."""
-    query = """SELECT so.id, so.name, so.licence, so.consent, count(*) FROM demonstration d
-        JOIN prompt p ON p.id = d.prompt_id JOIN source so ON so.id = p.source_id
-        WHERE d.status = 'accepted' AND p.gold = 0 GROUP BY so.id ORDER BY so.name"""
+    query = """SELECT so.*, t.value FROM source so JOIN tally t ON t.key = 'usable source ' || so.id
+        WHERE t.value > 0 ORDER BY so.name"""
     with store.reading() as db:
         counted = [(Source(*row[:4]), row[4]) for row in db.execute(query)]
     unstated = [(source, count) for source, count in counted if source.missing]

@@ -1,4 +1,4 @@
-"""Batches: two models' answers to the same prompts, waiting to be judged, and what came out.
+"""Batches: two models' answers to the same prompts, waiting to be judged; what came out stands in `results`.
 
 Which model wrote an answer stands here and nowhere else: who judges is never told (see `judging`).
 """
@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuition.collect.accepted import iso
-from tuition.collect.agreement import Agreement, agreement
 from tuition.collect.refusals import NotFoundError
 from tuition.collect.store import Store, as_json
 from tuition.collect.texts import plain_text
-from tuition.collect.winrate import WORTH, WinRate, win_rate
 from tuition.errors import UserError
-from tuition.interval import Score, interval, score
 
 # InstructGPT's metadata about one answer (table 3 and appendix D of arXiv 2203.02155)
 FLAGS: dict[str, str] = {
@@ -34,7 +31,6 @@ FLAGS: dict[str, str] = {
     "opinion": "expresses an opinion",
     "moral_judgement": "expresses a moral judgement",
 }
-MIDDLING = 3  # a rating of at most this, of 7, sends a prompt back to the writers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +39,27 @@ class NewPair:
 
     Attributes:
         expected: `a` or `b` where it is known which is better: a gold pair, which tests who judges.
+        sample: which of several answers to the prompt they are.
     """
 
     prompt_id: int
     answer_a: str
     answer_b: str
     expected: str | None = None
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers of a batch, for those who manage; `opening` is the prompt's, `judged` how often people judged it."""
+
+    id: int
+    prompt_id: int
+    opening: str
+    answer_a: str
+    answer_b: str
+    expected: str | None
+    judged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class Batch:
         pairs: in all; `identical` of them have equal answers, which nobody is asked about: they are ties.
         judged: judgements so far, of `wanted`.
         leaks: answers in which a model's name stands, so that who judges may know.
+        tests: of its pairs the better side is known; they test who judges, and compare no models.
     """
 
     id: int
@@ -75,6 +87,7 @@ class Batch:
     identical: int
     judged: int
     leaks: int
+    tests: bool
 
     @property
     def opened(self) -> str:
@@ -85,29 +98,6 @@ class Batch:
     def wanted(self) -> int:
         """Judgements that the batch asks for."""
         return (self.pairs - self.identical) * self.overlap
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What people judged.
-
-    Attributes:
-        rate: of model A, over judgements and identical answers.
-        pools: the same by the role of who judged: people who also write demonstrations may favour what they taught.
-        agreement: on who is better, over pairs that several people judged.
-        left_share: how often the side shown left was preferred, of decided judgements; far from one half says
-            that sides were not judged alike.
-        flags: flag → the share of A's and of B's answers that have it.
-        ratings: the mean rating of A and of B.
-    """
-
-    batch: Batch
-    rate: WinRate
-    pools: dict[str, WinRate]
-    agreement: Agreement
-    left_share: Score | None
-    flags: dict[str, tuple[Score, Score]]
-    ratings: tuple[Score, Score] | None
 
 
 def open_batch(
@@ -160,8 +150,8 @@ def _add_pair(
     texts = (plain_text(pair.answer_a, "an answer"), plain_text(pair.answer_b, "an answer"))
     try:
         db.execute(
-            "INSERT INTO pair(batch_id, prompt_id, answer_a, answer_b, expected) VALUES (?,?,?,?,?)",
-            (batch_id, pair.prompt_id, *texts, pair.expected),
+            "INSERT INTO pair(batch_id, prompt_id, answer_a, answer_b, expected, sample) VALUES (?,?,?,?,?,?)",
+            (batch_id, pair.prompt_id, *texts, pair.expected, pair.sample),
         )
     except sqlite3.IntegrityError:
         raise UserError(
@@ -176,16 +166,17 @@ def batch(store: Store, batch_id: int) -> Batch:
     Raises:
         NotFoundError: there is none of that id.
     """
-    found = next((one for one in batches(store) if one.id == batch_id), None)
-    if found is None:
-        raise NotFoundError(f"there is no batch {batch_id}", next_step="See the list of batches")
-    return found
-
-
-def batches(store: Store) -> list[Batch]:
-    """All batches, the newest first."""
     with store.reading() as db:
-        rows = db.execute("SELECT * FROM batch ORDER BY id DESC").fetchall()
+        row = db.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"there is no batch {batch_id}", next_step="See the list of batches")
+        return _batch(db, row)
+
+
+def batches(store: Store, *, limit: int = 1_000) -> list[Batch]:
+    """The comparisons, the newest first; test pairs are none."""
+    with store.reading() as db:
+        rows = db.execute("SELECT * FROM batch WHERE tests = 0 ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
         return [_batch(db, row) for row in rows]
 
 
@@ -208,6 +199,7 @@ def _batch(db: sqlite3.Connection, row: sqlite3.Row) -> Batch:
         identical=row["identical"],
         judged=judged,
         leaks=row["leaks"],
+        tests=bool(row["tests"]),
     )
 
 
@@ -226,125 +218,78 @@ def close_batch(store: Store, batch_id: int, *, by: int | None) -> None:
         store.note("closed", f"batch {batch_id}", by=by)
 
 
-# --- what came out ---
+# --- pairs whose better side is known ---
 
 
-def rate(store: Store, batch_id: int) -> WinRate:
-    """The win rate of A so far, identical answers as ties."""
-    with store.reading() as db:
-        return win_rate(_verdicts(db, batch_id, _judged(db, batch_id)))
-
-
-def results(store: Store, batch_id: int) -> Results:
-    """What people judged so far.
-
-    Raises:
-        NotFoundError: there is no such batch.
-    """
-    with store.reading() as db:
-        found = batch(store, batch_id)
-        judged = _judged(db, batch_id)
-        verdicts = _verdicts(db, batch_id, judged)
-    roles = sorted({row["role"] for row in judged})
-    return Results(
-        batch=found,
-        rate=win_rate(verdicts),
-        pools={
-            role: win_rate([(row["prompt_id"], row["verdict"]) for row in judged if row["role"] == role])
-            for role in roles
-        },
-        agreement=agreement(_by_pair(judged)),
-        left_share=_left_share(judged),
-        flags=_flag_rates(judged),
-        ratings=_ratings(judged),
-    )
-
-
-def _verdicts(db: sqlite3.Connection, batch_id: int, judged: list[sqlite3.Row]) -> list[tuple[int, str]]:
-    """Prompt and verdict of each judgement, and a tie for each pair of identical answers."""
-    same = db.execute("SELECT prompt_id FROM pair WHERE batch_id = ? AND answer_a = answer_b", (batch_id,))
-    return [*((row["prompt_id"], row["verdict"]) for row in judged), *((row[0], "tie") for row in same)]
-
-
-def _judged(db: sqlite3.Connection, batch_id: int) -> list[sqlite3.Row]:
-    query = """SELECT j.*, p.prompt_id, person.role FROM judgement j JOIN pair p ON p.id = j.pair_id
-        JOIN person ON person.id = j.person_id WHERE p.batch_id = ? AND j.state = 'judged' ORDER BY j.id"""
-    return db.execute(query, (batch_id,)).fetchall()
-
-
-def _by_pair(judged: list[sqlite3.Row]) -> dict[Any, list[str]]:
-    """Who is better, without how much: people rarely agree on that."""
-    said: dict[Any, list[str]] = {}
-    for row in judged:
-        said.setdefault(row["pair_id"], []).append(str(WORTH[row["verdict"]]))
-    return said
-
-
-def _left_share(judged: list[sqlite3.Row]) -> Score | None:
-    decided = [row for row in judged if WORTH[row["verdict"]] != 0.5]
-    left = [float((row["left"] == "a") == (WORTH[row["verdict"]] == 1.0)) for row in decided]
-    return score(left, groups=[row["prompt_id"] for row in decided]) if decided else None
-
-
-def _flag_rates(judged: list[sqlite3.Row]) -> dict[str, tuple[Score, Score]]:
-    prompts = [row["prompt_id"] for row in judged]
-    rates = {}
-    for flag in FLAGS:
-        a, b = ([float(flag in json.loads(row[side])) for row in judged] for side in ("flags_a", "flags_b"))
-        if any(a) or any(b):
-            rates[flag] = (score(a, groups=prompts), score(b, groups=prompts))
-    return rates
-
-
-def _ratings(judged: list[sqlite3.Row]) -> tuple[Score, Score] | None:
-    rated = [row for row in judged if row["rating_a"] is not None and row["rating_b"] is not None]
-    if not rated:
-        return None
-    prompts = [row["prompt_id"] for row in rated]
-    a, b = (_rating_mean([row[side] for row in rated], prompts) for side in ("rating_a", "rating_b"))
-    return a, b
-
-
-def _rating_mean(ratings: list[int], prompts: list[int]) -> Score:
-    return interval([float(r) for r in ratings], lowest=1.0, highest=7.0, groups=prompts, seed=0)
-
-
-# --- tomorrow's queue ---
-
-
-def send_back(store: Store, batch_id: int, *, model: str = "a", by: int | None) -> list[int]:
-    """Let the writers' queue begin with the prompts where people judged a model lost or bad.
-
-    A judgement sends a prompt back when the model lost, both were bad, or its rating was 3 of 7 or less. The
-    share of such judgements, and how clearly it lost, decides the order; a prompt that has all of its answers
-    is opened for one more.
+def pairs(store: Store, batch_id: int, *, after: int = 0, limit: int = 20) -> list[Pair]:
+    """Pairs of a batch in the order in which they are judged, a page at a time.
 
     Args:
-        model: `a` or `b`: whose failures.
+        after: only ids above it: the last of the page before.
+    """
+    query = """SELECT p.id, p.prompt_id, q.opening, p.answer_a, p.answer_b, p.expected,
+        (SELECT count(*) FROM judgement WHERE pair_id = p.id AND state = 'judged')
+        FROM pair p JOIN prompt q ON q.id = p.prompt_id WHERE p.batch_id = ? AND p.id > ? ORDER BY p.id LIMIT ?"""
+    with store.reading() as db:
+        return [Pair(*row) for row in db.execute(query, (batch_id, after, limit))]
+
+
+def expect(store: Store, pair_id: int, better: str | None, *, by: int | None) -> int:
+    """State which answer of a pair is better, so that it tests who judges; None makes it an ordinary pair again.
 
     Returns:
-        the prompts, the most urgent first.
+        its batch.
+
+    Raises:
+        NotFoundError: there is no such pair.
+        UserError: `better` is none of `a` and `b`, or both answers are the same.
     """
+    if better not in (None, "a", "b"):
+        raise UserError(f"'{better}' is no side", next_step="Choose a or b")
     with store.writing() as db:
-        badness: dict[int, list[float]] = {}
-        for row in _judged(db, batch_id):
-            badness.setdefault(row["prompt_id"], []).append(_badness(row, model))
-        urgent = {prompt_id: sum(said) / len(said) for prompt_id, said in badness.items() if sum(said)}
-        (above,) = db.execute("SELECT coalesce(max(priority), 0) FROM prompt WHERE gold = 0").fetchone()
-        for prompt_id, urgency in urgent.items():
-            db.execute(
-                """UPDATE prompt SET priority = ?, paused = 0, overlap = max(overlap, min(100, taken + 1))
-                WHERE id = ? AND gold = 0""",
-                (max(above, 0.0) + urgency, prompt_id),
-            )
-        store.note("sent back", f"batch {batch_id}", by=by, prompts=sorted(urgent), model=model)
-    return sorted(urgent, key=lambda prompt_id: (-urgent[prompt_id], prompt_id))
+        row = db.execute("SELECT batch_id, answer_a = answer_b FROM pair WHERE id = ?", (pair_id,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"there is no pair {pair_id}", next_step="See the pairs of the comparison")
+        if better and row[1]:
+            raise UserError("both answers are the same", next_step="Choose a pair whose answers differ")
+        db.execute("UPDATE pair SET expected = ? WHERE id = ?", (better, pair_id))
+        store.note("expects", f"pair {pair_id}", by=by, better=better)
+    return int(row[0])
 
 
-def _badness(row: sqlite3.Row, model: str) -> float:
-    """0: good enough; up to 1 by how clearly the model failed."""
-    other = "b" if model == "a" else "a"
-    by_verdict = {f"{other}_much": 1.0, "both_bad": 1.0, other: 0.75}.get(row["verdict"], 0.0)
-    rating = row[f"rating_{model}"]
-    by_rating = 0.0 if rating is None or rating > MIDDLING else 0.5 + 0.5 * (MIDDLING - rating) / MIDDLING
-    return max(by_verdict, by_rating)
+def tests_of(store: Store) -> int | None:
+    """The batch of pairs that were written to test who judges, which are given to nobody else; None where none were."""
+    with store.reading() as db:
+        row = db.execute("SELECT id FROM batch WHERE tests = 1").fetchone()
+    return None if row is None else int(row[0])
+
+
+def _make_tests(store: Store, *, by: int | None) -> int:
+    with store.writing() as db:
+        cursor = db.execute(
+            """INSERT INTO batch(name, model_a, model_b, sampling, overlap, created_at, tests)
+            VALUES ('Test pairs', '', '', '{}', 1, ?, 1)""",
+            (store.now(),),
+        )
+        store.note("opened", f"batch {cursor.lastrowid}", by=by, tests=True)
+        return int(cursor.lastrowid or 0)
+
+
+def add_test_pair(store: Store, prompt_id: int, *, better: str, worse: str, by: int | None) -> None:
+    """A pair that tests who judges.
+
+    Raises:
+        UserError: an answer is empty, or both are the same.
+    """
+    for text in (better, worse):
+        plain_text(text, "an answer", empty=False)
+    if better == worse:
+        raise UserError("both answers are the same", next_step="Write one that is clearly worse")
+    with store.writing() as db:
+        batch_id = tests_of(store) or _make_tests(store, by=by)
+        (sample,) = db.execute(
+            "SELECT count(*) FROM pair WHERE batch_id = ? AND prompt_id = ?", (batch_id, prompt_id)
+        ).fetchone()
+        _add_pair(db, batch_id, NewPair(prompt_id, better, worse, "a", sample), ("", ""))
+        db.execute("UPDATE batch SET pairs = pairs + 1 WHERE id = ?", (batch_id,))
+        store.note("added", f"batch {batch_id}", by=by, prompt=prompt_id)

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuition.collect import guidelines, people, queue, suggestions
-from tuition.collect.refusals import ConflictError, NotAllowedError, NotFoundError
+from tuition.collect.refusals import ConflictError, NotFoundError
 from tuition.collect.store import Store, as_json
 from tuition.collect.texts import Turns, plain_text, read_turns
-from tuition.errors import UserError
 
-DECISIONS = ("accepted", "edited", "returned")
 STATUSES = ("submitted", "accepted", "returned")
 
 
@@ -47,13 +45,14 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What a reviewer decided about one revision."""
+    """What a reviewer decided about one revision. `second` is what somebody said who was not told the first."""
 
     rev: int
     person: str
     decision: str
     comment: str
     created_at: float
+    second: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,7 @@ class Demonstration:
         status: one of `STATUSES`.
         extra: it came after the lease had ended and the place was given on.
         revisions: the oldest first; the last one counts.
+        reviews: likewise, second readings among them.
     """
 
     id: int
@@ -81,6 +81,11 @@ class Demonstration:
     def latest(self) -> Revision:
         """The revision that counts."""
         return self.revisions[-1]
+
+    @property
+    def decisions(self) -> tuple[Review, ...]:
+        """The reviews that decided, without second readings."""
+        return tuple(review for review in self.reviews if not review.second)
 
 
 # --- writing ---
@@ -130,7 +135,7 @@ def submit(
             demonstration_id = int(cursor.lastrowid or 0)
         else:
             demonstration_id = before["id"]
-        _add_revision(
+        add_revision(
             store, demonstration_id, person_id, read, post_key=post_key, seconds=seconds, status="submitted",
             guideline_version=guideline_version, suggestion_id=suggestion_id,
         )  # fmt: skip
@@ -147,7 +152,7 @@ def _posted(db: sqlite3.Connection, person_id: int, post_key: str) -> int | None
     return None if row is None else int(row[0])
 
 
-def _add_revision(
+def add_revision(
     store: Store,
     demonstration_id: int,
     person_id: int,
@@ -159,6 +164,11 @@ def _add_revision(
     guideline_version: int | None,
     suggestion_id: int | None,
 ) -> None:
+    """Put a text behind the others of a demonstration; the caller has checked it. For `submit` and `reviewing`.
+
+    Args:
+        status: the demonstration's from now on, which is also the event's verb.
+    """
     with store.writing() as db:
         (last,) = db.execute("SELECT rev FROM demonstration WHERE id = ?", (demonstration_id,)).fetchone()
         version = guidelines.current(store).version if guideline_version is None else guideline_version
@@ -180,102 +190,6 @@ def _add_revision(
             "UPDATE demonstration SET rev = ?, status = ?, changed_at = ? WHERE id = ?",
             (last + 1, status, store.now(), demonstration_id),
         )
-
-
-# --- reviewing ---
-
-
-def next_to_review(store: Store, person_id: int, *, after: int = 0) -> Demonstration | None:
-    """The oldest demonstration that waits and that the person may review; None where there is none.
-
-    Args:
-        after: only ids above it: to look past one that is left for later.
-
-    Raises:
-        NotAllowedError: the person may not review.
-    """
-    reviewer = people.require(store, person_id, "review")
-    with store.reading() as db:
-        row = db.execute(
-            """SELECT id FROM demonstration WHERE status = 'submitted' AND id > ? AND (person_id <> ? OR ?)
-            ORDER BY id LIMIT 1""",
-            (after, person_id, reviewer.role == "admin"),
-        ).fetchone()
-        return None if row is None else demonstration(store, row["id"])
-
-
-def review(
-    store: Store,
-    demonstration_id: int,
-    person_id: int,
-    decision: str,
-    *,
-    rev: int,
-    comment: str = "",
-    turns: Sequence[Mapping[str, Any]] | None = None,
-    post_key: str = "",
-) -> Demonstration:
-    """Accept a revision, accept it with an edit, or return it to its author with a comment.
-
-    What was accepted may be returned later. The same decision by the same person twice is stored once.
-
-    Args:
-        rev: the revision that the reviewer read.
-        turns: for `edited`: the new text, kept as a revision of its own beside the author's.
-        post_key: for `edited`: as in `submit`.
-
-    Raises:
-        ConflictError: it has a newer revision, or was decided by somebody else meanwhile.
-        NotAllowedError: the person may not review, or wrote it and is no admin.
-        UserError: the decision is unknown, or the comment of a return is empty.
-    """
-    reviewer = people.require(store, person_id, "review")
-    if decision not in DECISIONS:
-        raise UserError(f"unknown decision '{decision}'", next_step=f"Choose one of: {', '.join(DECISIONS)}")
-    comment = plain_text(comment, "the comment", longest=10_000, empty=decision != "returned").strip()
-    with store.writing() as db:
-        found = demonstration(store, demonstration_id)
-        if _reviewed_so(found, reviewer.name, decision, rev, comment):
-            return found
-        if found.person_id == person_id and reviewer.role != "admin":
-            raise NotAllowedError("you wrote this yourself", next_step="Leave it to another reviewer")
-        decided = found.status == "accepted" and decision != "returned"
-        if found.latest.rev != rev or found.status == "returned" or decided:
-            raise ConflictError("somebody decided or changed this meanwhile", next_step="Read it again")
-        db.execute(
-            "INSERT INTO review(demonstration_id, rev, person_id, decision, comment, created_at) VALUES (?,?,?,?,?,?)",
-            (demonstration_id, rev, person_id, decision, comment, store.now()),
-        )
-        if decision == "edited":
-            _edit(store, demonstration_id, person_id, turns or (), post_key)
-        else:
-            db.execute(
-                "UPDATE demonstration SET status = ?, changed_at = ? WHERE id = ?",
-                (decision, store.now(), demonstration_id),
-            )
-            store.note(decision, f"demonstration {demonstration_id}", by=person_id, rev=rev, comment=comment)
-        return demonstration(store, demonstration_id)
-
-
-def _reviewed_so(found: Demonstration, name: str, decision: str, rev: int, comment: str) -> bool:
-    last = found.reviews[-1] if found.reviews else None
-    return last is not None and (last.person, last.decision, last.rev, last.comment) == (
-        name,
-        decision,
-        rev,
-        comment,
-    )
-
-
-def _edit(
-    store: Store, demonstration_id: int, person_id: int, turns: Sequence[Mapping[str, Any]], post_key: str
-) -> None:
-    read = read_turns(turns, finished=True)
-    plain_text(post_key, "the post's key", longest=100, empty=False)
-    _add_revision(
-        store, demonstration_id, person_id, read, post_key=post_key, seconds=0.0, status="accepted",
-        guideline_version=None, suggestion_id=None,
-    )  # fmt: skip
 
 
 # --- looking ---
@@ -329,7 +243,7 @@ def _revisions(db: sqlite3.Connection, demonstration_id: int) -> tuple[Revision,
 
 
 def _reviews(db: sqlite3.Connection, demonstration_id: int) -> tuple[Review, ...]:
-    query = """SELECT r.rev, p.name, r.decision, r.comment, r.created_at FROM review r
+    query = """SELECT r.rev, p.name, r.decision, r.comment, r.created_at, r.second = 1 FROM review r
         JOIN person p ON p.id = r.person_id WHERE r.demonstration_id = ? ORDER BY r.id"""
     return tuple(Review(*row) for row in db.execute(query, (demonstration_id,)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuition.collect.people import person
+from tuition.collect.people import Person, person
 from tuition.collect.store import Store
 from tuition.errors import UserError
 
@@ -59,25 +59,40 @@ def set_rule(store: Store, kind: str, *, items: int, share: float, by: int) -> N
 
 def writing_standing(store: Store, person_id: int) -> Standing:
     """By the demonstrations on gold prompts that reviewers accepted or returned."""
-    query = """SELECT coalesce(sum(d.status = 'accepted'), 0), coalesce(sum(d.status <> 'submitted'), 0)
-        FROM demonstration d JOIN prompt p ON p.id = d.prompt_id WHERE d.person_id = ? AND p.gold = 1"""
-    return _standing(store, person_id, "writing", query)
+    return _standing(store, person_id, "writing")
 
 
 def judging_standing(store: Store, person_id: int) -> Standing:
     """By the judgements of pairs whose better side is known."""
-    query = """SELECT coalesce(sum(substr(j.verdict, 1, 1) = p.expected AND j.verdict <> 'both_bad'), 0), count(*)
-        FROM judgement j JOIN pair p ON p.id = j.pair_id
-        WHERE j.person_id = ? AND j.state = 'judged' AND p.expected IS NOT NULL"""
-    return _standing(store, person_id, "judging", query)
+    return _standing(store, person_id, "judging")
 
 
-def _standing(store: Store, person_id: int, kind: str, query: str) -> Standing:
+def right_and_done(store: Store, person_id: int, kind: str) -> tuple[int, int]:
+    """How many gold items of a kind the person did well, and did, whether the project asks for them or not."""
+    with store.reading() as db:
+        right, done = db.execute(_COUNTED[kind], (person_id,)).fetchone()
+    return int(right), int(done)
+
+
+def is_tested(store: Store, who: Person, kind: str) -> bool:
+    """Whether the project asks this person for gold items."""
+    return rule(store, kind).items > 0 and who.role in _TESTED
+
+
+def _standing(store: Store, person_id: int, kind: str) -> Standing:
     wanted = rule(store, kind)
     if not wanted.items or person(store, person_id).role not in _TESTED:
         return Standing(0, 0, qualified=True, failed=False)
-    with store.reading() as db:
-        right, done = db.execute(query, (person_id,)).fetchone()
+    right, done = right_and_done(store, person_id, kind)
     enough = done >= wanted.items
     passed = enough and right / done >= wanted.share
     return Standing(right, done, qualified=passed, failed=enough and not passed)
+
+
+_COUNTED = {
+    "writing": """SELECT coalesce(sum(d.status = 'accepted'), 0), coalesce(sum(d.status <> 'submitted'), 0)
+        FROM prompt p JOIN demonstration d ON d.prompt_id = p.id WHERE p.gold = 1 AND d.person_id = ?""",
+    "judging": """SELECT coalesce(sum(substr(j.verdict, 1, 1) = p.expected AND j.verdict <> 'both_bad'), 0), count(*)
+        FROM pair p JOIN judgement j ON j.pair_id = p.id
+        WHERE p.expected IS NOT NULL AND j.person_id = ? AND j.state = 'judged'""",
+}

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuition.collect import gold, people
-from tuition.collect.batches import FLAGS, send_back
+from tuition.collect.batches import FLAGS
 from tuition.collect.prompts import read_messages
 from tuition.collect.refusals import ConflictError, NotFoundError
+from tuition.collect.results import send_back
 from tuition.collect.store import Store, as_json
 from tuition.collect.texts import plain_text
 from tuition.conversation import Message
@@ -90,12 +91,15 @@ def claim(store: Store, person_id: int, *, lease_seconds: float = LEASE_SECONDS)
 
 
 def _next_pair(db: sqlite3.Connection, person_id: int, only_gold: bool) -> int | None:
-    """A pair of an open batch with a free place, whose answers differ and which the person has not seen."""
+    """A pair of an open batch with a free place, whose answers differ and which the person has not seen.
+
+    Pairs that were written as tests go to those who are being tested, and to nobody else.
+    """
     row = db.execute(
         """SELECT p.id FROM pair p JOIN batch b ON b.id = p.batch_id
-        WHERE b.closed_at IS NULL AND (p.expected IS NOT NULL) >= ? AND p.answer_a <> p.answer_b
+        WHERE b.closed_at IS NULL AND (p.expected IS NOT NULL) >= ?1 AND b.tests <= ?1 AND p.answer_a <> p.answer_b
         AND (p.taken < b.overlap OR p.expected IS NOT NULL)
-        AND NOT EXISTS (SELECT 1 FROM judgement WHERE pair_id = p.id AND person_id = ? AND state <> 'expired')
+        AND NOT EXISTS (SELECT 1 FROM judgement WHERE pair_id = p.id AND person_id = ?2 AND state <> 'expired')
         ORDER BY b.id, p.id LIMIT 1""",
         (int(only_gold), person_id),
     ).fetchone()

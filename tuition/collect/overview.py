@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuition.collect.agreement import Agreement, agreement
 from tuition.collect.store import Store
 from tuition.errors import UserError
 
@@ -85,55 +85,57 @@ def progress(store: Store) -> Progress:
         )
 
 
-def by_person(store: Store) -> list[PersonProgress]:
-    """What each person did, in the order of coming."""
+def by_person(store: Store, *, only: int | None = None) -> list[PersonProgress]:
+    """What each person did, in the order of coming; or `only` this one."""
     query = """SELECT p.id, p.name, p.role,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id) AS submitted,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'accepted') AS accepted,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'returned') AS returned,
         (SELECT count(*) FROM assignment a WHERE a.person_id = p.id AND a.state = 'skipped') AS skipped,
         (SELECT count(*) FROM judgement j WHERE j.person_id = p.id AND j.state = 'judged') AS judged
-        FROM person p ORDER BY p.id"""
-    median = """SELECT avg(seconds) FROM (SELECT seconds, row_number() OVER (ORDER BY seconds) AS place,
-        count(*) OVER () AS n FROM revision WHERE person_id = ? AND seconds > 0) WHERE place IN ((n + 1) / 2, (n + 2) / 2)"""
+        FROM person p WHERE ?1 IS NULL OR p.id = ?1 ORDER BY p.id"""
     with store.reading() as db:
         return [
-            PersonProgress(**dict(row), median_seconds=db.execute(median, (row["id"],)).fetchone()[0])
-            for row in db.execute(query).fetchall()
+            PersonProgress(**dict(row), median_seconds=_median_seconds(db, row["id"]))
+            for row in db.execute(query, (only,)).fetchall()
         ]
+
+
+def _median_seconds(db: sqlite3.Connection, person_id: int) -> float | None:
+    """By two steps along the index of seconds, which holds them in order."""
+    timed = "FROM revision WHERE person_id = ? AND seconds > 0"
+    (count,) = db.execute(f"SELECT count(*) {timed}", (person_id,)).fetchone()
+    middle = db.execute(
+        f"SELECT seconds {timed} ORDER BY seconds LIMIT ? OFFSET ?",
+        (person_id, 2 - count % 2, max(0, count - 1) // 2),
+    ).fetchall()
+    return sum(row[0] for row in middle) / len(middle) if middle else None
 
 
 def by_source(store: Store) -> list[Share]:
     """Prompts and accepted demonstrations by source."""
-    return _shares(
-        store,
-        {},
-        "SELECT s.name, coalesce(value, 0) FROM source s LEFT JOIN tally ON key = 'source ' || s.id",
-        """SELECT s.name, count(*) FROM demonstration d JOIN prompt p ON p.id = d.prompt_id
-        JOIN source s ON s.id = p.source_id WHERE d.status = 'accepted' GROUP BY s.id""",
-    )
+    query = """SELECT s.name, coalesce(all_of.value, 0), coalesce(accepted.value, 0) FROM source s
+        LEFT JOIN tally all_of ON all_of.key = 'source ' || s.id
+        LEFT JOIN tally accepted ON accepted.key = 'accepted source ' || s.id"""
+    return _shares(store, {}, query)
 
 
 def by_tag(store: Store) -> list[Share]:
     """Prompts and accepted demonstrations by tag, those of the target mix first."""
-    return _shares(
-        store,
-        target_mix(store),
-        "SELECT substr(key, 5), value FROM tally WHERE key GLOB 'tag *' AND value > 0",
-        """SELECT t.tag, count(*) FROM demonstration d JOIN prompt_tag t ON t.prompt_id = d.prompt_id
-        WHERE d.status = 'accepted' GROUP BY t.tag""",
-    )
+    query = """SELECT substr(t.key, 5), t.value, coalesce(accepted.value, 0) FROM tally t
+        LEFT JOIN tally accepted ON accepted.key = 'accepted ' || t.key WHERE t.key GLOB 'tag *' AND t.value > 0"""
+    return _shares(store, target_mix(store), query)
 
 
-def _shares(store: Store, mix: Mapping[str, float], prompts: str, accepted: str) -> list[Share]:
+def _shares(store: Store, mix: Mapping[str, float], query: str) -> list[Share]:
     with store.reading() as db:
-        asked, done = dict(db.execute(prompts).fetchall()), dict(db.execute(accepted).fetchall())
+        counted = {name: (asked, accepted) for name, asked, accepted in db.execute(query)}
         (whole,) = db.execute("SELECT count(*) FROM demonstration WHERE status = 'accepted'").fetchone()
-    names = sorted({*asked, *done, *mix}, key=lambda name: (-mix.get(name, 0.0), name))
-    return [
-        Share(name, asked.get(name, 0), done.get(name, 0), done.get(name, 0) / max(1, whole), mix.get(name))
-        for name in names
-    ]
+    shares = []
+    for name in sorted({*counted, *mix}, key=lambda name: (-mix.get(name, 0.0), name)):
+        asked, accepted = counted.get(name, (0, 0))
+        shares.append(Share(name, asked, accepted, accepted / max(1, whole), mix.get(name)))
+    return shares
 
 
 def target_mix(store: Store) -> dict[str, float]:
@@ -151,14 +153,3 @@ def set_target_mix(store: Store, mix: Mapping[str, float], *, by: int | None) ->
         if not 0 <= share <= 1:
             raise UserError(f"the share of '{tag}' is {share}", next_step="Write a share from 0 to 1")
     store.set_setting(_MIX, dict(mix), by=by)
-
-
-def review_agreement(store: Store) -> Agreement:
-    """How far reviewers agree about texts that several of them decided: good as it is, edited, or returned."""
-    query = """SELECT r.demonstration_id, r.rev, r.decision FROM review r
-        GROUP BY r.demonstration_id, r.rev, r.person_id ORDER BY r.id"""
-    said: dict[tuple[int, int], list[str]] = {}
-    with store.reading() as db:
-        for demonstration_id, rev, decision in db.execute(query):
-            said.setdefault((demonstration_id, rev), []).append(decision)
-    return agreement(said)

@@ -17,6 +17,7 @@ from typing import Any
 from tuition.collect.refusals import NotFoundError
 from tuition.collect.store import Store, as_json
 from tuition.collect.texts import plain_text
+from tuition.collect.words import query_of, words_of
 from tuition.conversation import Message
 from tuition.errors import UserError
 
@@ -164,6 +165,8 @@ def _add_one(
     )
     fresh = cursor.rowcount == 1
     (prompt_id,) = db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()
+    if fresh:
+        db.execute("INSERT INTO prompt_words(rowid, text) VALUES (?, ?)", (prompt_id, words_of(messages)))
     for tag in {*prompt.tags, *tags}:
         _add_tag(db, prompt_id, tag)
     return fresh
@@ -248,28 +251,41 @@ def find(
     words: str = "",
     tag: str = "",
     source: str = "",
+    gold: bool = False,
     before: int | None = None,
     limit: int = 50,
 ) -> list[Prompt]:
     """Prompts, the newest first, a page at a time.
 
     Args:
-        words: must stand in the prompt's opening.
+        words: each must stand in the prompt, at least its beginning.
+        gold: only those that test the people who answer.
         before: only ids below this one: the last of the page before.
     """
+    wanted = query_of(words)
+    if words.strip() and not wanted:
+        return []
+    # what is rarest drives: each of these gives the ids from the newest on and reads no prompt that is not shown
+    table, id_ = (
+        ("prompt_words w CROSS JOIN prompt p ON p.id = w.rowid", "w.rowid") if wanted
+        else ("prompt_tag t CROSS JOIN prompt p ON p.id = t.prompt_id", "t.prompt_id") if tag
+        else ("prompt p", "p.id")
+    )  # fmt: skip
+    tagged = (
+        f"EXISTS (SELECT 1 FROM prompt_tag WHERE tag = ? AND prompt_id = {id_})" if wanted else "t.tag = ?"
+    )
     where, values = ["1"], []
     for condition, value in (
-        ("opening LIKE ? ESCAPE '\\'", _pattern(words)),
-        ("id IN (SELECT prompt_id FROM prompt_tag WHERE tag = ?)", tag),
-        ("source_id = (SELECT id FROM source WHERE name = ?)", source),
-        ("id < ?", before),
+        ("prompt_words MATCH ?", wanted),
+        (tagged, tag),
+        ("p.source_id = (SELECT id FROM source WHERE name = ?)", source),
+        ("p.gold = ?", gold),
+        (f"{id_} < ?", before),
     ):
         if value:
             where.append(condition)
             values.append(value)
-    # words are looked for in the index of openings, a fraction of the table
-    scanned = "prompt INDEXED BY prompt_opening" if words.strip() and not (tag or source) else "prompt"
-    query = f"SELECT id FROM {scanned} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+    query = f"SELECT {id_} FROM {table} WHERE {' AND '.join(where)} ORDER BY {id_} DESC LIMIT ?"
     with store.reading() as db:
         return [prompt(store, row[0]) for row in db.execute(query, (*values, limit)).fetchall()]
 
@@ -288,13 +304,6 @@ def tags(store: Store) -> list[str]:
             "SELECT substr(key, 5) FROM tally WHERE key GLOB 'tag *' AND value > 0 ORDER BY key"
         )
         return [tag for (tag,) in found]
-
-
-def _pattern(words: str) -> str:
-    escaped = words.strip()
-    for special in "\\%_":
-        escaped = escaped.replace(special, "\\" + special)
-    return f"%{escaped}%" if escaped else ""
 
 
 def _prompt(db: sqlite3.Connection, row: sqlite3.Row) -> Prompt:
@@ -351,9 +360,13 @@ def change(
     overlap: int | None = None,
     paused: bool | None = None,
     gold: bool | None = None,
+    expected: str | None = None,
     by: int | None,
 ) -> None:
     """Change how a prompt is asked; what is None stays. A gold prompt is asked of everybody.
+
+    Args:
+        expected: a good answer, which reviewers are shown.
 
     Raises:
         NotFoundError: there is no such prompt.
@@ -365,7 +378,15 @@ def change(
         if overlap is not None and not max(1, taken) <= overlap <= MOST_OVERLAP:
             step = f"Choose {max(1, taken)} to {MOST_OVERLAP}"
             raise UserError(f"an overlap of {overlap} does not fit", next_step=step)
-        changed = {"priority": priority, "overlap": overlap, "paused": paused, "gold": gold}
+        if expected is not None:
+            plain_text(expected, "the answer that is expected")
+        changed = {
+            "priority": priority,
+            "overlap": overlap,
+            "paused": paused,
+            "gold": gold,
+            "expected": expected,
+        }
         changed = {column: value for column, value in changed.items() if value is not None}
         for column, value in changed.items():
             db.execute(f"UPDATE prompt SET {column} = ? WHERE id = ?", (value, prompt_id))

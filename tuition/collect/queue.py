@@ -2,7 +2,8 @@
 
 A place is held on a lease. A lease that ran out gives the place to the next person and takes nothing from the
 one who had it: the draft stays, and an answer that comes late is kept as an extra. Places are exact whatever
-races: an index allows each once.
+races: an index allows each once. In one round a prompt is asked of nobody twice; what people judged lost begins
+a new round, in which whoever answered it before may answer it again (see `open_round`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from tuition.collect import gold, people
+from tuition.collect.prompts import MOST_OVERLAP, prompt
 from tuition.collect.refusals import ConflictError, NotFoundError
 from tuition.collect.store import Store
 from tuition.collect.texts import plain_text
@@ -25,6 +27,7 @@ class Assignment:
     Attributes:
         state: claimed, submitted, skipped, or expired: the lease ran out and the place was given on.
         extra: the answer came late and has no place of its own.
+        round: how often the prompt had come back from judging when it was claimed.
     """
 
     id: int
@@ -33,6 +36,7 @@ class Assignment:
     state: str
     extra: bool
     lease_until: float
+    round: int
 
 
 def claim(
@@ -66,9 +70,10 @@ def claim(
 
 
 def _expire(db: sqlite3.Connection, now: float, person_id: int) -> None:
-    """Give on what others hold beyond their lease; a person's own stays theirs until somebody wants it."""
+    """Give on what is held beyond its lease; of a person's own only that in which nothing is typed, for what is urgent."""
     db.execute(
-        "UPDATE assignment SET state = 'expired' WHERE state = 'claimed' AND lease_until < ? AND person_id <> ?",
+        """UPDATE assignment SET state = 'expired' WHERE state = 'claimed' AND lease_until < ?
+        AND (person_id <> ? OR NOT EXISTS (SELECT 1 FROM draft WHERE assignment_id = assignment.id))""",
         (now, person_id),
     )
 
@@ -85,11 +90,11 @@ def _held(db: sqlite3.Connection, person_id: int, prompt_id: int | None) -> int 
 def _next_prompt(
     db: sqlite3.Connection, person_id: int, only_gold: bool, prompt_id: int | None
 ) -> int | None:
-    """The most urgent prompt with a free place that the person has neither answered nor skipped."""
+    """The most urgent prompt with a free place that the person has not answered in its round, and never skipped."""
     row = db.execute(
         """SELECT id FROM prompt WHERE gold = ? AND taken < overlap AND paused = 0 AND (?2 IS NULL OR id = ?2)
-        AND NOT EXISTS (SELECT 1 FROM assignment WHERE prompt_id = prompt.id AND person_id = ?3
-            AND state <> 'expired')
+        AND NOT EXISTS (SELECT 1 FROM assignment a WHERE a.prompt_id = prompt.id AND a.person_id = ?3
+            AND (a.state = 'skipped' OR a.state <> 'expired' AND a.round = prompt.round))
         ORDER BY priority DESC, id LIMIT 1""",
         (int(only_gold), prompt_id, person_id),
     ).fetchone()
@@ -98,9 +103,9 @@ def _next_prompt(
 
 def _take(db: sqlite3.Connection, prompt_id: int, person_id: int, now: float, lease_seconds: float) -> int:
     (taken,) = db.execute(
-        """INSERT INTO assignment(prompt_id, person_id, slot, state, lease_until, created_at)
-        VALUES (?1, ?2, ?3, 'claimed', ?4, ?5)
-        ON CONFLICT(prompt_id, person_id) DO UPDATE SET
+        """INSERT INTO assignment(prompt_id, person_id, slot, state, lease_until, created_at, round)
+        VALUES (?1, ?2, ?3, 'claimed', ?4, ?5, (SELECT round FROM prompt WHERE id = ?1))
+        ON CONFLICT(prompt_id, person_id, round) DO UPDATE SET
             state = 'claimed', slot = excluded.slot, lease_until = excluded.lease_until RETURNING id""",
         (prompt_id, person_id, _free_slot(db, prompt_id), now + lease_seconds, now),
     ).fetchone()
@@ -174,9 +179,42 @@ def skip(store: Store, assignment_id: int, person_id: int, reason: str) -> None:
 def only_for_others(store: Store, person_id: int) -> dict[int, int]:
     """Prompts that are asked, but not of this person, who answered, skipped or holds them; with their open places."""
     query = """SELECT p.id, p.overlap - p.taken FROM assignment a JOIN prompt p ON p.id = a.prompt_id
-        WHERE a.person_id = ? AND a.state <> 'expired' AND p.taken < p.overlap AND p.paused = 0 AND p.gold = 0"""
+        WHERE a.person_id = ? AND (a.state = 'skipped' OR a.state <> 'expired' AND a.round = p.round)
+        AND p.taken < p.overlap AND p.paused = 0 AND p.gold = 0"""
     with store.reading() as db:
         return dict(db.execute(query, (person_id,)).fetchall())
+
+
+def open_round(store: Store, prompt_id: int) -> None:
+    """Ask a prompt anew of anybody, with one place that is free; for `batches.send_back`.
+
+    A round that nobody has answered yet goes on. Who is at work on the prompt, or was and has a draft, answers it
+    in the new round.
+    """
+    with store.writing() as db:
+        db.execute(
+            """UPDATE prompt SET paused = 0, overlap = max(overlap, min(?1, taken + 1)), round = round + EXISTS (
+                SELECT 1 FROM assignment a WHERE a.prompt_id = prompt.id AND a.round = prompt.round
+                AND a.state = 'submitted') WHERE id = ?2""",
+            (MOST_OVERLAP, prompt_id),
+        )
+        db.execute(
+            """UPDATE assignment SET round = (SELECT round FROM prompt WHERE id = ?1)
+            WHERE prompt_id = ?1 AND state IN ('claimed', 'expired')""",
+            (prompt_id,),
+        )
+
+
+def ask_anew(store: Store, prompt_id: int, *, by: int | None) -> None:
+    """Begin a new round of a prompt by hand.
+
+    Raises:
+        NotFoundError: there is no such prompt.
+    """
+    with store.writing():
+        prompt(store, prompt_id)
+        open_round(store, prompt_id)
+        store.note("asked anew", f"prompt {prompt_id}", by=by)
 
 
 def unfinished(store: Store, person_id: int) -> list[Assignment]:
@@ -245,5 +283,6 @@ def _assignment(db: sqlite3.Connection, assignment_id: int) -> Assignment | None
 
 def _as_assignment(row: sqlite3.Row) -> Assignment:
     return Assignment(
-        row["id"], row["prompt_id"], row["person_id"], row["state"], bool(row["extra"]), row["lease_until"]
-    )
+        row["id"], row["prompt_id"], row["person_id"], row["state"], bool(row["extra"]), row["lease_until"],
+        row["round"],
+    )  # fmt: skip

@@ -6,6 +6,10 @@ number of migrations that a file has been through.
 
 from __future__ import annotations
 
+import sqlite3
+
+from tuition.collect.words import words_of
+
 APPLICATION_ID = 0x74756974  # "tuit": tells our files from other programs' SQLite files
 
 _PEOPLE = (
@@ -182,6 +186,97 @@ _EXPORTS = (
         PRIMARY KEY(export_id, file, line)) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (*_PEOPLE, *_EVENTS, *_PROMPTS, *_TALLIES, *_ASSIGNMENTS, *_DEMONSTRATIONS, *_JUDGEMENTS, *_EXPORTS),
+_FIRST = (
+    *_PEOPLE, *_EVENTS, *_PROMPTS, *_TALLIES, *_ASSIGNMENTS, *_DEMONSTRATIONS, *_JUDGEMENTS, *_EXPORTS
+)  # fmt: skip
+
+# --- the second version ---
+
+# Words of what people ask, so that a search reads no text: numbers of prompts only, and beginnings of words too.
+_WORDS = (
+    """CREATE VIRTUAL TABLE prompt_words USING fts5(text, content='', columnsize=0, detail='none',
+        prefix='1 2 3', tokenize='unicode61 remove_diacritics 2')""",
+    "INSERT INTO prompt_words(rowid, text) SELECT id, words_of(messages) FROM prompt",
+    "DROP INDEX prompt_opening",
 )
+
+# A prompt that people judged lost is asked in a new round, and then also of who answered it before. SQLite cannot
+# change a table's UNIQUE, so the table is made anew; what refers to it goes on referring to the same numbers.
+_ROUNDS = (
+    "ALTER TABLE prompt ADD COLUMN round INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE assignment_of_rounds(
+        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id),
+        person_id INTEGER NOT NULL REFERENCES person(id), slot INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('claimed', 'submitted', 'skipped', 'expired')),
+        extra INTEGER NOT NULL DEFAULT 0, lease_until REAL NOT NULL, created_at REAL NOT NULL,
+        skip_reason TEXT, round INTEGER NOT NULL DEFAULT 0, UNIQUE(prompt_id, person_id, round))""",
+    """INSERT INTO assignment_of_rounds SELECT id, prompt_id, person_id, slot, state, extra, lease_until, created_at,
+        skip_reason, 0 FROM assignment""",
+    "DROP TABLE assignment",
+    "ALTER TABLE assignment_of_rounds RENAME TO assignment",
+    *(statement for statement in _ASSIGNMENTS if not statement.startswith("CREATE TABLE")),
+)
+
+# A sampled comparison has several pairs for one prompt; `tests` marks the batch of pairs whose better side is known.
+_SAMPLES = (
+    "ALTER TABLE batch ADD COLUMN tests INTEGER NOT NULL DEFAULT 0",
+    "DROP TRIGGER pair_taken_after_claim",
+    "DROP TRIGGER pair_taken_after_change",
+    """CREATE TABLE pair_of_samples(
+        id INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL REFERENCES batch(id),
+        prompt_id INTEGER NOT NULL REFERENCES prompt(id), answer_a TEXT NOT NULL, answer_b TEXT NOT NULL,
+        expected TEXT, taken INTEGER NOT NULL DEFAULT 0, sample INTEGER NOT NULL DEFAULT 0,
+        UNIQUE(batch_id, prompt_id, sample))""",
+    """INSERT INTO pair_of_samples SELECT id, batch_id, prompt_id, answer_a, answer_b, expected, taken, 0 FROM pair""",
+    "DROP TABLE pair",
+    "ALTER TABLE pair_of_samples RENAME TO pair",
+    "CREATE INDEX pair_prompt ON pair(prompt_id)",
+    *(statement for statement in _JUDGEMENTS if statement.startswith("CREATE TRIGGER")),
+    "CREATE INDEX pair_expected ON pair(id) WHERE expected IS NOT NULL",
+    "CREATE INDEX prompt_gold ON prompt(id) WHERE gold = 1",
+)
+
+# `second_rev` is the text that a second reviewer is to read, without being told what the first one said.
+_SECOND_READINGS = (
+    "ALTER TABLE demonstration ADD COLUMN second_rev INTEGER",
+    "CREATE INDEX demonstration_second ON demonstration(id) WHERE second_rev IS NOT NULL",
+    "ALTER TABLE review ADD COLUMN second INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX review_second ON review(demonstration_id, rev) WHERE second = 1",
+)
+
+# What is accepted of each source and tag, counted as it is decided; `usable` leaves out the prompts that are tests.
+_ADD = "ON CONFLICT(key) DO UPDATE SET value = value + excluded.value"
+_TURN = "(NEW.status = 'accepted') - (OLD.status = 'accepted')"
+_ACCEPTED_OF = "(SELECT count(*) FROM demonstration WHERE prompt_id = {} AND status = 'accepted')"
+_ACCEPTED = "FROM demonstration d JOIN prompt p ON p.id = d.prompt_id WHERE d.status = 'accepted'"
+_TALLIES_OF_ACCEPTED = (
+    f"INSERT INTO tally SELECT 'accepted source ' || p.source_id, count(*) {_ACCEPTED} GROUP BY p.source_id",
+    f"INSERT INTO tally SELECT 'usable source ' || p.source_id, count(*) {_ACCEPTED} AND p.gold = 0 GROUP BY p.source_id",
+    """INSERT INTO tally SELECT 'accepted tag ' || t.tag, count(*) FROM demonstration d
+        JOIN prompt_tag t ON t.prompt_id = d.prompt_id WHERE d.status = 'accepted' GROUP BY t.tag""",
+    f"""CREATE TRIGGER tally_of_decision AFTER UPDATE OF status ON demonstration WHEN {_TURN} <> 0 BEGIN
+        INSERT INTO tally SELECT 'accepted source ' || source_id, {_TURN} FROM prompt WHERE id = NEW.prompt_id {_ADD};
+        INSERT INTO tally SELECT 'usable source ' || source_id, {_TURN} FROM prompt
+            WHERE id = NEW.prompt_id AND gold = 0 {_ADD};
+        INSERT INTO tally SELECT 'accepted tag ' || tag, {_TURN} FROM prompt_tag WHERE prompt_id = NEW.prompt_id {_ADD};
+        END""",
+    f"""CREATE TRIGGER tally_of_test AFTER UPDATE OF gold ON prompt WHEN OLD.gold <> NEW.gold BEGIN
+        INSERT INTO tally VALUES ('usable source ' || NEW.source_id,
+            (OLD.gold - NEW.gold) * {_ACCEPTED_OF.format("NEW.id")}) {_ADD}; END""",
+    f"""CREATE TRIGGER tally_of_new_tag_of_accepted AFTER INSERT ON prompt_tag
+        WHEN {_ACCEPTED_OF.format("NEW.prompt_id")} BEGIN
+        INSERT INTO tally VALUES ('accepted tag ' || NEW.tag, {_ACCEPTED_OF.format("NEW.prompt_id")}) {_ADD}; END""",
+    f"""CREATE TRIGGER tally_of_lost_tag_of_accepted AFTER DELETE ON prompt_tag
+        WHEN {_ACCEPTED_OF.format("OLD.prompt_id")} BEGIN
+        INSERT INTO tally VALUES ('accepted tag ' || OLD.tag, -{_ACCEPTED_OF.format("OLD.prompt_id")}) {_ADD}; END""",
+)
+
+_SECOND = (*_WORDS, *_TALLIES_OF_ACCEPTED, *_ROUNDS, *_SAMPLES, *_SECOND_READINGS)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+
+
+def migrate(db: sqlite3.Connection, *, after: int = 0, up_to: int = len(MIGRATIONS)) -> None:
+    """Take tables from one version to another, inside the caller's transaction."""
+    db.create_function("words_of", 1, words_of, deterministic=True)
+    for statement in (s for migration in MIGRATIONS[after:up_to] for s in migration):
+        db.execute(statement)

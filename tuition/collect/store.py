@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tuition import files
-from tuition.collect.schema import APPLICATION_ID, MIGRATIONS
+from tuition.collect.schema import APPLICATION_ID, MIGRATIONS, migrate
 from tuition.errors import UserError
 
 BUSY_SECONDS = 20.0  # how long a writer waits for others before it gives up
@@ -120,16 +120,24 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One state of the store, whatever others write meanwhile."""
+        """One state of the store, whatever others write meanwhile.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         db = self._connection()
         if db.in_transaction:
             yield db
             return
-        db.execute("BEGIN")
         try:
-            yield db
-        finally:
-            db.execute("COMMIT")
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("COMMIT")
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            step = "Take the latest backup, or try: sqlite3 FILE .recover"
+            raise UserError(f"the file is damaged ({error})", where=str(self.path), next_step=step) from error
 
     def note(self, verb: str, target: str, *, by: int | None, **body: Any) -> int:
         """Append an event to the log; its id. Belongs inside the transaction that it tells of.
@@ -236,13 +244,25 @@ class Store:
         db = self._connection()
         if db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
             return
-        with self.writing() as db:
-            version = self._version(db)
-            if version == 0:
-                db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            for statement in (s for migration in MIGRATIONS[version:] for s in migration):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        db.execute("PRAGMA foreign_keys=OFF")  # a table that is made anew is gone for a moment
+        try:
+            with self.writing() as db:
+                version = self._version(db)
+                if version == 0:
+                    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                migrate(db, after=version)
+                self._refuse_loose_ends(db)
+                db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        finally:
+            db.execute("PRAGMA foreign_keys=ON")
+
+    def _refuse_loose_ends(self, db: sqlite3.Connection) -> None:
+        if db.execute("PRAGMA foreign_key_check").fetchone() is not None:
+            raise UserError(
+                "rows of the store refer to others that are not there",
+                where=str(self.path),
+                next_step="Nothing was changed; take the latest backup",
+            )
 
     def _version(self, db: sqlite3.Connection) -> int:
         """How many migrations the file has been through.
@@ -267,12 +287,8 @@ class Store:
 
     def _refuse_foreign_tables(self) -> None:
         """A file whose tables are not as the migrations make them could hold views and triggers of a stranger."""
-        try:
-            with self.reading() as db:
-                version, found = self._version(db), _tables(db)
-        except sqlite3.DatabaseError as error:
-            step = "Take the latest backup, or try: sqlite3 FILE .recover"
-            raise UserError(f"the file is damaged ({error})", where=str(self.path), next_step=step) from error
+        with self.reading() as db:
+            version, found = self._version(db), _tables(db)
         if found != _tables_of(version):
             raise UserError(
                 "its tables are not those that tuition makes",
@@ -315,6 +331,5 @@ def _tables(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
 def _tables_of(version: int) -> frozenset[tuple[str, str, str]]:
     """The tables of a store after so many migrations."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        for statement in (s for migration in MIGRATIONS[:version] for s in migration):
-            db.execute(statement)
+        migrate(db, up_to=version)
         return _tables(db)

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, cast
 
 from tuition.data.jsonfiles import read_json
 from tuition.data.jsontext import Row, about_file
+from tuition.data.plaintext import PLAIN_SUFFIXES, read_plain
+from tuition.data.remote import RemoteFile, is_remote
 from tuition.data.tables import read_arrow, read_parquet, read_table
 from tuition.errors import UserError
 
@@ -22,8 +24,21 @@ _MOST_INFLATED = 200
 _INFLATED_FREELY = 256 << 20
 _BUFFER_BYTES = 1 << 18  # Python's own 4 to 8 KiB ask the system once for every few rows
 
+Place = Path | RemoteFile
+"""Where a file lies: on this machine, or elsewhere."""
 
-def data_suffix(path: Path) -> str:
+
+def place_of(source: str) -> Place:
+    """The place that a source names."""
+    return RemoteFile(source) if is_remote(source) else Path(source)
+
+
+def size_of(place: Place) -> int | None:
+    """Bytes of the file; None where its server does not say."""
+    return place.size() if isinstance(place, RemoteFile) else place.stat().st_size
+
+
+def data_suffix(path: Place) -> str:
     """The suffix that says the format: that before `.gz` or `.zst`."""
     name = path.name.lower()
     for compression in COMPRESSIONS:
@@ -31,34 +46,40 @@ def data_suffix(path: Path) -> str:
     return Path(name).suffix
 
 
-def is_data_name(path: Path) -> bool:
+def is_data_name(path: Place) -> bool:
     """Whether a file of that name is read. Tables compress themselves, so theirs take no `.gz`."""
     suffix = data_suffix(path)
     return suffix in SUFFIXES and not (suffix in TABLE_SUFFIXES and path.name.lower().endswith(COMPRESSIONS))
 
 
-def open_data(path: Path) -> BinaryIO:
+def is_plain_name(path: Place) -> bool:
+    """Whether a file of that name is plain text, which is read where general text is asked for."""
+    return data_suffix(path) in PLAIN_SUFFIXES
+
+
+def open_data(path: Place) -> BinaryIO:
     """The file's bytes, decompressed; a bomb ends with an error of zlib."""
     name = path.name.lower()
     if name.endswith(".gz"):
-        return io.BufferedReader(_Inflated(cast(BinaryIO, gzip.open(path, "rb")), path))
+        packed: Any = path.open() if isinstance(path, RemoteFile) else path
+        return io.BufferedReader(_Inflated(cast(BinaryIO, gzip.open(packed, "rb")), size_of(path)))
     if name.endswith(".zst"):
         import pyarrow
 
         # Arrow refuses windows above 128 MiB, so that a file cannot ask for all of the memory
-        stream = pyarrow.input_stream(str(path), compression="zstd")
-        return io.BufferedReader(_Inflated(stream, path))
-    return path.open("rb", buffering=_BUFFER_BYTES)
+        packed = path.open() if isinstance(path, RemoteFile) else str(path)
+        return io.BufferedReader(_Inflated(pyarrow.input_stream(packed, compression="zstd"), size_of(path)))
+    return path.open() if isinstance(path, RemoteFile) else path.open("rb", buffering=_BUFFER_BYTES)
 
 
 class _Inflated(io.RawIOBase):
     """A decompressed stream that ends with an error where it grows as no text does."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
+    def __init__(self, stream: BinaryIO, packed_bytes: int | None) -> None:
         self._stream = stream
         # what was decompressed before the damage is given out, so gzip is asked for no more than it has
         self._some = getattr(stream, "read1", stream.read)
-        self._left = max(_INFLATED_FREELY, path.stat().st_size * _MOST_INFLATED)
+        self._left = max(_INFLATED_FREELY, (packed_bytes or 0) * _MOST_INFLATED)
 
     def readable(self) -> bool:
         return True
@@ -78,7 +99,7 @@ class _Inflated(io.RawIOBase):
         super().close()
 
 
-def file_rows(path: Path, source: str, columns: Collection[str] = ()) -> Iterator[Row]:
+def file_rows(path: Place, source: str, columns: Collection[str] = ()) -> Iterator[Row]:
     """The rows of a file, by its suffix, unless its first bytes say that it is something else.
 
     Args:
@@ -99,7 +120,7 @@ def file_rows(path: Path, source: str, columns: Collection[str] = ()) -> Iterato
         raise UserError(error.strerror or str(error), where=source, next_step=step) from error
 
 
-def _rows(path: Path, source: str, columns: Collection[str]) -> Iterator[Row]:
+def _rows(path: Place, source: str, columns: Collection[str]) -> Iterator[Row]:
     suffix = data_suffix(path)
     with open_data(path) as stream:
         head = stream.read(512)
@@ -120,6 +141,8 @@ def _rows(path: Path, source: str, columns: Collection[str]) -> Iterator[Row]:
 
     if suffix in (".csv", ".tsv"):
         yield from read_table(open_text, source, "\t" if suffix == ".tsv" else ",", columns)
+    elif suffix in PLAIN_SUFFIXES:
+        yield from read_plain(open_text, source)
     else:
         yield from read_json(open_text, source, suffix)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tuition.foreign import lines_of
+
 _DIGITS = 16  # of a prompt's key, hence 64 bits: one question in 10¹³ is taken for one of a million others
 _PROMPTS_A_LINE = 4096
 
@@ -41,8 +43,10 @@ class LearnedFrom:
             OSError: the file is missing or cannot be read.
             ValueError: it holds something else.
         """
-        with file.open(encoding="ascii") as lines:
-            rows = [json.loads(line) for line in lines]
+        try:
+            rows = [json.loads(line) for line in lines_of(file)]
+        except RecursionError:
+            raise ValueError("a line is nested too deep") from None
         if not all(isinstance(row, dict) and isinstance(row.get("prompts"), list) for row in rows):
             raise ValueError("it holds no prompts")
         self._keys = {str(key) for row in rows for key in row["prompts"]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -65,6 +65,19 @@ class Totals:
         """The totals that were written."""
         findings = tuple((int(count), Finding.from_json(found)) for count, found in value["findings"])
         return cls(**{**value, "findings": findings})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Totals]) -> Totals:
+        """The figures of several ledgers as one; of each code the first finding."""
+        counts: Counter[str] = Counter()
+        first: dict[str, Finding] = {}
+        for count, found in (pair for part in parts for pair in part.findings):
+            counts[found.code] += count
+            first.setdefault(found.code, found)
+        figures = {
+            f.name: sum(getattr(part, f.name) for part in parts) for f in fields(cls) if f.name != "findings"
+        }
+        return cls(**figures, findings=tuple((counts[code], found) for code, found in sorted(first.items())))
 
 
 class Ledger:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuition.data.datafiles import TABLE_SUFFIXES, open_data
+from tuition.data.datafiles import TABLE_SUFFIXES, open_data, place_of
 from tuition.data.ledger import Entry, Ledger
 from tuition.data.sources import read_rows
 
@@ -54,10 +54,12 @@ def _line(row: dict[str, Any]) -> str:
 
 def _lines_of(file: str, wanted: set[int]) -> Iterator[tuple[int, str]]:
     """Lines of a text file by number; none where the file is no text."""
-    if not wanted or not Path(file).is_file() or file.lower().endswith(TABLE_SUFFIXES):
+    place = place_of(file)
+    missing = isinstance(place, Path) and not place.is_file()
+    if not wanted or missing or place.name.lower().endswith(TABLE_SUFFIXES):
         return
     # a damaged archive ends early, here as in `read_rows`, which said so
-    with contextlib.suppress(EOFError, OSError, zlib.error), open_data(Path(file)) as stream:
+    with contextlib.suppress(EOFError, OSError, zlib.error), open_data(place) as stream:
         for number, line in enumerate(stream, start=1):
             if number in wanted:
                 yield number, line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")

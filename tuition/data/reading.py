@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,7 @@ class Reading:
         deep: bool = False,
         answers: bool = False,
         choose: Callable[[Mapping[str, Any]], int] | None = None,
+        only: Container[tuple[str, int]] | None = None,
     ) -> None:
         """
         Args:
@@ -66,6 +67,7 @@ class Reading:
             answers: also name questions that have another answer in an earlier row.
             choose: how often a row of a file is learned, asked once for each in order, instead of the share
                 of its source; 0 leaves it out.
+            only: file and line of the rows that are meant; the others are as if they were not there. None: all.
 
         Raises:
             UserError: the mapping names what no column can be, or no question and answer.
@@ -78,6 +80,7 @@ class Reading:
         self.deep = deep
         self._answers = answers
         self._choose = choose
+        self._only = only
         self._mapped = mapped_format(mapping) if mapping is not None else None
         self._columns = tuple(mapping.values()) if mapping is not None else ()
         self._id_column = mapping.get("id") if mapping is not None else None
@@ -98,10 +101,15 @@ class Reading:
         yield from a_pass.read(self._identified(own))
         for source in self.sources:
             name, share = split_share(source)
-            rows = self._identified(joined_trees(read_rows(name, columns=self._columns)))
+            rows = self._identified(self._meant(joined_trees(read_rows(name, columns=self._columns))))
             yield from a_pass.read(rows, share=share, seed=self.seed, choose=self._choose)
         for complaint in self._across.at_the_end():
             self.ledger.add(complaint)
+
+    def _meant(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows that are to be read at all."""
+        only = self._only
+        return rows if only is None else (row for row in rows if (row.origin.file, row.origin.line) in only)
 
     def _identified(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows with the ids that the mapping names."""

@@ -1,4 +1,4 @@
-"""From what the user names to rows: files, patterns, folders and data sets of the hub.
+"""From what the user names to rows: files here and elsewhere, patterns, folders and data sets of the hub.
 
 A number behind a name, `replay.jsonl#0.1`, is its share: how often each of its rows is learned in an epoch.
 Here shares only travel with the names; `splits.copies_of` says what they mean and `Reading` keeps to them.
@@ -15,9 +15,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuition.data.datafiles import SUFFIXES, file_rows, is_data_name
+from tuition.data.datafiles import (
+    SUFFIXES,
+    Place,
+    file_rows,
+    is_data_name,
+    is_plain_name,
+    place_of,
+    size_of,
+)
 from tuition.data.hub import hub_rows, hub_sha256, hub_splits, may_be_hub_name
 from tuition.data.jsontext import Row, about_file
+from tuition.data.remote import RemoteFile, is_remote, local_name, remote_files
 from tuition.data.storefiles import STORE_SUFFIXES, is_store_name, store_path, store_rows, store_sha256
 from tuition.errors import UserError
 from tuition.files import sha256
@@ -66,16 +75,21 @@ class Sources:
         return self.test or self.validation or self.train
 
     def with_replay(self, specs: Sequence[str], share: float) -> Sources:
-        """The same with a share of general data.
+        """The same with a share of general data: files of plain text, or rows of any shape.
 
         Raises:
             UserError: as `find_sources`.
         """
-        return replace(self, replay=find_sources(specs).train, replay_share=share) if specs else self
+        plain = tuple(spec for spec in specs if Path(spec).is_file() and is_plain_name(Path(spec)))
+        rows = [spec for spec in specs if spec not in plain]
+        names = (*plain, *(find_sources(rows).train if rows else ()))
+        return replace(self, replay=names, replay_share=share) if specs else self
 
 
 def find_sources(specs: Sequence[str]) -> Sources:
-    """Resolve files, patterns (`data/*.jsonl`), folders, and hub names (`owner/name[:config][:split]`).
+    """Resolve files, patterns (`data/*.jsonl`), folders, addresses, and hub names (`owner/name[:config][:split]`).
+
+    Addresses, and patterns of them, are those of `remote.PROTOCOLS`: `s3://bucket/shards/*.jsonl.zst`.
 
     Files and patterns are training data, whatever their names. A folder's files are sorted by the words
     train, valid(ation), val, dev and test in their names; without a training file among them, the files
@@ -140,38 +154,45 @@ def read_rows(source: str, *, columns: Collection[str] = ()) -> Iterator[Row]:
     Raises:
         UserError: the file is missing or may not be read, or the hub does not answer.
     """
-    path = Path(source)
-    if is_store_name(source):
-        yield from store_rows(source)
-        return
-    if not path.exists() and may_be_hub_name(source):
-        yield from hub_rows(source)
-        return
-    _require_data_file(path, source)
+    place = place_of(source)
+    if isinstance(place, Path):
+        if is_store_name(source):
+            yield from store_rows(source)
+            return
+        if not place.exists() and may_be_hub_name(source):
+            yield from hub_rows(source)
+            return
+        if not (is_plain_name(place) and place.is_file()):
+            _require_data_file(place, source)
     rows, complaints = 0, 0
-    for row in file_rows(path, source, columns):
+    for row in file_rows(place, source, columns):
         rows += row.origin.line > 0
         complaints += row.origin.line == 0 and row.finding is not None and row.finding.severity == "error"
         yield row
     if not rows and not complaints:
-        size = path.stat().st_size
-        yield about_file("D050", source, "the file is empty" if not size else f"no rows in {size:,} bytes")
+        size = size_of(place)
+        yield about_file("D050", source, f"no rows in {size:,} bytes" if size else "the file is empty")
 
 
 def content_sha256(source: str) -> str:
     """The SHA-256 of a file's bytes, or of a hub data set's name and revision; of that and the share, if any.
+
+    What lies elsewhere is known by its address and version, see `RemoteFile.sha256`.
 
     Raises:
         UserError: the file is missing, or the hub does not answer.
     """
     name, share = split_share(source)
     path = Path(name)
-    if is_store_name(name):
+    if is_remote(name):
+        content = RemoteFile(name).sha256()
+    elif is_store_name(name):
         content = store_sha256(name)
     elif not path.exists() and may_be_hub_name(name):
         content = hub_sha256(name)
     else:
-        _require_data_file(path, name)
+        if not (is_plain_name(path) and path.is_file()):
+            _require_data_file(path, name)
         content = sha256(path)
     return content if share == 1.0 else hashlib.sha256(f"{content}#{share}".encode()).hexdigest()
 
@@ -184,6 +205,9 @@ def _with_share(name: str, share: float) -> str:
 
 
 def _resolve(spec: str) -> dict[str, list[str]]:
+    if is_remote(spec):
+        return {"train": [name for name in remote_files(spec) if _require_data_name(RemoteFile(name), name)]}
+    spec = local_name(spec)
     path = Path(spec)
     if is_store_name(spec) and store_path(spec)[0].is_file():
         return {"train": [spec]}
@@ -273,9 +297,19 @@ def _require_data_file(path: Path, source: str) -> bool:
         raise UserError(
             "this is not a regular file", where=source, next_step="Save the data to a file first."
         )
+    return _require_data_name(path, source)
+
+
+def _require_data_name(path: Place, source: str) -> bool:
+    """True for a name with a suffix that is read.
+
+    Raises:
+        UserError: it has another.
+    """
     if not is_data_name(path):
         step = f"Unpack or convert it to {_one_of((*SUFFIXES, *STORE_SUFFIXES))} (text files also with .gz or .zst)."
-        raise UserError(f"{path.suffix or 'a file without suffix'} is not read", where=source, next_step=step)
+        kind = Path(path.name).suffix or "a file without suffix"
+        raise UserError(f"{kind} is not read", where=source, next_step=step)
     return True
 
 

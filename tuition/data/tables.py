@@ -15,6 +15,7 @@ from tuition.data.catalogue import finding, quote
 from tuition.data.formats import detect
 from tuition.data.jsonfiles import MAX_ROW_BYTES
 from tuition.data.jsontext import Row, about_file, not_utf8, row_from_value
+from tuition.data.remote import RemoteFile
 from tuition.errors import Origin
 
 _ROWS_AT_ONCE = 256
@@ -143,23 +144,25 @@ def _table_row(record: _Record, header: list[str] | str, source: str) -> Row:
 # --- Parquet and Arrow ---
 
 
-def read_parquet(path: Path, source: str) -> Iterator[Row]:
+def read_parquet(path: Path | RemoteFile, source: str) -> Iterator[Row]:
     """The rows of a Parquet file, by position from 1."""
     import pyarrow.parquet
 
     def batches() -> Iterator[Any]:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        content = path.open() if isinstance(path, RemoteFile) else path
+        with pyarrow.parquet.ParquetFile(content) as file:
             yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
 
     yield from _numbered(batches(), source)
 
 
-def read_arrow(path: Path, source: str) -> Iterator[Row]:
+def read_arrow(path: Path | RemoteFile, source: str) -> Iterator[Row]:
     """The rows of an Arrow file, in either of its layouts (Feather and `datasets`), by position from 1."""
     import pyarrow.ipc
 
     def batches() -> Iterator[Any]:
-        with pyarrow.memory_map(str(path)) as stream:
+        remote = isinstance(path, RemoteFile)
+        with pyarrow.PythonFile(path.open()) if remote else pyarrow.memory_map(str(path)) as stream:
             named = stream.read(6) == b"ARROW1"
             stream.seek(0)
             if not named:

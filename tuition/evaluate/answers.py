@@ -18,6 +18,7 @@ from tuition import files
 from tuition.conversation import Message
 from tuition.evaluate.generate import Generated, generate
 from tuition.evaluate.load import Answerer
+from tuition.foreign import lines_of
 from tuition.train.model import base_of
 
 Prompt = tuple[Sequence[Message], Sequence[Any]]
@@ -87,16 +88,24 @@ class AnswerBook:
             files.append_line(self.path, json.dumps(row))
 
     def _recall(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):  # the machine stopped within a line: that prompt is answered again
+        lines = list(lines_of(path))
+        if lines and not lines[-1].endswith(
+            b"\n"
+        ):  # the machine stopped within a line: that prompt is answered again
             files.append_line(path, "")
-        for line in text.splitlines():
+        for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:
+                given = Generated(str(row["text"]), int(row["tokens"]), bool(row["stopped"]))
+                self.answers[str(row["prompt"])] = given
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                OverflowError,
+                RecursionError,
+            ):  # the head, or a torn line
                 continue
-            if "text" in row:
-                self.answers[row["prompt"]] = Generated(row["text"], row["tokens"], row["stopped"])
 
 
 def _key(answerer: Answerer, prompt: Prompt) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tuition.errors import UserError
 
+_REPLY_BYTES = 64 << 20
+
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the key to another host."""
@@ -49,10 +51,21 @@ def complete(
     body = {"model": model, **sampling, "messages": [dict(message) for message in messages]}
     request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds) as response:
-        reply = response.read()
+        reply = response.read(_REPLY_BYTES + 1)
+    return answer_in(reply, url)
+
+
+def answer_in(reply: bytes, url: str) -> str:
+    """The text in the reply of a service.
+
+    Raises:
+        UserError: it is not that of a chat completion, or longer than any.
+    """
     try:
+        if len(reply) > _REPLY_BYTES:
+            raise ValueError("endless")
         return str(json.loads(reply)["choices"][0]["message"]["content"] or "")
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UserError(
             "the reply is not that of a chat completion",
             where=url,

@@ -16,7 +16,7 @@ from tuition.conversation import Conversation, Message
 from tuition.data import near_duplicates
 from tuition.evaluate.generate import question_of
 from tuition.evaluate.heldout import ExampleMarks
-from tuition.evaluate.score import Placed
+from tuition.evaluate.marks import Placed
 
 LEARNED = 0.9  # a row is learned where its loss fell to less than this share of what it was
 _ROWS_FOR_OUTLIERS = 10

@@ -17,7 +17,9 @@ from tuition.errors import Origin, UserError
 from tuition.evaluate.heldout import ExampleMarks, HeldOut
 from tuition.evaluate.lines import signed
 from tuition.evaluate.load import Answerer
-from tuition.evaluate.score import Placed, differences, place_marks, read_test_set, summed
+from tuition.evaluate.marks import Placed, differences, place_marks, summed
+from tuition.evaluate.testset import read_test_set
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.interval import Score
 from tuition.render import Renderer
 from tuition.render.tokens import Tokens
@@ -53,8 +55,15 @@ class General:
         """The marks as `to_json` wrote them.
 
         Raises:
-            TypeError, KeyError, ValueError: the object is none of those.
+            ValueError: the object is none of those.
         """
+        try:
+            return cls._from_json(value)
+        except (TypeError, LookupError, OverflowError) as error:
+            raise ValueError(f"it holds no marks ({error})") from None
+
+    @classmethod
+    def _from_json(cls, value: Any) -> General:
         examples = [
             Placed(
                 (str(e["place"][0]), int(e["place"][1]), int(e["place"][2])),
@@ -176,10 +185,11 @@ def read_plain_text(file: str) -> Iterator[Conversation]:
         UserError: the file cannot be read.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").strip("\n").split("\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"cannot be read: {reason}", where=file, next_step="Name another file") from None
+        lines = read_text(Path(file), OBJECT_BYTES, "Name another file").strip("\n").split("\n")
+    except FileNotFoundError:
+        raise UserError(
+            "cannot be read: there is no such file", where=file, next_step="Name another file"
+        ) from None
     if all(line.strip() for line in lines):
         pieces = list(enumerate(lines, 1))
     else:

@@ -16,7 +16,18 @@ import torch
 
 from tuition.conversation import Conversation, Message
 from tuition.render import Renderer
-from tuition.train.model import attention_of, base_of, context_length, evaluating, ordinary_attention
+from tuition.train.distributed import ALONE, Ranks
+from tuition.train.loss import within
+from tuition.train.model import (
+    LoadedModel,
+    attention_of,
+    base_of,
+    context_length,
+    evaluating,
+    ordinary_attention,
+)
+
+Prompts = Sequence[tuple[Sequence[Message], Sequence[Any]]]  # messages and tools of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +70,19 @@ def question_of(conversation: Conversation) -> Question | None:
 def generate(
     model: Any,
     renderer: Renderer,
-    prompts: Sequence[tuple[Sequence[Message], Sequence[Any]]],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     batch_size: int,
     on_answer: Callable[[int], None] = lambda done: None,
     on_generated: Callable[[int, Generated], None] = lambda place, given: None,
     go_on: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> list[Generated]:
     """Answer each prompt greedily, the shortest first.
 
     Args:
-        prompts: messages and tools of each.
+        ranks: share the prompts out, batch by batch; each of them holds the whole model and calls this.
         on_generated: given each answer as it comes, with the place of its prompt.
         on_answer: told how many are answered so far.
         go_on: called before each token; what it raises ends the answering.
@@ -81,7 +93,7 @@ def generate(
     ids = [renderer.prompt_ids(messages, tools).tolist() for messages, tools in prompts]
     answers: dict[int, Generated] = {}
     with evaluating(model), attention_of(model, ordinary_attention(model)):
-        for group in batches_of(ids, batch_size):
+        for group in list(batches_of(ids, batch_size))[ranks.rank :: ranks.world]:
             batch = torch.tensor([ids[i] for i in group], device=model.device)
             room = room_for_answer(model, batch.shape[1], max_new_tokens)
             if room < 1:
@@ -93,7 +105,18 @@ def generate(
                 answers[i] = answer
                 on_generated(i, answer)
             on_answer(len(answers))
-    return [answers[i] for i in range(len(prompts))]
+    everyone = {place: answer for some in ranks.all_of(answers) for place, answer in some.items()}
+    return [everyone[i] for i in range(len(prompts))]
+
+
+def generate_within(loaded: LoadedModel, renderer: Renderer, prompts: Prompts, **how: Any) -> list[Generated]:
+    """See `generate`; of a model that many ranks hold: all of them call this, and all have all answers.
+
+    Where each holds the whole, each answers some prompts; where each holds a part, all answer all of them in step.
+    """
+    ranks = ALONE if loaded.ranks.sharded else loaded.ranks
+    with evaluating(loaded.model):
+        return within(loaded, lambda inside: generate(inside.model, renderer, prompts, ranks=ranks, **how))
 
 
 def batches_of(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ from tuition.evaluate.load import base_named_by
 from tuition.recipe import load_recipe
 from tuition.render import load_tokenizer
 from tuition.train.folder import RunFolder
+from tuition.train.naming import step_of
 
 
 def harness_command(model: str, tasks: Sequence[str], *, python: str = sys.executable) -> list[str]:
@@ -46,6 +47,12 @@ def _pace() -> list[str]:
 
 def model_arguments(model: str) -> str:
     """What --model_args says: the folder of the weights, or the base and its adapter."""
+    if step_of(model) is not None:
+        raise UserError(
+            "the harness loads no checkpoint",
+            where=model,
+            next_step=f"Export it first: tuition export {model} --to DIR, then --harness on DIR",
+        )
     folder = RunFolder(Path(model))
     weights = Path(model)
     if folder.holds_a_run():

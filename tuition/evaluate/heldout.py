@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +17,10 @@ from tuition.conversation import Rendered
 from tuition.interval import Score, ratio
 from tuition.render.tokens import Tokens
 from tuition.train.head import Head
-from tuition.train.loss import token_losses, token_mean
+from tuition.train.loss import token_losses, token_mean, within
 from tuition.train.model import LoadedModel, base_of, evaluating
 
+T = TypeVar("T")
 _EXAMPLES_AT_ONCE = 1024
 _ROWS_AT_ONCE = 256  # positions whose logits exist at the same time
 
@@ -75,7 +78,7 @@ def held_out_loss(
     packing: tuple[int | None, int],
     go_on: Callable[[], None] = lambda: None,
 ) -> HeldOut:
-    """Score examples without learning from them.
+    """Score examples without learning from them; where there are many ranks, each some and all together.
 
     Args:
         text_bytes: UTF-8 bytes of the learned text, see `learned_bytes`.
@@ -85,15 +88,37 @@ def held_out_loss(
     total, weight, tokens = 0.0, 0.0, 0
     most_examples = packing[0] if loaded.packed else 1
     with evaluating(loaded.model):
-        for pack in _packs(examples, most_examples, packing[1], share_prefixes=loaded.shares):
-            go_on()
-            losses = token_losses(loaded, pack)
-            weights = torch.from_numpy(pack.weights).to(losses.device)
-            # summed in float64, so that the figure does not depend on how examples were packed
-            total += float((losses.double() * weights.double()).sum())
+        some = _packs(examples, most_examples, packing[1], share_prefixes=loaded.shares)
+        for pack, nats in _scored(loaded, some, partial(_nats, loaded, go_on)):
+            total += nats
             weight += pack.weight
             tokens += len(pack.rows)
     return _held_out(total, weight, tokens, len(examples), text_bytes, None)
+
+
+def _nats(loaded: LoadedModel, go_on: Callable[[], None], pack: Pack) -> float:
+    """Σ weight × −log p over a pack."""
+    go_on()
+    losses = token_losses(loaded, pack)
+    weights = torch.from_numpy(pack.weights).to(losses.device)
+    # summed in float64, so that the figure does not depend on how examples were packed
+    return float((losses.double() * weights.double()).sum())
+
+
+def _scored(
+    loaded: LoadedModel, packs: Iterable[list[Pack]], score: Callable[[Pack], T]
+) -> Iterator[tuple[Pack, T]]:
+    """What each pack comes to, in their order and on all ranks the same: each rank scores every so-manieth.
+
+    The packs are those of one process and are added up in its order, so that the figures are its figures.
+    """
+    ranks = loaded.ranks
+    for some in packs:
+        mine = some[ranks.rank :: ranks.world]
+        found = [score(pack) for pack in ranks.even(mine, partial(some.__getitem__, 0))]
+        everyone = ranks.all_of(found)
+        for place, pack in enumerate(some):
+            yield pack, everyone[place % ranks.world][place // ranks.world]
 
 
 def totals(marks: Sequence[ExampleMarks], text_bytes: int) -> HeldOut:
@@ -141,24 +166,35 @@ def score_examples(
     accuracy: bool = False,
     on_scored: Callable[[int], None] = lambda done: None,
 ) -> list[ExampleMarks]:
-    """The marks of each example, in the order given.
+    """The marks of each example, in the order given; where there are many ranks, all of them call this.
 
     Args:
         packing: most examples in a pack (None: no limit), most tokens in a pack.
         accuracy: also count the tokens that the model finds most likely.
-        on_scored: told how many examples are scored so far.
+        on_scored: told how many examples are scored so far, by this rank.
     """
+    done = 0
+
+    def score(pack: Pack) -> tuple[Tensor, Tensor | None]:
+        nonlocal done
+        if accuracy:
+            losses, hits = within(loaded, partial(_losses_and_hits, pack))
+        else:
+            losses, hits = token_losses(loaded, pack), None
+        done += len(pack.lengths)
+        on_scored(done)
+        # summed in float64, so that the figure does not depend on how examples were packed
+        nats = losses.double() * torch.from_numpy(pack.weights).to(losses.device).double()
+        return nats.cpu(), None if hits is None else hits.cpu()
+
     marks: list[ExampleMarks] = []
     most_examples = packing[0] if loaded.packed else 1
     waiting = iter(examples)
     with evaluating(loaded.model):
         # each example on its own: a prefix that several share belongs to none of them
-        for pack in _packs(examples, most_examples, packing[1], share_prefixes=False):
-            losses, hits = _losses_and_hits(loaded, pack) if accuracy else (token_losses(loaded, pack), None)
-            # summed in float64, so that the figure does not depend on how examples were packed
-            nats = losses.double() * torch.from_numpy(pack.weights).to(losses.device).double()
+        some = _packs(examples, most_examples, packing[1], share_prefixes=False)
+        for pack, (nats, hits) in _scored(loaded, some, score):
             marks += _by_example(list(islice(waiting, len(pack.lengths))), nats, hits, pack)
-            on_scored(len(marks))
     return marks
 
 
@@ -166,14 +202,14 @@ def _by_example(
     examples: Sequence[Rendered], nats: Tensor, hits: Tensor | None, pack: Pack
 ) -> Iterator[ExampleMarks]:
     counts = [example.learned_tokens for example in examples]
-    each = nats.cpu().split(counts)
-    hit = [None] * len(counts) if hits is None else [int(h.sum()) for h in hits.cpu().split(counts)]
+    each = nats.split(counts)
+    hit = [None] * len(counts) if hits is None else [int(h.sum()) for h in hits.split(counts)]
     weights = torch.from_numpy(pack.weights).double().split(counts)
     for values, share, tokens, right in zip(each, weights, counts, hit, strict=True):
         yield ExampleMarks(float(values.sum()), float(share.sum()), tokens, right)
 
 
-def _losses_and_hits(loaded: LoadedModel, pack: Pack) -> tuple[Tensor, Tensor]:
+def _losses_and_hits(pack: Pack, loaded: LoadedModel) -> tuple[Tensor, Tensor]:
     """−log p of each learned token, and whether it is the likeliest; one pass through the model."""
     targets = torch.from_numpy(pack.targets).to(loaded.device)
     if loaded.head is not None:
@@ -207,11 +243,11 @@ class _Remembering(Head):
 
 def _packs(
     examples: Sequence[Rendered], most_examples: int | None, token_budget: int, *, share_prefixes: bool
-) -> Iterator[Pack]:
+) -> Iterator[list[Pack]]:
     """Packs of some examples at a time, so that memory does not grow with them."""
     for start in range(0, len(examples), _EXAMPLES_AT_ONCE):
         some = examples[start : start + _EXAMPLES_AT_ONCE]
-        yield from make_packs(
+        yield make_packs(
             some,
             token_mean,
             max_examples=most_examples,

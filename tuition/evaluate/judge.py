@@ -22,6 +22,7 @@ from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, Verdict
 from tuition.evaluate.completion import complete
+from tuition.foreign import lines_of
 from tuition.interval import Score, score
 
 KEY_VARIABLE = "TUITION_JUDGE_KEY"
@@ -193,15 +194,20 @@ class _Book:
         if self.path is None:
             return
         files.make_folder(self.path.parent)
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        if text and not text.endswith("\n"):
+        lines = list(lines_of(self.path)) if self.path.exists() else []
+        if lines and not lines[-1].endswith(b"\n"):
             files.append_line(self.path, "")
-        for line in text.splitlines():
+        for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:  # the machine stopped within it: asked again
+                self.replies[str(row["key"])] = str(row["reply"])
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                RecursionError,
+            ):  # the machine stopped within it: asked again
                 continue
-            self.replies[row["key"]] = row["reply"]
 
     def preference(self, answer: Answer, first: str, second: str) -> Preference:
         """What the judge prefers of two answers in this order; equal answers are a tie, unasked."""

@@ -63,6 +63,8 @@ def few_line(score: Score) -> str:
 
 def all_lines(result: Evaluation) -> Iterator[str]:
     """Everything that was found, in the order in which it was asked."""
+    if result.asked is not None:
+        yield result.asked
     if result.held_out is not None:
         yield from evaluation_lines(result)
     if result.forgetting is not None:

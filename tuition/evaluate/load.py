@@ -27,6 +27,7 @@ from tuition.train.model import (
     stop_tokens_in,
     stop_tokens_of,
 )
+from tuition.train.naming import lay_over, run_of, step_of
 from tuition.train.quantised import dequantise, quantise
 
 _LONGEST_WITHOUT_LIMIT = 8192
@@ -80,33 +81,42 @@ def load_answerer(
     Raises:
         UserError: there is nothing of the kind, or the run has no model yet.
     """
-    folder = RunFolder(Path(name))
-    if folder.holds_a_run():
-        recipe = load_recipe(folder.recipe)
-        source = _model_of(folder, recipe)
-        base = None
-        if recipe.adapted:
-            base = _base(recipe.model, recipe.revision, trusted)
-        plain = recipe.chat_template == "none"
-        chosen = None if plain and template == "own" else template
-        held_in = recipe.dtype if recipe.method == "qlora" else None
-        return _load(name, source, base, device, chosen, trusted, day=recipe.template_date, held_in=held_in)
+    if run_of(name).holds_a_run():
+        return _load_run(name, device, template, trusted)
     if (Path(name) / "adapter_config.json").exists():
         check_adapter(Path(name))
         return _load(name, name, _base_of_adapter(Path(name), trusted), device, template, trusted)
     return _load(name, name, None, device, template, trusted, revision=revision)
 
 
+def _load_run(
+    name: str, device: str, template: ChatTemplate | Literal["own"] | None, trusted: str | None
+) -> Answerer:
+    """The model that a run kept, or the run as it was at the checkpoint that is named."""
+    folder = run_of(name)
+    folder.refuse_foreign()
+    recipe = load_recipe(folder.recipe)
+    source = _model_of(folder, recipe)
+    base = _base(recipe.model, recipe.revision, trusted) if recipe.adapted else None
+    plain = recipe.chat_template == "none"
+    chosen = None if plain and template == "own" else template
+    held_in = recipe.dtype if recipe.method == "qlora" else None
+    answerer = _load(name, source, base, device, chosen, trusted, day=recipe.template_date, held_in=held_in)
+    if step_of(name) is not None:
+        lay_over(answerer.loaded.model, name, pissa=recipe.init_lora_weights == "pissa")
+    return answerer
+
+
 def span_markers_of(name: str) -> tuple[str, str] | None:
     """What stands around spans in the rows of a run that learned spans; None for every other model."""
-    folder = RunFolder(Path(name))
+    folder = run_of(name)
     recipe = load_recipe(folder.recipe) if folder.holds_a_run() else None
     return recipe.span_markers if recipe is not None and recipe.train_on == "spans" else None
 
 
 def base_named_by(name: str) -> tuple[str, str | None] | None:
     """The model, and its revision, that a run or an adapter was trained from; None for a model by itself."""
-    folder = RunFolder(Path(name))
+    folder = run_of(name)
     if folder.holds_a_run():
         recipe = load_recipe(folder.recipe)
         return recipe.model, recipe.revision

@@ -16,6 +16,7 @@ from typing import Any
 
 from tuition.errors import UserError
 from tuition.evaluate.metrics import METRICS, exact_match
+from tuition.foreign import OBJECT_BYTES, read_text
 
 Measure = Callable[[str, str, Mapping[str, Any]], float]
 Corpus = Callable[[Sequence[str], Sequence[str]], float]
@@ -121,6 +122,8 @@ def _json_schema(name: str, file: str) -> Metric:
     """1 where the answer is JSON that the schema allows."""
     try:
         import jsonschema
+        import jsonschema_specifications
+        import referencing
     except ImportError:
         raise UserError(
             "this metric needs the package jsonschema",
@@ -133,24 +136,34 @@ def _json_schema(name: str, file: str) -> Metric:
         if schema is _NOTHING:
             raise ValueError("it is not JSON")
         kind.check_schema(schema)
-    except (ValueError, jsonschema.SchemaError) as error:
+    except (ValueError, RecursionError, jsonschema.SchemaError) as error:
         reason = getattr(error, "message", str(error))
         raise UserError(f"is no JSON schema: {reason}", where=file, next_step="Mend the schema") from None
-    validator = kind(schema)
+    # by itself the package would fetch a schema that another one names
+    validator = kind(schema, registry=jsonschema_specifications.REGISTRY)
 
     def measure(answer: str, expected: str, row: Mapping[str, Any]) -> float:
         value = _parsed(answer)
-        return float(value is not _NOTHING and validator.is_valid(value))
+        try:
+            return float(value is not _NOTHING and validator.is_valid(value))
+        except (RecursionError, referencing.exceptions.Unresolvable) as error:
+            reason = (
+                "without end" if isinstance(error, RecursionError) else f"outside of it ({error.ref[:80]})"
+            )
+            raise UserError(
+                f"refers {reason}", where=file, next_step="Put all of the schema into it"
+            ) from None
 
     return Metric(name, measure)
 
 
 def _text_of(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"cannot be read: {reason}", where=file, next_step="Name another file") from None
+        return read_text(Path(file), OBJECT_BYTES, "Name another file")
+    except FileNotFoundError:
+        raise UserError(
+            "cannot be read: there is no such file", where=file, next_step="Name another file"
+        ) from None
 
 
 def _python(name: str, place: str) -> Metric:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from tuition.data import LearnedFrom, prompt_key
 from tuition.errors import UserError
-from tuition.evaluate.score import Marks, TestSet
-from tuition.train.folder import RunFolder
+from tuition.evaluate.marks import Marks
+from tuition.evaluate.testset import TestSet
+from tuition.train.naming import run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def overlap_of(model: str, test_set: TestSet, marks: Marks) -> Overlap | None:
     Raises:
         UserError: the file that says it is damaged.
     """
-    file = RunFolder(Path(model)).prompts
+    file = run_of(model).prompts
     try:
         learned = LearnedFrom(file)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import Any
 
 from tuition.conversation import Conversation
 from tuition.errors import UserError
-from tuition.evaluate.generate import Question, batches_of, generate, question_of
+from tuition.evaluate.generate import Question, batches_of, generate_within, question_of
 from tuition.evaluate.measures import Metric, find_metrics
-from tuition.evaluate.score import reads_rows, rows_of
+from tuition.evaluate.testset import reads_rows, rows_of
 from tuition.render import Renderer
+from tuition.train.model import LoadedModel
 
 _BATCH = 64
 _TOKENS_TIMED = 8
@@ -32,15 +34,17 @@ class AnswerScorer:
     max_new_tokens: int
 
     def scores(
-        self, model: Any, renderer: Renderer, go_on: Callable[[], None] = lambda: None
+        self, loaded: LoadedModel, renderer: Renderer, go_on: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
         """Each metric by name: the mean over the prompts, or the score of all answers where that is not the mean.
+
+        Where many ranks hold the model, all of them call this.
 
         Args:
             go_on: called before each token; what it raises ends the answering.
         """
-        written = generate(
-            model,
+        written = generate_within(
+            loaded,
             renderer,
             [(q.messages, q.conversation.tools) for q in self.questions],
             max_new_tokens=self.max_new_tokens,
@@ -57,15 +61,17 @@ class AnswerScorer:
         values = [metric.measure(*each) for each in zip(answers, expected, self.rows, strict=True)]
         return sum(values) / len(values)
 
-    def most_seconds(self, model: Any, renderer: Renderer) -> float:
+    def most_seconds(self, loaded: LoadedModel, renderer: Renderer) -> float:
         """How long the answers take if none ends early, from the first tokens of the longest batch of prompts."""
         prompts = [(q.messages, q.conversation.tools) for q in self.questions]
         ids = [renderer.prompt_ids(messages, tools).tolist() for messages, tools in prompts]
         batches = list(batches_of(ids, _BATCH))
         tried = [prompts[i] for i in max(batches, key=len)]
         started = time.perf_counter()
-        generate(model, renderer, tried, max_new_tokens=_TOKENS_TIMED, batch_size=_BATCH)
-        return (time.perf_counter() - started) / _TOKENS_TIMED * self.max_new_tokens * len(batches)
+        generate_within(loaded, renderer, tried, max_new_tokens=_TOKENS_TIMED, batch_size=_BATCH)
+        at_once = 1 if loaded.ranks.sharded else loaded.ranks.world
+        turns = math.ceil(len(batches) / at_once)
+        return (time.perf_counter() - started) / _TOKENS_TIMED * self.max_new_tokens * turns
 
 
 def make_scorer(

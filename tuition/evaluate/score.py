@@ -1,39 +1,21 @@
-"""One model, or two, on the same held-out rows: every row scored or named with the reason."""
+"""Figures of one model, or of two on the same held-out rows, put together."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files
-from tuition.conversation import Conversation, Rendered
-from tuition.data import Ledger, Reading, read_rows, split_share
 from tuition.errors import UserError
-from tuition.evaluate.answers import answer_all
-from tuition.evaluate.choices import Choice, choose, read_choices
 from tuition.evaluate.compare import Answer, Comparison, compare
-from tuition.evaluate.generate import Question, question_of
-from tuition.evaluate.heldout import (
-    ExampleMarks,
-    HeldOut,
-    bytes_of_each,
-    score_examples,
-    totals,
-    with_intervals,
-)
-from tuition.evaluate.load import Answerer
+from tuition.evaluate.heldout import HeldOut
+from tuition.evaluate.marks import Marks, differences
 from tuition.evaluate.measures import Metric
-from tuition.interval import Score, interval, ratio
-from tuition.render.codes import finding
-from tuition.render.corpus import settle
-from tuition.render.spans import BadMarkers, unmark
-from tuition.render.tokens import Tokens
+from tuition.evaluate.testset import TestSet
+from tuition.interval import Score, interval
 from tuition.train.folder import RunFolder
-from tuition.train.model import LoadedModel
-from tuition.train.selfcheck import choose_path
 
 if TYPE_CHECKING:
     from tuition.evaluate.demonstrations import RowMarks
@@ -41,60 +23,6 @@ if TYPE_CHECKING:
     from tuition.evaluate.gate import Judged
     from tuition.evaluate.judge import Verdicts
     from tuition.evaluate.overlap import Overlap
-
-Progress = Callable[[str, int, int], None]
-_PACK_TOKENS = 4096
-
-
-@dataclass(slots=True)
-class TestSet:
-    """What a model is judged on.
-
-    Attributes:
-        conversations: the rows that can be read.
-        questions: those among them that have a prompt and an answer.
-        ledger: what became of each row.
-        choices: the choices of each question, where a metric asks for them.
-        rows: each question's row as it stands in its file, for metrics that read it.
-    """
-
-    __test__ = False  # pytest: this is no test
-
-    conversations: list[Conversation]
-    questions: list[Question]
-    ledger: Ledger
-    choices: list[Choice] = field(default_factory=list)
-    rows: list[Mapping[str, Any]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What one model scored.
-
-    Attributes:
-        held_out: its loss over the answers in the data.
-        examples: the same, example by example, each with its place, prompt and bytes.
-        answers: for each metric its answers: written, or chosen among the choices.
-    """
-
-    held_out: HeldOut
-    examples: list[Placed]
-    answers: dict[str, list[str]]
-
-    @property
-    def scored(self) -> list[tuple[str, int, int]]:
-        """The places of the examples."""
-        return [example.place for example in self.examples]
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """The marks of one example: where it stands, what is asked there, and the bytes of what is learned."""
-
-    place: tuple[str, int, int]
-    prompt: str
-    text_bytes: int
-    marks: ExampleMarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +48,7 @@ class Evaluation:
         judge: what a judge preferred.
         gate: each condition, and whether it holds.
         overlap: rows that the run was trained on; None where nothing says what that was.
+        asked: what was scored, where the user named nothing.
     """
 
     model: str
@@ -139,6 +68,7 @@ class Evaluation:
     judge: Verdicts | None = None
     gate: list[Judged] = field(default_factory=list)
     overlap: Overlap | None = None
+    asked: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -153,165 +83,6 @@ class Evaluation:
         if self.overlap is not None:
             found["overlap"] = self.overlap.to_json()
         return found
-
-
-def read_test_set(
-    sources: Sequence[str],
-    *,
-    limit: int | None,
-    metrics: Sequence[Metric] = (),
-    span_markers: tuple[str, str] | None = None,
-) -> TestSet:
-    """Read what is to be scored.
-
-    Args:
-        metrics: where one of them chooses, rows are read as multiple choice.
-        span_markers: taken out of the text, for a model that learned spans; whole answers are scored.
-
-    Raises:
-        UserError: no row can be.
-    """
-    if any(metric.choice for metric in metrics):
-        ledger = Ledger()
-        asked = list(read_choices(sources, ledger))
-        conversations = [conversation for conversation, _ in asked]
-        choices = [choice for _, choice in asked][:limit]
-    else:
-        reading = Reading(sources)
-        ledger = reading.ledger
-        read = reading if span_markers is None else _unmarked(reading, span_markers, ledger)
-        conversations, choices = list(read), []
-    questions = [q for q in map(question_of, conversations) if q is not None][:limit]
-    if not conversations:
-        reasons = ", ".join(ledger.counts_by_code()) or "there are no rows"
-        raise UserError(
-            f"no row can be scored ({reasons})",
-            where=", ".join(sources),
-            next_step="`tuition check` shows every finding",
-        )
-    rows = rows_of(sources, questions) if reads_rows(metrics) else None
-    return TestSet(conversations, questions, ledger, choices, rows)
-
-
-def _unmarked(
-    conversations: Iterable[Conversation], markers: tuple[str, str], ledger: Ledger
-) -> Iterator[Conversation]:
-    for conversation in conversations:
-        try:
-            yield unmark(conversation, markers)[0]
-        except BadMarkers as reason:
-            ledger.reject(conversation.origin, finding("R025", conversation.origin, str(reason)))
-
-
-def reads_rows(metrics: Sequence[Metric]) -> bool:
-    """Whether a metric asks for the row as it stands in its file."""
-    return any(":" in metric.name for metric in metrics)
-
-
-def rows_of(sources: Sequence[str], questions: Sequence[Question]) -> list[Mapping[str, Any]]:
-    """The row of each question as it stands in its file."""
-    places = {(q.conversation.origin.file, q.conversation.origin.line) for q in questions}
-    found: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for source in sources:
-        for row in read_rows(split_share(source)[0]):
-            place = (row.origin.file, row.origin.line)
-            if place in places and row.value is not None:
-                found.setdefault(place, row.value)
-    return [found.get((q.conversation.origin.file, q.conversation.origin.line), {}) for q in questions]
-
-
-def examine(
-    answerer: Answerer,
-    test_set: TestSet,
-    *,
-    metrics: Sequence[Metric],
-    max_new_tokens: int,
-    on_progress: Progress,
-    answers_folder: Path | None = None,
-) -> Marks:
-    """Loss of one model over the answers in the data and, as the metrics ask, its own answers to the prompts.
-
-    Raises:
-        UserError: its template or context takes none of the rows.
-    """
-    examples = rendered(answerer, test_set)
-    choose_path(answerer.loaded, examples)
-    placed = place_marks(
-        answerer.loaded,
-        answerer.renderer.tokens,
-        examples,
-        lambda done: on_progress(f"scoring {answerer.shown}", done, len(examples)),
-    )
-    held_out = summed(placed)
-    total = len(test_set.questions)
-    answers: dict[str, list[str]] = {}
-    if any(metric.choice is None for metric in metrics):
-        written = answer_all(
-            answerer,
-            [(q.messages, q.conversation.tools) for q in test_set.questions],
-            answers_folder,
-            max_new_tokens=max_new_tokens,
-            on_answer=lambda done: on_progress(f"answering {answerer.shown}", done, total),
-        )
-        answers = {m.name: [given.text for given in written] for m in metrics if m.choice is None}
-    asked = list(zip(test_set.conversations, test_set.choices, strict=False))
-    answers |= {m.name: choose(answerer, asked, m.choice) for m in metrics if m.choice is not None}
-    return Marks(held_out, placed, answers)
-
-
-def place_marks(
-    loaded: LoadedModel,
-    tokens: Tokens,
-    examples: Sequence[Rendered],
-    on_scored: Callable[[int], None] = lambda done: None,
-) -> list[Placed]:
-    """The marks of each example of a model, token accuracy among them, with its place.
-
-    Args:
-        on_scored: told how many examples are scored so far.
-    """
-    marks = score_examples(loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True, on_scored=on_scored)
-    sizes = bytes_of_each(examples, tokens)
-    return [
-        Placed((e.origin.file, e.origin.line, e.part), e.prompt_key or str(e.origin), size, mark)
-        for e, size, mark in zip(examples, sizes, marks, strict=True)
-    ]
-
-
-def summed(placed: Sequence[Placed]) -> HeldOut:
-    """The figures of all examples together, with their intervals over prompts."""
-    marks, sizes = [p.marks for p in placed], [p.text_bytes for p in placed]
-    return with_intervals(totals(marks, sum(sizes)), marks, [p.prompt for p in placed], sizes)
-
-
-def differences(base: Sequence[Placed], tuned: Sequence[Placed]) -> dict[str, Score]:
-    """Tuned minus base, paired by example, with intervals over prompts; examples stand in the same order."""
-    gained = [after.marks.nats - before.marks.nats for before, after in zip(base, tuned, strict=True)]
-    prompts = [p.prompt for p in tuned]
-    found = {}
-    if [p.marks.tokens for p in base] == [p.marks.tokens for p in tuned]:
-        found["loss"] = ratio(gained, [p.marks.weight for p in tuned], groups=prompts)
-    sizes = [float(p.text_bytes) for p in tuned]
-    if sum(sizes):
-        found["bits_per_byte"] = ratio([nats / math.log(2) for nats in gained], sizes, groups=prompts)
-    return found
-
-
-def rendered(answerer: Answerer, test_set: TestSet) -> list[Rendered]:
-    """The examples of all rows; a row is settled in the ledger when the first model renders it."""
-    outcomes = list(answerer.renderer.render(test_set.conversations))
-    if any(row["fate"] == "open" for row in test_set.ledger.to_rows()):
-        for outcome in outcomes:
-            settle(test_set.ledger, outcome, side="validation")
-    examples = [example for outcome in outcomes for example in outcome.examples]
-    if not examples:
-        rejection = outcomes[0].rejection
-        raise UserError(
-            f"no row can be scored: {rejection.message if rejection else 'nothing is learned'}",
-            where=answerer.name,
-            next_step="`tuition check DATA --model MODEL` shows every finding",
-        )
-    return examples
 
 
 def evaluation_of(

@@ -15,27 +15,19 @@ from tuition.errors import UserError
 from tuition.evaluate.demonstrations import RowMarks, row_marks, summary_of
 from tuition.evaluate.forgetting import MOST_FORGOTTEN, Forgetting, General, forgetting_of, general_marks
 from tuition.evaluate.gate import FIGURES, Condition, figures_of, judge_conditions
+from tuition.evaluate.heldoutrows import HeldOutRows, held_out_rows
 from tuition.evaluate.judge import Judge, Verdicts, judge_pairs
 from tuition.evaluate.load import Answerer, base_named_by, load_answerer, span_markers_of
+from tuition.evaluate.marks import Marks, Placed, Progress, examine, place_marks, rendered
 from tuition.evaluate.measures import Metric, find_metric
 from tuition.evaluate.overlap import overlap_of
 from tuition.evaluate.report import write_report
-from tuition.evaluate.score import (
-    Evaluation,
-    Marks,
-    Placed,
-    Progress,
-    TestSet,
-    answers_of,
-    evaluation_of,
-    examine,
-    place_marks,
-    read_test_set,
-    record,
-    rendered,
-)
+from tuition.evaluate.score import Evaluation, answers_of, evaluation_of, record
+from tuition.evaluate.testset import TestSet, read_test_set
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.folder import RunFolder
 from tuition.train.model import load_config
+from tuition.train.naming import run_of
 from tuition.train.selfcheck import choose_path
 
 
@@ -45,6 +37,7 @@ class Wishes:
 
     Attributes:
         data: files of held-out rows, each row with its answer.
+        held_out: the rows among them that are meant, where they are those that the run held out; None: all.
         metrics: how answers are scored; none: the loss only.
         baseline: another model that answers the same prompts.
         general: files of general text, to see what training took away.
@@ -59,6 +52,7 @@ class Wishes:
     """
 
     data: tuple[str, ...] = ()
+    held_out: HeldOutRows | None = None
     metrics: tuple[Metric, ...] = ()
     baseline: str | None = None
     general: tuple[str, ...] = ()
@@ -109,9 +103,7 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     """
     wishes = _with_metrics_of_conditions(wishes)
     if not (wishes.data or wishes.general or wishes.rows):
-        if not Path(model).exists():
-            load_config(model, None, trusted=wishes.trusted)  # a model that is not there is said first
-        raise UserError("there is nothing to score", where=model, next_step=_rows_to_name(model))
+        wishes = _on_held_out_rows(model, wishes)
     if wishes.judge is not None and not wishes.data:
         raise UserError("a judge needs prompts", where="--judge", next_step="Name rows: --data FILE")
     other = _other(model, wishes) if wishes.needs_base else None
@@ -128,20 +120,29 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     return _written(model, material, wishes, base, tuned, folder, on_progress)
 
 
-def _rows_to_name(model: str) -> str:
-    """Which rows a run may be scored on, as its recipe names them."""
-    folder = RunFolder(Path(model))
-    held_out = folder.read_recipe().get("val_data") if folder.holds_a_run() else None
-    if not held_out:
-        return "Name rows that it was not trained on: --data FILE; or --general or --rows"
-    names = [held_out] if isinstance(held_out, str) else held_out
-    return f"Name the rows that its training held out: {' '.join(f'--data {name}' for name in names)}"
+def _on_held_out_rows(model: str, wishes: Wishes) -> Wishes:
+    """Where nobody named anything, what is scored is what the run held out.
+
+    Raises:
+        UserError: nothing says what that is.
+    """
+    held_out = held_out_rows(run_of(model))
+    if held_out is None:
+        if not Path(model).exists():
+            load_config(model, None, trusted=wishes.trusted)  # a model that is not there is said first
+        raise UserError(
+            "there is nothing to score",
+            where=model,
+            next_step="Name rows that it was not trained on: --data FILE; or --general or --rows",
+        )
+    return replace(wishes, data=held_out.sources, held_out=held_out)
 
 
 def _read(wishes: Wishes, span_markers: tuple[str, str] | None) -> _Material:
     read = partial(read_test_set, span_markers=span_markers)
+    only = None if wishes.held_out is None else wishes.held_out.places
     return _Material(
-        read(wishes.data, limit=wishes.limit, metrics=wishes.metrics) if wishes.data else None,
+        read(wishes.data, limit=wishes.limit, metrics=wishes.metrics, only=only) if wishes.data else None,
         read(wishes.rows, limit=None) if wishes.rows else None,
     )
 
@@ -170,8 +171,8 @@ def _other(model: str, wishes: Wishes) -> tuple[str, str | None]:
 
 def _answers_folder(model: str) -> Path:
     """Answers stand in the run's folder, or in the cache where there is no run."""
-    folder = RunFolder(Path(model))
-    return folder.path / "answers" if folder.holds_a_run() else cache_folder().parent / "answers"
+    folder = run_of(model)
+    return folder.answers if folder.holds_a_run() else cache_folder().parent / "answers"
 
 
 def _see(
@@ -235,7 +236,8 @@ def _written(
         )
     figures = figures_of(evaluation)
     gate = judge_conditions(wishes.conditions, figures, certain=wishes.certain)
-    evaluation = replace(evaluation, gate=gate)
+    asked = None if wishes.held_out is None else wishes.held_out.sentence
+    evaluation = replace(evaluation, gate=gate, asked=asked)
     write_evaluation(model, evaluation)
     return evaluation
 
@@ -276,7 +278,10 @@ def _judged(
 
 
 def write_evaluation(model: str, evaluation: Evaluation) -> None:
-    """Keep what was found in the folder of the run, over what an earlier call found, and renew its report."""
+    """Keep what was found in the folder of the run, over what an earlier call found, and renew its report.
+
+    What is found of a checkpoint is not kept: the report is that of the model that the run kept.
+    """
     folder = RunFolder(Path(model))
     if not folder.holds_a_run():
         return
@@ -303,7 +308,7 @@ def _overlap(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str,
 
 def _earlier(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path, OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

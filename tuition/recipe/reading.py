@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from tuition.errors import UserError
+from tuition.foreign import require_readable
 from tuition.recipe.running import JudgingSettings, RunSettings
 from tuition.recipe.sections import (
     AdapterSettings,
@@ -53,6 +54,11 @@ class Recipe(
         ):
             raise ValueError(
                 "parallel: fsdp and hsdp take method: full or lora, optimizer: adamw and whole masters"
+            )
+        if self.stream and (self.replay or self.group_by_prefix):
+            raise ValueError(
+                "stream takes no replay and no group_by_prefix, which need all rows at once: name general data "
+                "among the data with a share, general.jsonl#0.05"
             )
         if self.method == "qlora" and self.init_lora_weights == "pissa":
             raise ValueError(
@@ -166,24 +172,13 @@ def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 def read_settings(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise UserError(
-                f"is larger than {LARGEST_BYTES >> 10} KiB, which no recipe is",
-                where=str(path),
-                next_step="Name the .yaml file with the settings",
-            )
-        if not path.is_dir() and not path.is_file():
-            raise UserError("is not a regular file", where=str(path), next_step="Name the .yaml file")
+        require_readable(path, LARGEST_BYTES, "Name the .yaml file with the settings", no_other="recipe")
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             "there is no such recipe, and no run to resume",
             where=str(path),
             next_step="Check the spelling; `tuition init` writes a recipe to start from",
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            "is a folder, not a recipe", where=str(path), next_step="Name the .yaml file"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())

@@ -80,6 +80,22 @@ class DataSettings(Section):
         "messages, text, system, tools, group, id, weight → column.",
     )
 
+    stream: bool = Field(
+        False,
+        description="For data larger than the disk: each file is prepared when its turn comes, again if need be.",
+    )
+    stream_files: int = Field(
+        4,
+        ge=1,
+        description="With stream: files come in a shuffled order, and the examples of so many are shuffled together.",
+    )
+    stream_gb: float = Field(
+        50.0,
+        gt=0,
+        description="With stream: most gigabytes of prepared training examples on the disk; the files of twice "
+        "stream_files must find room.",
+    )
+
     @field_validator("data", "val_data", "replay")
     @classmethod
     def _names_can_be(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class Rendering:
         val_split: share of the rows that is held out.
         seed: of the split, and of sources that are taken in part.
         mapping: which columns hold what, where the shape is not found by itself.
+        whole: these are all sources of a run, so something must be left to learn from.
         ledger: what became of each row.
         shapes: source → the shape found in it.
         witness: sees every example, for the proof.
@@ -39,6 +40,7 @@ class Rendering:
     val_split: float
     seed: int
     mapping: Mapping[str, str] | None = None
+    whole: bool = True
     ledger: Ledger = field(default_factory=Ledger)
     shapes: dict[str, str] = field(default_factory=dict)
     held_out: list[Conversation] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Rendering:
             self.shapes |= reading.shapes
         yield from self._replayed(learned)
         self.ledger.check_balance()
-        if not learned:
+        if not learned and self.whole:
             raise UserError(
                 _nothing_left(self.ledger),
                 where=", ".join(self.sources.train),

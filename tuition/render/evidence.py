@@ -68,6 +68,28 @@ class Evidence:
         """The evidence that was written."""
         return cls(**{**value, "ends": {token: (count, place) for token, count, place in value["ends"]}})
 
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """The evidence over all examples of several parts: counts added up, and the first places."""
+        whole = cls()
+        for part in parts:
+            for name in _COUNTS:
+                setattr(whole, name, getattr(whole, name) + getattr(part, name))
+            for name in _FIRST_PLACES:
+                setattr(whole, name, getattr(whole, name) or getattr(part, name))
+            for token, (count, place) in part.ends.items():
+                before, first = whole.ends.get(token, (0, place))
+                whole.ends[token] = (before + count, first)
+            if part.largest_id > whole.largest_id:
+                whole.largest_id, whole.largest_at = part.largest_id, part.largest_at
+        return whole
+
+
+_COUNTS = (
+    "examples", "tokens", "learned_tokens", "open_ends", "control_tokens", "spelled_turns", "prompts", "answers",
+)  # fmt: skip
+_FIRST_PLACES = ("unsound", "forged", "unlike_serving", "unlike_written", "misplaced")
+
 
 class Witness:
     """Sees every row as it is rendered. Call `see` for each, then `finish`.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition.errors import UserError
+from tuition.foreign import require_readable
 
 _OBJECT_BYTES = 16 << 20
 _HEADER_BYTES = 64 << 20
@@ -45,12 +46,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is too large, too deep, or no object.
     """
-    if path.stat().st_size > _OBJECT_BYTES:
-        raise refuse(
-            path,
-            f"is larger than {_OBJECT_BYTES >> 20} MiB, which no model needs",
-            "Copy or download the model again",
-        )
+    require_readable(path, _OBJECT_BYTES, "Copy or download the model again", no_other="such file of a model")
     content = _parsed(path)
     if not isinstance(content, dict):
         raise refuse(path, "holds no JSON object", "Copy or download the model again")

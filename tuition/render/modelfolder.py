@@ -205,13 +205,21 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _is_within(entry: Path, folder: Path) -> bool:
-    """True for a file in the folder; the hub's cache keeps its files in `blobs` beside `snapshots`."""
+    """True for a file in the folder, or in the `blobs` of its own repository where the folder lies in a hub's cache."""
     home = folder.resolve()
-    target = entry.resolve()
-    if target.is_relative_to(home):
-        return True
-    in_cache = home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--")
-    return in_cache and target.parent == home.parent.parent / "blobs"
+    try:
+        target = entry.resolve()
+    except (OSError, RuntimeError):
+        raise refuse(entry, "is a link to itself", "Copy or download the model again") from None
+    return target.is_relative_to(home) or target.parent in _blobs_beside(home)
+
+
+def _blobs_beside(folder: Path) -> Iterator[Path]:
+    """Where a hub's cache keeps the files of the repository that a folder is a snapshot of, or a part of one."""
+    for place in (folder, *folder.parents):
+        repository = place.parent.parent
+        if place.parent.name == "snapshots" and repository.name.startswith("models--"):
+            yield repository / "blobs"
 
 
 def _check_objects(folder: Path) -> None:

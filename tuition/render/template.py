@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition.errors import Finding, Origin, UserError
+from tuition.foreign import require_readable
 from tuition.render.codes import finding
 from tuition.render.content import strings_in
 from tuition.render.tokens import Tokens
@@ -24,6 +25,7 @@ from tuition.render.tokens import Tokens
 _PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
 _SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
 _LARGEST_BYTES = 1 << 20
+_NAME_A_TEMPLATE = "Give auto, none, or the path of a Jinja file"
 _ONLY_CONTENT = frozenset({"role", "content"})
 
 # What a base model without a template of its own gets: ChatML, the most widely served format.
@@ -367,25 +369,11 @@ def _chatml_for(tokenizer: Any) -> str:
 
 def _read_template(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if not path.is_file() and not path.is_dir():
-            raise UserError(
-                "is not a regular file",
-                where=str(path),
-                next_step="Give auto, none, or the path of a Jinja file",
-            )
-        if size > _LARGEST_BYTES:
-            raise UserError(
-                f"is larger than {_LARGEST_BYTES >> 10} KiB, which no chat template is",
-                where=str(path),
-                next_step="Give auto, none, or the path of a Jinja file",
-            )
+        require_readable(path, _LARGEST_BYTES, _NAME_A_TEMPLATE, no_other="chat template")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(
-            "no such chat template", where=str(path), next_step="Give auto, none, or the path of a Jinja file"
-        ) from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError("no such chat template", where=str(path), next_step=_NAME_A_TEMPLATE) from None
+    except UnicodeDecodeError as error:
         raise UserError(
             f"cannot be read as a template ({error})", where=str(path), next_step="Give a UTF-8 text file"
         ) from None

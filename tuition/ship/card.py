@@ -16,7 +16,7 @@ from tuition.ship.cardfigures import evaluated
 from tuition.ship.commands import vllm_of_adapter
 from tuition.ship.gate import RoundTrip
 from tuition.starter import display_name
-from tuition.train.folder import RunFolder
+from tuition.train.naming import run_of, step_of
 
 _SETTINGS = (
     "method", "epochs", "max_steps", "batch_size", "learning_rate", "lora_r", "lora_alpha", "loss",
@@ -28,7 +28,7 @@ def write_card(
     folder: Path, answerer: Answerer, trip: RoundTrip, *, format: str, dtype: torch.dtype, name: str
 ) -> None:
     """Write README.md from the recipe, the ledger's totals, the evaluation and the gate."""
-    run = RunFolder(Path(answerer.name))
+    run, step = run_of(answerer.name), step_of(answerer.name)
     recipe = load_recipe(run.recipe) if run.holds_a_run() else None
     facts = run.read_facts() if run.holds_a_run() else {}
     base = recipe.model if recipe else answerer.base
@@ -40,8 +40,8 @@ def write_card(
         _ends(answerer),
         _many_users(folder, answerer, name) if format == "adapter" else "",
         _data(recipe, facts) if recipe else "",
-        _training(recipe, facts) if recipe else "",
-        evaluated(run),
+        _training(recipe, facts, step) if recipe else "",
+        evaluated(run) if step is None else _not_evaluated(step),
         _licences(recipe, licence),
         f"## Checked\n\nExported in {str(dtype).removeprefix('torch.')}. Before this was called exported, {trip.sentence}.",
     ]
@@ -177,7 +177,16 @@ def _dataset_licence(source: str) -> str | None:
     return licence_of(source) if Path(source).is_dir() else None
 
 
-def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+def _not_evaluated(step: int) -> str:
+    """The run's figures are those of the model that it kept, and are not lent to another."""
+    return (
+        f"## Evaluation\n\nThese are the weights of step {step}. The run evaluated the model that it kept: "
+        "whether these are better than their base is not known."
+    )
+
+
+def _training(recipe: Recipe, facts: Mapping[str, Any], step: int | None) -> str:
+    """The settings; and what the run measured at the step that was best, where its model is what is shipped."""
     settings = recipe.model_dump(mode="json")
     lora_only = {"lora_r", "lora_alpha"} if recipe.method in ("full", "new_tokens") else set()
     rows = [
@@ -186,7 +195,9 @@ def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
         if key in settings and settings[key] is not None and key not in lora_only
     ]
     result = facts.get("result") or {}
-    if result.get("best_eval_loss") is not None:
+    if step is not None:
+        rows.append(f"| checkpoint | step {step} of {facts['plan']['steps']} |")
+    elif result.get("best_eval_loss") is not None:
         rows.append(
             f"| loss on held-out rows | {result['best_eval_loss']:.4f} at step {result['best_step']} |"
         )

@@ -26,8 +26,8 @@ from tuition.ship import reader
 from tuition.ship.weights import fault_in_weights
 from tuition.ship.written import check_files, refuse
 from tuition.train.fingerprint import text_sha256
-from tuition.train.folder import RunFolder
 from tuition.train.model import base_of, context_length, evaluating, stop_tokens_of
+from tuition.train.naming import run_of
 
 # The largest difference of a logit between what was trained and what was written, as a share of the
 # largest logit (at least 1): rounding grows with the numbers.
@@ -114,7 +114,7 @@ def expect(answerer: Answerer) -> Expected:
     probe = torch.randint(
         0, vocabulary, (_PROBE_TOKENS,), generator=torch.Generator().manual_seed(0)
     ).tolist()
-    folder = RunFolder(Path(answerer.name))
+    folder = run_of(answerer.name)
     facts = folder.read_facts() if folder.holds_a_run() else {}
     template = renderer.template
     with evaluating(model):
@@ -136,7 +136,7 @@ def expect(answerer: Answerer) -> Expected:
 
 def _prompts_of(answerer: Answerer) -> tuple[list[str], list[list[int]]]:
     """Prompts that can be asked of this model: the run's samples first, then probes of our own."""
-    samples = RunFolder(Path(answerer.name)).samples
+    samples = run_of(answerer.name).samples
     rows = samples.read_bytes().splitlines() if samples.exists() else []
     texts = [*dict.fromkeys([*(str(json.loads(row)["prompt"]) for row in rows), *_PROBES])]
     room = context_length(answerer.loaded.model.config) or 10**9

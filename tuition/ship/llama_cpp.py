@@ -73,6 +73,8 @@ def convert(converter: Path, folder: Path, file: Path, dtype: torch.dtype) -> No
         mend = "Update llama.cpp, or export --format hf and convert it by hand"
         if last.startswith("ModuleNotFoundError"):
             mend = f"Give it an environment of its own: {_own_environment(converter.parent)}"
+        if "pre-tokenizer was not recognized" in last:
+            mend = "llama.cpp knows the tokenizers of published models by name, and this is none: export --format hf"
         raise UserError(f"llama.cpp's converter failed ({last[:300]})", where=str(converter), next_step=mend)
     if not file.exists() or not _is_gguf(file):
         raise UserError(

@@ -60,6 +60,7 @@ def _load(folder: str, dtype: str, tokenizer: Any, *, code: bool) -> Any:
             trust_remote_code=code,
             local_files_only=True,
         ).eval()
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # bitsandbytes would fetch code with it
     from peft import PeftModel
 
     said = json.loads(adapter.read_text(encoding="utf-8"))

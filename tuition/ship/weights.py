@@ -11,8 +11,9 @@ import torch
 
 from tuition.evaluate.load import load_answerer
 from tuition.recipe import load_recipe
-from tuition.train.folder import RunFolder
+from tuition.train.libraries import peft
 from tuition.train.model import base_of
+from tuition.train.naming import run_of
 
 _SAME = 1e-5
 
@@ -105,7 +106,7 @@ def _truths(name: str) -> Mapping[str, Truth]:
 
 def _weights_before(name: str) -> Mapping[str, torch.Tensor]:
     """The weights that a run began with, where it began from a folder."""
-    run = RunFolder(Path(name))
+    run = run_of(name)
     if not run.holds_a_run():
         return {}
     start = Path(load_recipe(run.recipe).model)
@@ -113,7 +114,6 @@ def _weights_before(name: str) -> Mapping[str, torch.Tensor]:
 
 
 def _adapter_fault(name: str, folder: Path) -> str | None:
-    from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
     model = load_answerer(name, device="cpu").loaded.model
@@ -123,6 +123,6 @@ def _adapter_fault(name: str, folder: Path) -> str | None:
         if said.get(key) != getattr(config, key):
             return f"adapter_config.json says {key}: {said.get(key)}, and it was trained with {getattr(config, key)}"
     written = load_file(folder / "adapter_model.safetensors")
-    trained = get_peft_model_state_dict(model)
+    trained = peft().get_peft_model_state_dict(model)
     wrong = [n for n, t in trained.items() if n not in written or not _alike(written[n], t)]
     return f"{len(wrong)} tensors differ: first {wrong[0]}" if wrong else None

@@ -20,7 +20,7 @@ def refuse_paths_elsewhere(studio: Studio, names: Iterable[str]) -> None:
     root = Path.cwd().resolve()
     for name in names:
         try:
-            inside = (root / name).resolve().is_relative_to(root)
+            inside = "://" not in name and (root / name).resolve().is_relative_to(root)
         except (OSError, ValueError):
             inside = False
         if not inside:

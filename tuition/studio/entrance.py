@@ -60,7 +60,7 @@ def refuse_entry(request: Request, person: Person | None) -> Response | None:
 def person_of(request: Request) -> Person | None:
     """Whose session the cookie names; None where it names none that is still good."""
     token = request.cookies.get(cookie_name(request), "")
-    return api.people.person_of_session(here(request).store, token) if token else None
+    return api.sessions.person_of_session(here(request).store, token) if token else None
 
 
 def cookie_name(request: Request) -> str:
@@ -74,7 +74,7 @@ def let_in(request: Request, session: str, *, to: str = "/", notice: str = "") -
     response.set_cookie(
         cookie_name(request),
         session,
-        max_age=int(api.people.SESSION_SECONDS),
+        max_age=int(api.sessions.SESSION_SECONDS),
         httponly=True,
         samesite="lax",
         secure=is_secure(request),
@@ -93,7 +93,7 @@ def is_secure(request: Request) -> bool:
 @router.get("/enter/{token}")
 def enter(request: Request, studio: Here, token: str) -> Response:
     """The link that `tuition studio` printed: it works once."""
-    session = api.people.use_link(studio.store, token)
+    session = api.sessions.use_link(studio.store, token)
     if session is None:
         return login_page(request, status=403, fault="This link was used before, has expired, or is none.")
     return let_in(request, session)
@@ -110,7 +110,7 @@ def login(request: Request, studio: Here, name: Word, password: Password) -> Res
     """Sign in by name and password; after some wrong ones only waiting helps."""
     address = request.client.host if request.client else ""
     try:
-        session = api.people.sign_in(studio.store, name, password, address=address)
+        session = api.sessions.sign_in(studio.store, name, password, address=address)
     except UserError as error:
         return login_page(request, status=status_of(error), fault=str(error), name=name)
     return let_in(request, session)
@@ -119,7 +119,7 @@ def login(request: Request, studio: Here, name: Word, password: Password) -> Res
 @router.post("/logout")
 def logout(request: Request, studio: Here) -> Response:
     """End this session."""
-    api.people.sign_out(studio.store, request.cookies.get(cookie_name(request), ""))
+    api.sessions.sign_out(studio.store, request.cookies.get(cookie_name(request), ""))
     response = redirect("/login")
     response.delete_cookie(cookie_name(request))
     return response
@@ -138,7 +138,7 @@ def accept_invitation(request: Request, studio: Here, token: str, name: Word, pa
         person = api.people.accept_invite(studio.store, token, name, password)
     except UserError as error:
         return invitation_page(request, studio, token, status=status_of(error), fault=str(error), name=name)
-    return let_in(request, api.people.open_session(studio.store, person.id))
+    return let_in(request, api.sessions.open_session(studio.store, person.id))
 
 
 def invitation_page(

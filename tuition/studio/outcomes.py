@@ -56,7 +56,7 @@ def _compared(store: api.Store, folder: Path) -> Outcome:
 
 
 def _win_rate(store: api.Store, batch: api.batches.Batch) -> str:
-    score = api.batches.rate(store, batch.id).score
+    score = api.results.rate(store, batch.id).score
     if score is None:
         return "closed before anybody judged"
     judged = counted(batch.judged, "judgement", "judgements")

@@ -7,11 +7,15 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.guard import is_loopback
 from tuition.studio.web import Studio
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _MOST_CONNECTIONS = 400
 _SECONDS_TO_FINISH = 5
@@ -44,8 +48,6 @@ def serve(
     """
     import uvicorn
 
-    from tuition.studio.app import make_app
-
     if (certificate is None) != (key is None):
         raise UserError(
             "TLS needs a certificate and its key",
@@ -53,37 +55,43 @@ def serve(
             next_step="Give --certificate and --key",
         )
     with api.Store(store) as opened, closing(_listen(host, port)) as listening:
-        others = not is_loopback(host) or any(not is_loopback(name) for name in allowed_hosts)
-        if others:
-            _refuse_without_password(opened)
-        port = listening.getsockname()[1]
         studio = Studio(
             store=opened,
             runs=Path(runs),
             host=host,
-            port=port,
+            port=listening.getsockname()[1],
             allowed_hosts=tuple(allowed_hosts),
             secure=certificate is not None,
-            open_to_others=others,
+            open_to_others=any(not is_loopback(name) for name in (host, *allowed_hosts)),
         )
-        address = address_of(studio)
-        link = f"{address}/enter/{api.people.make_link(opened, api.people.local_admin(opened).id)}"
-        config = uvicorn.Config(
-            make_app(studio),
-            log_level="warning",  # addresses of requests may hold links and names
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_graceful_shutdown=_SECONDS_TO_FINISH,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-        )
+        if studio.open_to_others:
+            _refuse_without_password(opened)
+        config = _config(studio, certificate, key)
         listening.listen()  # from now on requests wait, and none is refused
+        address = address_of(studio)
+        link = f"{address}/enter/{api.sessions.make_link(opened, api.people.local_admin(opened).id)}"
         on_ready(address, link)
         if open_browser:
             webbrowser.open(link)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def _config(studio: Studio, certificate: str | Path | None, key: str | Path | None) -> uvicorn.Config:
+    import uvicorn
+
+    from tuition.studio.app import make_app
+
+    return uvicorn.Config(
+        make_app(studio),
+        log_level="warning",  # addresses of requests may hold links and names
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
 
 
 def address_of(studio: Studio) -> str:

@@ -14,6 +14,7 @@ from tuition import files
 from tuition.errors import UserError
 from tuition.recipe import AdapterSettings, LearnedSettings
 from tuition.train.adapterfolder import WEIGHTS, check_adapter, fault_of_pattern
+from tuition.train.libraries import peft
 from tuition.train.model import one_line, set_stop_tokens
 from tuition.train.quantised import quantise
 from tuition.train.tensorfile import tensor_pieces
@@ -115,12 +116,11 @@ def _named(learning: Mapping[str, Any], patterns: Sequence[str], key: str) -> se
 
 
 def _with_peft(model: Any, new_tokens: Sequence[int], **config: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
-
+    library = peft()
     try:
-        return get_peft_model(
+        return library.get_peft_model(
             model,
-            LoraConfig(
+            library.LoraConfig(
                 task_type="CAUSAL_LM",
                 trainable_token_indices=_rows_of(model, new_tokens) or None,
                 ensure_weight_tying=bool(new_tokens) and _is_tied(model),
@@ -141,14 +141,15 @@ def load_adapter(model: Any, folder: Path) -> Any:
     Raises:
         UserError: the adapter is not safetensors, is damaged, or lacks a tensor.
     """
-    from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     file = check_adapter(folder)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True, local_files_only=True)
+        adapted = peft().PeftModel.from_pretrained(
+            model, str(folder), use_safetensors=True, local_files_only=True
+        )
         with safe_open(file, framework="pt") as stored:
-            missing = sorted(set(get_peft_model_state_dict(adapted)) - set(stored.keys()))
+            missing = sorted(set(peft().get_peft_model_state_dict(adapted)) - set(stored.keys()))
     except Exception as error:  # damage ends in exceptions of several libraries
         raise UserError(
             f"the adapter cannot be loaded ({one_line(error)})", where=str(folder), next_step="Copy it again"
@@ -195,11 +196,9 @@ def _save_pissa(model: Any, folder: Path) -> None:
 
     The run took the start out of the base; nobody else's base has that.
     """
-    from peft import get_peft_model_state_dict
-
     (config,) = model.peft_config.values()
     before = config.r, config.lora_alpha, config.init_lora_weights
-    now, start = get_peft_model_state_dict(model), model.pissa_start
+    now, start = peft().get_peft_model_state_dict(model), model.pissa_start
     for name, tensor in start.items():
         was = tensor.to(now[name].device)
         pair = (now[name], was) if ".lora_A." in name else (now[name], -was)
@@ -216,9 +215,7 @@ def _save_pissa(model: Any, folder: Path) -> None:
 
 def _lora_tensors(model: Any) -> dict[str, torch.Tensor]:
     """Copies of the two matrices of every adapted layer, as peft names them in a file."""
-    from peft import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(model)
+    state = peft().get_peft_model_state_dict(model)
     return {n: t.detach().clone() for n, t in state.items() if ".lora_A." in n or ".lora_B." in n}
 
 

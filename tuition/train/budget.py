@@ -15,6 +15,8 @@ _REACHED = 0.4  # of the matrix rate: what published single-GPU figures reach
 _HIDDEN = 0.5  # of the time on the wire that goes by while something is computed
 _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 512 << 20}
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+_HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+_QUERIES_AT_ONCE = 128  # of attention on a CPU
 _FOUR_BITS = 0.516  # bytes a number in NF4 with rounded scales
 _SHARE_FOR_US = 0.9  # of a GPU's memory: its own runtime and fragments need some
 
@@ -48,8 +50,9 @@ class Shape:
     Attributes:
         weights: all of them, tied ones once.
         in_layers: those of the decoder's layers.
-        head: those that a token is multiplied with to give logits.
+        head: those that a token is multiplied with to give logits; a table of so many is read for its input.
         adapter: weights of a LoRA of rank 1 on every linear layer of the decoder.
+        heads: of attention.
     """
 
     layers: int
@@ -62,6 +65,7 @@ class Shape:
     in_layers: int
     head: int
     adapter: int
+    heads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ def shape_of(config: Any) -> Shape:
         in_layers=in_layers,
         head=int(text.vocab_size) * width,
         adapter=sum(sum(m.weight.shape) for m in linear),
+        heads=heads,
     )
 
 
@@ -156,8 +161,10 @@ def budget_of(
         mean_length: of an example, weighted by its tokens.
     """
     a_pass = min(float(recipe.micro_batch_tokens), tokens_per_update / ranks)
-    parts = _memory(shape, recipe, ranks, a_pass, learned_share, kind)
-    wire = _wire(shape, recipe, ranks, passes=max(1.0, tokens_per_update / ranks / a_pass))
+    passes = max(1.0, tokens_per_update / ranks / a_pass)
+    load = Pass(a_pass, learned_share, mean_length, passes > 1, kind)
+    parts = _memory(shape, recipe, ranks, load)
+    wire = _wire(shape, recipe, ranks, passes=passes)
     if gpu is None:
         return Budget(parts, wire, None, None, None, ())
     card = GPUS[gpu]
@@ -184,9 +191,24 @@ def flops_per_token(shape: Shape, recipe: Recipe, learned_share: float, mean_len
     return body + head + attention + again
 
 
-def _memory(
-    shape: Shape, recipe: Recipe, ranks: int, tokens: float, learned_share: float, kind: str
-) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward and backward pass of a rank.
+
+    Attributes:
+        tokens: in it, of which `learned_share` is learned.
+        mean_length: of an example, weighted by its tokens.
+        one_of_several: of an update, whose gradients are then summed in float32.
+    """
+
+    tokens: float
+    learned_share: float
+    mean_length: float
+    one_of_several: bool
+    kind: Literal["cpu", "cuda"]
+
+
+def _memory(shape: Shape, recipe: Recipe, ranks: int, load: Pass) -> dict[str, int]:
     parts_of = (
         ranks
         if recipe.parallel == "fsdp"
@@ -206,28 +228,61 @@ def _memory(
     )
     lower = 2 if recipe.masters == "split" and wide == 2 else 4
     sharded = recipe.parallel != "ddp" and parts_of > 1
+    activations = int(load.tokens * _activation_bytes(shape, recipe, wide, load))
+    if sharded:
+        gradients = int(4 * learned / parts_of) + (0 if recipe.adapted else 4 * one_layer)
+    else:
+        gradients = _gradient_bytes(shape, recipe, wide, load, activations)
     return {
         "base, frozen": int(base / parts_of),
         "weights computed with": wide * one_layer if sharded else 2 * copies,
         "masters": int(lower * learned / parts_of),
-        "gradients": int(4 * learned / parts_of) + (4 * one_layer if sharded and not recipe.adapted else 0),
+        "gradients": gradients,
         "moments": int(moments * learned / parts_of),
-        "activations": int(tokens * _activation_bytes(shape, recipe, wide)),
-        "loss": _loss_bytes(shape, tokens * learned_share, wide, kind),
+        "activations": activations,
+        "loss": _loss_bytes(shape, load, wide),
     }
 
 
-def _activation_bytes(shape: Shape, recipe: Recipe, wide: int) -> float:
-    """Kept of a token for the backward pass."""
-    a_layer = wide * (4 * shape.width + 3 * shape.queries + 3 * shape.keys + 3 * shape.inner)
+def _activation_bytes(shape: Shape, recipe: Recipe, wide: int, load: Pass) -> float:
+    """Kept of a token for the backward pass, and what the backward pass of one layer works with.
+
+    Of a layer: the residual stream and its norm before attention and before the gated layer, with a float32 number
+    each; queries, keys and values; what attention gives; gate and up, and with an adapter their product. A CPU keeps
+    attention's weights too, which a block of queries has for all keys up to its end; a GPU a float32 number a head.
+    """
+    inner = (3 if recipe.adapted else 2) * shape.inner
+    a_layer: float = wide * (4 * shape.width + 2 * shape.queries + 2 * shape.keys + inner) + 8
+    seen = (load.mean_length + min(_QUERIES_AT_ONCE, load.mean_length)) / 2
+    a_layer += shape.heads * (wide * seen if load.kind == "cpu" else 4)
+    working = 4 * wide * shape.inner  # slopes of the product, of gate and of up, and the product again
     if recipe.activation_checkpointing == "on":
-        return shape.layers * wide * shape.width + a_layer
-    return shape.layers * a_layer
+        return shape.layers * wide * shape.width + a_layer + working
+    return shape.layers * a_layer + working
 
 
-def _loss_bytes(shape: Shape, rows: float, wide: int, kind: str) -> int:
-    """A chunk of logits, and the block of them that is in float32."""
-    return int(min(_CHUNK_BYTES[kind], rows * shape.vocabulary * wide)) + _BLOCK_BYTES[kind]
+def _gradient_bytes(shape: Shape, recipe: Recipe, wide: int, load: Pass, activations: int) -> int:
+    """Gradients at their peak, beyond the room that activations have left by then.
+
+    A pass frees a layer's activations as it makes its gradients, which take their place. Those of the tables do not:
+    no hole that a layer leaves is as large. Where nothing is to be added, gradients stay in the dtype they were made
+    in; those of the embedding are summed in float32, while the head's are there.
+    """
+    if recipe.adapted:
+        return 4 * learning(shape, recipe)
+    if load.one_of_several:
+        return 4 * shape.weights + wide * shape.head
+    of_layers, of_tables = wide * shape.in_layers, (4 + wide) * shape.head
+    handed_over = min(_HANDED_OVER_BYTES[load.kind], 4 * shape.in_layers) if wide == 2 else 0
+    return of_tables + max(0, of_layers + handed_over - activations)
+
+
+def _loss_bytes(shape: Shape, load: Pass, wide: int) -> int:
+    """A chunk of logits, the block of them that is in float32, and the states before and behind the last norm."""
+    rows = load.tokens * load.learned_share
+    states = 2 * wide * shape.width * (load.tokens + rows)
+    logits = min(_CHUNK_BYTES[load.kind], rows * shape.vocabulary * wide)
+    return int(logits + states) + _BLOCK_BYTES[load.kind]
 
 
 def _wire(shape: Shape, recipe: Recipe, ranks: int, *, passes: float) -> int:

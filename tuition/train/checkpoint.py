@@ -7,7 +7,6 @@ byte, and it is used only by the run that wrote it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,15 +17,16 @@ from safetensors.torch import load_file
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.damage import refuses_damage
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.journal import Position
+from tuition.train.parts import Part, Stored, part_pieces, parts_to_write, put_weight, remember
 from tuition.train.randomness import RandomState, random_state, restore_random_state
-from tuition.train.storage import put, put_state, whole, whole_state
+from tuition.train.storage import remembered
 from tuition.train.tensorfile import tensor_pieces
 
 FORMAT = "tuition checkpoint 2"
-_NAME = re.compile(r"step-(\d+)")
 
 
 @dataclass(slots=True)
@@ -85,19 +85,27 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run at one step, in memory of its own: training may go on while it is written."""
+    """What one rank writes of a run at one step, in memory of its own: training may go on meanwhile.
+
+    Attributes:
+        weights, optimizer: this rank's parts of them.
+        random, state: of all ranks; the first writes them.
+        writers: the ranks that write the checkpoint together, each its parts.
+    """
 
     step: int
     best_steps: tuple[int, ...]
-    weights: dict[str, torch.Tensor]
-    optimizer: dict[str, torch.Tensor]
+    weights: dict[str, Part]
+    optimizer: dict[str, Part]
     random: RandomState
     state: dict[str, Any]
+    writers: Ranks = ALONE
 
     @property
     def bytes(self) -> int:
         """What its tensors take, in memory and on disk."""
-        return sum(t.numel() * t.element_size() for t in (*self.weights.values(), *self.optimizer.values()))
+        parts = (*self.weights.values(), *self.optimizer.values())
+        return sum(part.values.numel() * part.values.element_size() for part in parts)
 
 
 def take_snapshot(
@@ -107,25 +115,24 @@ def take_snapshot(
     identity: Identity,
     journal: Position,
     ranks: Ranks = ALONE,
+    writers: Ranks | None = None,
 ) -> Snapshot:
-    """Copy all that fixes the next step into memory of its own.
+    """Copy all that fixes the next step into memory of its own: on each rank what it will write.
 
-    All ranks take part, because each may hold a part; the copy is of use on the first alone.
+    All ranks take part.
+
+    Args:
+        writers: as the snapshot's; None: they speak as training does.
 
     Raises:
         UserError: a weight is NaN or infinite; such weights are never saved.
     """
-    weights = {name: _kept(whole(p), ranks) for name, p in parameters.items()}
-    moments = {name: _kept(value, ranks) for name, value in whole_state(optimizer, parameters).items()}
+    weights = parts_to_write(parameters, ranks)
+    moments = parts_to_write(remembered(optimizer, parameters), ranks)
     random = random_state()
-    others = ranks.all_of(random.tensors)[1:]
-    broken = next((name for name, w in weights.items() if not torch.isfinite(w).all()), None)
-    if broken is not None:
-        raise UserError(
-            f"{broken} holds NaN or infinite numbers after step {progress.step}, and is not saved; "
-            "older checkpoints stand",
-            next_step="Lower learning_rate, or set dtype: float32, and start a new run",
-        )
+    broken = [name for name, part in weights.items() if not torch.isfinite(part.values).all()]
+    said = ranks.all_of((random.tensors, broken))
+    _refuse_broken([name for _, names in said for name in names], progress.step)
     state = {
         "format": FORMAT,
         **asdict(progress),
@@ -139,48 +146,86 @@ def take_snapshot(
         progress.best_steps,
         weights,
         moments,
-        RandomState({**random.tensors, **_by_rank(others)}, random.values),
+        RandomState(_by_rank([tensors for tensors, _ in said]), random.values),
         {**state, "random": random.values},
+        (writers or ranks) if ranks.sharded else ALONE,
     )
 
 
-def _by_rank(others: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The generators of all ranks but the first."""
-    return {f"rank-{n}/{name}": t for n, tensors in enumerate(others, 1) for name, t in tensors.items()}
+def _refuse_broken(names: Sequence[str], step: int) -> None:
+    if names:
+        raise UserError(
+            f"{names[0]} holds NaN or infinite numbers after step {step}, and is not saved; "
+            "older checkpoints stand",
+            next_step="Lower learning_rate, or set dtype: float32, and start a new run",
+        )
+
+
+def _by_rank(ranks: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The generators of all ranks; those of the first by their bare names."""
+    others = {f"rank-{n}/{name}": t for n, tensors in enumerate(ranks) if n for name, t in tensors.items()}
+    return {**ranks[0], **others}
 
 
 def write_snapshot(root: Path, snapshot: Snapshot, *, go_on: Callable[[], None] = lambda: None) -> Path:
-    """Write `root/step-N`, publish it, and read it back.
+    """Write `root/step-N`, publish it, and read it back; where several write, all call this.
+
+    Each writes its parts; when all have, the first publishes, and each reads some of it back.
 
     Args:
         go_on: called between pieces; what it raises ends the writing.
 
     Raises:
-        OSError: disk full, no permission, or the disk gave back something else; older checkpoints stand.
+        OSError: disk full, no permission, or the disk gave back something else, here or on another rank; older
+            checkpoints stand.
     """
-    files.make_folder(root)
+    writers = snapshot.writers
     final, temporary = root / f"step-{snapshot.step}", root / f".step-{snapshot.step}.tmp"
-    files.fresh_folder(temporary)
     try:
-        sums = {}
-        for name, tensors in (
-            ("weights", snapshot.weights),
-            ("optimizer", snapshot.optimizer),
-            ("random", snapshot.random.tensors),
-        ):
-            file = f"{name}.safetensors"
-            sums[file] = files.write_new(temporary / file, _watched(tensor_pieces(tensors), go_on))
-        sums["state.json"] = files.write_new(temporary / "state.json", [files.json_bytes(snapshot.state)])
-        if final.is_dir():  # damaged, or of another run: a resume passed it over and came here again
-            _clear(final, str(snapshot.state["fingerprint"]))
-        files.publish_folder(temporary, final, sums)
+        writers.each(lambda: _make_room(root, temporary) if writers.first else None)
+        said = writers.each(lambda: _write_files(temporary, snapshot, go_on))
+        sums = {name: entry for each in said for name, entry in each.items()}
+        writers.each(lambda: _publish(temporary, final, snapshot, sums) if writers.first else None)
     except OSError:
-        _give_back_space(temporary)
+        if writers.first:
+            _give_back_space(temporary)
         raise
-    faults = files.manifest_faults(final)
+    faults = faults_of(final, writers)
     if faults:
         raise OSError(f"{final} was written but does not read back: {'; '.join(faults)}")
     return final
+
+
+def _make_room(root: Path, temporary: Path) -> None:
+    files.make_folder(root)
+    files.fresh_folder(temporary)
+
+
+def _write_files(temporary: Path, snapshot: Snapshot, go_on: Callable[[], None]) -> dict[str, files.Sum]:
+    """This rank's files, and what the manifest will say of them."""
+    writers, sums = snapshot.writers, {}
+    number = f"-{writers.rank + 1:05}-of-{writers.world:05}" if writers.many else ""
+    for kind, parts in (("weights", snapshot.weights), ("optimizer", snapshot.optimizer)):
+        file = f"{kind}{number}.safetensors"
+        pieces = part_pieces(parts, sharded=writers.many)
+        sums[file] = files.write_new(temporary / file, _watched(pieces, go_on))
+    if writers.first:
+        pieces = _watched(tensor_pieces(snapshot.random.tensors), go_on)
+        sums["random.safetensors"] = files.write_new(temporary / "random.safetensors", pieces)
+        sums["state.json"] = files.write_new(temporary / "state.json", [files.json_bytes(snapshot.state)])
+    return sums
+
+
+def _publish(temporary: Path, final: Path, snapshot: Snapshot, sums: Mapping[str, files.Sum]) -> None:
+    if final.is_dir():  # damaged, or of another run: a resume passed it over and came here again
+        _clear(final, str(snapshot.state["fingerprint"]))
+    files.publish_folder(temporary, final, sums)
+
+
+def faults_of(folder: Path, ranks: Ranks) -> list[str]:
+    """What is wrong with a checkpoint; the ranks read it together, each some of its files."""
+    said = ranks.each(lambda: files.manifest_faults(folder, share=(ranks.rank, ranks.world)))
+    return list(dict.fromkeys(fault for faults in said for fault in faults))
 
 
 def _watched(pieces: Any, go_on: Callable[[], None]) -> Any:
@@ -191,7 +236,7 @@ def _watched(pieces: Any, go_on: Callable[[], None]) -> Any:
 
 def _clear(folder: Path, fingerprint: str) -> None:
     """Make room under this name. What another run wrote is not ours to remove."""
-    owner = _read_state(folder).get("fingerprint")
+    owner = read_state(folder).get("fingerprint")
     if owner in (None, fingerprint):
         files.remove_folder(folder)
     else:
@@ -205,102 +250,22 @@ def _give_back_space(temporary: Path) -> None:
         return  # the fault that is reported came first; the next save removes what is left
 
 
-def rotate(
-    root: Path,
-    snapshot: Snapshot,
-    *,
-    keep: int,
-    damaged: frozenset[int],
-    stays: Callable[[int, int], bool] = lambda step, newest: False,
-) -> None:
-    """Remove all but the `keep` newest checkpoints and the best ones, counted by step and never by time.
-
-    Args:
-        stays: whether the checkpoint of a step stays for another reason, when this one is the newest.
-        snapshot: what was just written and verified.
-        damaged: steps whose checkpoint a resume passed over; they never count as kept. What belongs to
-            another run is left alone.
-    """
-    newest, owner = snapshot.step, snapshot.state["fingerprint"]
-    ours = [s for s in checkpoint_steps(root) if _read_state(root / f"step-{s}").get("fingerprint") == owner]
-    whole = sorted((step for step in ours if step < newest and step not in damaged), reverse=True)
-    kept = {newest, *snapshot.best_steps, *whole[: keep - 1], *(s for s in whole if stays(s, newest))}
-    for step in {*ours, *damaged} - kept:
-        if (root / f"step-{step}").is_dir():
-            files.remove_folder(root / f"step-{step}")
-    sweep(root)
+# --- reading ---
 
 
-def sweep(root: Path) -> None:
-    """Remove what killed sittings left half-written or half-removed."""
-    if root.is_dir():
-        for left in sorted((*root.glob(".step-*.tmp"), *root.glob(".step-*.removed"))):
-            files.remove_tree(left)
+def owner_of(folder: Path) -> str | None:
+    """The fingerprint of the run that wrote a checkpoint; None where it does not say."""
+    owner = read_state(folder).get("fingerprint")
+    return owner if isinstance(owner, str) else None
 
 
-# --- finding and reading ---
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What `find_checkpoint` found.
-
-    Attributes:
-        folder: the newest checkpoint that is whole and this run's; None: there is none.
-        sentences: one for each newer one that was passed over, with the reason.
-        damaged: the steps of those that are damaged.
-    """
-
-    folder: Path | None
-    sentences: tuple[str, ...]
-    damaged: frozenset[int]
-
-
-def find_checkpoint(root: Path, fingerprint: str) -> Found:
-    """The newest whole checkpoint of this run, by step; damaged, partial and foreign ones are named."""
-    sentences: list[str] = []
-    damaged: set[int] = set()
-    for step in sorted(checkpoint_steps(root), reverse=True):
-        folder = root / f"step-{step}"
-        faults = files.manifest_faults(folder) or _state_faults(_read_state(folder), step)
-        if faults:
-            damaged.add(step)
-            sentences.append(f"{folder} is damaged and passed over: {'; '.join(faults)}")
-            continue
-        owner = str(_read_state(folder)["fingerprint"])
-        if owner == fingerprint:
-            return Found(folder, tuple(sentences), frozenset(damaged))
-        sentences.append(
-            f"{folder} belongs to another run and is passed over "
-            f"(fingerprint {owner[:12]}, here {fingerprint[:12]})"
-        )
-    return Found(None, tuple(sentences), frozenset(damaged))
-
-
-def checkpoint_steps(root: Path) -> list[int]:
-    """The steps that have a checkpoint folder, in no order."""
-    if not root.is_dir():
-        return []
-    return [
-        int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name)) and entry.is_dir()
-    ]
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """What state.json says; nothing where it cannot be read."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        state = json.loads(read_text(folder / "state.json", OBJECT_BYTES, "Remove it"))
+    except (UserError, OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
-
-
-def _state_faults(state: Mapping[str, Any], step: int) -> list[str]:
-    if state.get("format") != FORMAT:
-        return [f"state.json is not of this format ({FORMAT})"]
-    wanted = {*Progress.__dataclass_fields__, "fingerprint", "order", "journal", "random"}
-    if wanted - state.keys():
-        return [f"state.json lacks {', '.join(sorted(wanted - state.keys()))}"]
-    return [] if state["step"] == step else [f"state.json is of step {state['step']}"]
 
 
 @refuses_damage
@@ -320,7 +285,7 @@ def load_checkpoint(
     Raises:
         UserError: it does not fit this model, or the examples would come in another order.
     """
-    state = _read_state(folder)
+    state = read_state(folder)
     progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
     order = identity.order(progress.step + 1)
     if state["order"] != order:
@@ -329,7 +294,7 @@ def load_checkpoint(
             where=str(folder),
             next_step="Resume with the version of NumPy that the run began with; run.json names it",
         )
-    load_weights(folder, parameters)
+    _put_weights(folder, parameters)
     _restore_optimizer(folder, optimizer, parameters)
     restore_random_state(RandomState(_random_of(folder, rank), state["random"]))
     if rank >= state.get("ranks", 1):
@@ -351,12 +316,15 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
             where=str(folder),
             next_step="Resume the run: it goes on from the newest whole one; or set keep: last",
         )
-    weights = load_file(folder / "weights.safetensors")
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if shapes != {name: tuple(p.shape) for name, p in parameters.items()}:
+    _put_weights(folder, parameters)
+
+
+def _put_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    weights = Stored(folder, "weights")
+    if weights.shapes != {name: tuple(p.shape) for name, p in parameters.items()}:
         raise _misfit(folder)
     for name, parameter in parameters.items():
-        put(parameter, weights[name])
+        put_weight(parameter, weights, name)
 
 
 def _random_of(folder: Path, rank: int) -> dict[str, torch.Tensor]:
@@ -374,17 +342,11 @@ def _misfit(folder: Path) -> UserError:
     )
 
 
-def _kept(tensor: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-    """A copy on the CPU; nothing on ranks that only took part in gathering it."""
-    if not ranks.first:
-        return torch.empty(0)
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
 def _restore_optimizer(
     folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
     optimizer.state.clear()
-    for name, tensor in load_file(folder / "optimizer.safetensors").items():
-        if not put_state(optimizer, parameters, name, tensor):
+    stored = Stored(folder, "optimizer")
+    for key in stored.shapes:
+        if not remember(optimizer, parameters, stored, key):
             raise _misfit(folder)

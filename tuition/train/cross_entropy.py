@@ -8,6 +8,7 @@ One code for every device.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,14 +225,14 @@ def _add_product(total: Tensor | None, slopes: Tensor, inputs: Tensor, *, last: 
     return total.add_(slopes.t() @ inputs)
 
 
-_BUFFERS: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+_BUFFERS: dict[tuple[str, str, torch.device, torch.dtype], Tensor] = {}
 
 
 def _scratch(name: str, shape: tuple[int, int], like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory that is used again by every chunk and step; its content is whatever was there."""
-    key, values = (name, like.device, dtype or like.dtype), math.prod(shape)
+    """Memory that is used again by every chunk and step of a thread; its content is whatever was there."""
+    key, values = (name, threading.current_thread().name, like.device, dtype or like.dtype), math.prod(shape)
     if key not in _BUFFERS or _BUFFERS[key].numel() < values:
         _BUFFERS.pop(key, None)
         with torch.inference_mode(False):
-            _BUFFERS[key] = torch.empty(values, dtype=key[2], device=key[1])
+            _BUFFERS[key] = torch.empty(values, dtype=key[3], device=key[2])
     return _BUFFERS[key][:values].view(shape)

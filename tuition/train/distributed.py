@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from tuition.errors import UserError
 # noticed at once by its closed connections, and torchrun stops the rest.
 _PATIENCE = timedelta(minutes=60)
 Layout = Literal["ddp", "fsdp", "hsdp"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Ranks:
         local_rank, local_world: the same on this machine.
         layout: ddp: each holds the whole model; fsdp: each holds a part; hsdp: a part on each machine.
         work: what an example costs, to share a step out.
+        group: what they speak in; None: all in the one that training speaks in.
     """
 
     rank: int = 0
@@ -49,6 +51,7 @@ class Ranks:
     local_world: int = 1
     layout: Layout = "ddp"
     work: Work = field(default_factory=Work)
+    group: Any = None
 
     @property
     def many(self) -> bool:
@@ -96,6 +99,10 @@ class Ranks:
         """The device of this rank."""
         return torch.device("cuda", self.local_rank) if self.many and kind.type == "cuda" else kind
 
+    def apart(self) -> Ranks:
+        """The same ranks in a group of its own, so that a thread may speak while training does. All call this."""
+        return replace(self, group=dist.new_group(backend="gloo", timeout=_PATIENCE)) if self.many else self
+
     def leave(self) -> None:
         """Let go of the others."""
         if self.many and dist.is_initialized():
@@ -106,7 +113,7 @@ class Ranks:
         if not self.many:
             return list(values)
         together = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(together)
+        dist.all_reduce(together, group=self.group)
         return [float(value) for value in together]
 
     def largest(self, value: int) -> int:
@@ -114,7 +121,7 @@ class Ranks:
         if not self.many:
             return value
         together = torch.tensor(value)
-        dist.all_reduce(together, op=dist.ReduceOp.MAX)
+        dist.all_reduce(together, op=dist.ReduceOp.MAX, group=self.group)
         return int(together)
 
     def any(self, flag: bool) -> bool:
@@ -126,7 +133,7 @@ class Ranks:
         if not self.many:
             return value
         said = [value]
-        dist.broadcast_object_list(said)
+        dist.broadcast_object_list(said, group=self.group)
         return said[0]
 
     def all_of(self, value: Any) -> list[Any]:
@@ -134,8 +141,30 @@ class Ranks:
         if not self.many:
             return [value]
         said: list[Any] = [None] * self.world
-        dist.all_gather_object(said, value)
+        dist.all_gather_object(said, value, group=self.group)
         return said
+
+    def each(self, act: Callable[[], T]) -> list[T]:
+        """What some work gave on each rank, in their order. Where it failed on one, it failed on all.
+
+        Raises:
+            OSError: on another rank, naming it.
+        """
+        if not self.many:
+            return [act()]
+        fault: BaseException | None = None
+        given: tuple[T | None, tuple[int | None, str] | None]
+        try:
+            given = (act(), None)
+        except BaseException as error:  # the others wait to be told, whatever it is
+            fault, given = error, (None, (getattr(error, "errno", None), str(error)))
+        said = self.all_of(given)
+        if fault is not None:
+            raise fault
+        for rank, (_, trouble) in enumerate(said):
+            if trouble is not None:
+                raise OSError(trouble[0], f"on rank {rank}: {trouble[1]}")
+        return [value for value, _ in said]
 
     def refuse_different(self, what: str, values: dict[str, str]) -> None:
         """Go on only where all ranks have the same values.
@@ -197,9 +226,9 @@ class Ranks:
 
     def norm(self, gradients: Iterable[Tensor]) -> float:
         """The norm of all gradients together, after `add_up`; the same on all ranks."""
-        parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-        norms = torch._foreach_norm([part for part in parts if part.numel()], 2, dtype=torch.float32)
-        mine = float(torch.linalg.vector_norm(torch.stack(list(norms)))) if norms else 0.0
+        parts = (g.to_local() if isinstance(g, DTensor) else g for g in gradients)
+        norms = [torch.linalg.vector_norm(part, dtype=torch.float32) for part in parts if part.numel()]
+        mine = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
         if not self.sharded:
             return mine
         return math.sqrt(self.sums(mine * mine)[0] * self.parts / self.world)

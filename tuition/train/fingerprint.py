@@ -10,7 +10,6 @@ from typing import Any
 
 from tuition import files
 from tuition.batch import Plan
-from tuition.batch.plan import epoch_order
 from tuition.errors import UserError
 from tuition.recipe import Recipe
 
@@ -19,7 +18,7 @@ _FREE = {
     "output_dir", "device", "micro_batch_size", "micro_batch_tokens", "activation_checkpointing",
     "share_prefixes",
     "save_every_steps", "eval_every_steps", "log_every_steps", "samples", "keep", "keep_checkpoints",
-    "not_finite", "allow_unproved", "masters", "parallel",
+    "not_finite", "allow_unproved", "masters", "parallel", "stream_gb",
     "report_to", "keep_every_epoch", "average_checkpoints", "average_of", "max_forgetting",
 }  # fmt: skip
 # Names of what is hashed by its content: a file that was renamed is the same file.
@@ -55,9 +54,8 @@ def fingerprint_of(hashes: dict[str, str]) -> str:
 
 
 def order_sha256(plan: Plan, step: int) -> str:
-    """SHA-256 of the order in which the examples of this step's epoch come."""
-    epoch = (min(step, plan.steps) - 1) // plan.steps_per_epoch
-    return hashlib.sha256(epoch_order(plan.examples, plan.seed, epoch).tobytes()).hexdigest()
+    """SHA-256 of the order in which the examples around this step come, see `Plan.order_around`."""
+    return hashlib.sha256(plan.order_around(step).tobytes()).hexdigest()
 
 
 def refuse_changed(

@@ -13,6 +13,7 @@ from typing import Any
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.foreign import OBJECT_BYTES, fault_of, leads_out
 from tuition.recipe import read_settings
 
 _LOCK = ".lock"
@@ -81,6 +82,10 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def answers(self) -> Path:
+        return self.path / "answers"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -90,14 +95,15 @@ class RunFolder:
 
     def holds_a_run(self) -> bool:
         """True when a run was begun here. run.json is the last thing that beginning one writes."""
-        return self.facts.exists()
+        return os.path.lexists(self.facts)
 
     def read_facts(self) -> dict[str, Any]:
         """What run.json says.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: it is missing or damaged, or `refuse_foreign` refuses the folder.
         """
+        self.refuse_foreign()
         try:
             facts = json.loads(self.facts.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -113,6 +119,24 @@ class RunFolder:
         if not isinstance(facts, dict):
             raise UserError("holds no JSON object", where=str(self.facts), next_step="Start a new run")
         return facts
+
+    def refuse_foreign(self) -> None:
+        """Refuse what no run writes under the names of its own: links that lead out, pipes, devices, endless files.
+
+        Raises:
+            UserError: naming it.
+        """
+        objects = {self.recipe, self.facts, self.example, self.evaluation, self.general, self.proof}
+        lines = {self.ledger, self.findings, self.prompts, self.metrics, self.samples}
+        written_over = {self.report, self.path / _LOCK}
+        folders = {self.checkpoints, self.model, self.adapter, self.answers, self.path / "jobs"}
+        for path in sorted(objects | lines | written_over | folders):
+            fault = leads_out(path, self.path)
+            if not fault and path not in folders and path.exists():
+                fault = fault_of(path, OBJECT_BYTES if path in objects else None)
+            if fault:
+                step = "No run writes that: remove it, or put the file itself there"
+                raise UserError(fault, where=str(path), next_step=step)
 
     def update_facts(self, **changes: Any) -> None:
         """Lay `changes` over run.json."""
@@ -132,7 +156,7 @@ class RunFolder:
     def is_claimed(self) -> bool:
         """Whether a process holds the folder now."""
         try:
-            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return False
         try:

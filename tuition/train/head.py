@@ -20,6 +20,9 @@ from torch import Tensor
 # the same name (Granite, HyperCLOVA X), so each is tried and the numbers decide.
 _FACTORS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _SOFTCAP = "final_logit_softcapping"
+_TOKENS_PROBED = (
+    64  # a head sees each token alone, and all logits of many tokens would be the most memory of a run
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def find_head(base: Any, probe: Tensor) -> Head | str:
 
     Args:
         base: the transformers model, adapters injected.
-        probe: (1, tokens) int64, a row to compare on.
+        probe: (1, tokens) int64, a row to compare on, its first tokens.
     """
     layer, decoder = base.get_output_embeddings(), decoder_of(base)
     if decoder is None:
@@ -75,6 +78,7 @@ def find_head(base: Any, probe: Tensor) -> Head | str:
     reason = _not_linear(layer)
     if reason:
         return reason
+    probe = probe[:, :_TOKENS_PROBED]
     with _evaluating(base), torch.no_grad():
         try:
             hidden = decoder(input_ids=probe, use_cache=False).last_hidden_state[0]

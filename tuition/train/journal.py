@@ -11,6 +11,7 @@ from typing import Any
 
 from tuition import files
 from tuition.errors import UserError
+from tuition.foreign import lines_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Journal:
 
     def _read_up_to(self, position: Position) -> None:
         with self.path.open("rb") as stream:
-            while piece := stream.read(min(1 << 20, position.bytes - self._bytes)):
+            while piece := stream.read(max(0, min(1 << 20, position.bytes - self._bytes))):
                 self._digest.update(piece)
                 self._bytes += len(piece)
         if self.position != position:
@@ -106,8 +107,13 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Each line as it is written, and what it says."""
-    written = path.read_bytes().split(b"\n")
-    for number, raw in enumerate(written, start=1):
+    torn = 0  # the number of a line that is none: only a crash leaves one, and only at the end
+    for number, written in enumerate(lines_of(path), start=1):
+        if torn and written.strip():
+            raise UserError(
+                "is no line of a journal", where=f"{path}:{torn}", next_step="Remove that line, and resume"
+            )
+        raw = written.removesuffix(b"\n")
         try:
             line = json.loads(raw)
             told = isinstance(line, dict) and isinstance(line.get("step"), int)
@@ -115,9 +121,5 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             told = False
         if told:
             yield raw, line
-        elif any(later.strip() for later in written[number:]):
-            raise UserError(
-                "is no line of a journal",
-                where=f"{path}:{number}",
-                next_step="Remove that line, and resume",
-            )
+        else:
+            torn = torn or number

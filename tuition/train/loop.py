@@ -6,22 +6,24 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from tuition.batch import Pack, Plan, Weigh, make_packs
+from tuition.batch.stream import batch_of
 from tuition.conversation import Rendered
 from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
 from tuition.train.distributed import Ranks, shard
+from tuition.train.lanes import replica_of, side_by_side
 from tuition.train.loss import LOSSES, Root, step_loss, token_loss_of
 from tuition.train.masters import Masters
-from tuition.train.memory import is_out_of_memory
+from tuition.train.memory import give_back_freed_memory, is_out_of_memory
 from tuition.train.model import LoadedModel, base_of
 from tuition.train.noise import EmbeddingNoise
 from tuition.train.optimizer import OPTIMIZERS, learning_rate_at, moment_bytes
@@ -99,6 +101,17 @@ class Learner(LoadedModel):
     optimizer: torch.optim.Optimizer = field(kw_only=True)
     moment_bytes: int = field(default=0, kw_only=True)
     updating: bool = field(default=False, kw_only=True)
+    replicas: list[LoadedModel] = field(default_factory=list, kw_only=True)
+
+    def as_lanes(self) -> list[LoadedModel]:
+        """This model, and as many replicas as there are other lanes, whose gradients `masters` adds up."""
+        while len(self.replicas) < self.lanes - 1:
+            model = replica_of(self.model, self.masters.lend())
+            head = self.head and replace(self.head, layer=base_of(model).get_output_embeddings())
+            self.replicas.append(
+                LoadedModel(model, self.device, self.dtype, self.packed, self.shares, head=head)
+            )
+        return [self, *self.replicas[: self.lanes - 1]]
 
 
 def make_learner(
@@ -203,9 +216,10 @@ def train(
     most_examples, token_budget = packing if learner.packed else (1, packing[1])
     if progress.evaluation_is_due:
         _look_up(plan, pacing, progress, hooks)
+    first_step = progress.step + 1
     while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
-        batch = [examples[i] for i in plan.examples_of(step)]
+        batch = batch_of(examples, plan, step)
         packs = packs_of(learner, batch, weigh, (most_examples, token_budget))
         before = random_state()
         try:
@@ -227,12 +241,14 @@ def train(
                 raise  # other ranks are waiting in the middle of this update
             _back_to(before, learner)
             largest = max(packs, key=lambda pack: len(pack.lengths))
-            if len(largest.lengths) == 1:
+            if len(largest.lengths) == 1 and learner.lanes == 1:
                 hooks.save(progress)
                 raise _no_memory(step, len(largest.ids)) from error
-            # another program took memory: smaller passes, same result
-            token_budget = max(1, len(largest.ids) // 2)
+            # another program took memory: smaller passes, one at a time, same result
+            token_budget, learner.lanes = max(1, len(largest.ids) // 2), 1
             continue
+        if step == first_step:
+            give_back_freed_memory()
         progress.step = step
         progress.skipped_in_a_row = 0
         progress.tokens += report.tokens
@@ -254,6 +270,7 @@ def packs_of(
         max_examples=packing[0],
         token_budget=packing[1],
         share_prefixes=learner.shares,
+        lanes=learner.lanes,
     )
     mine = lay(learner.ranks.share(batch))
     return learner.ranks.even(mine, lambda: lay(batch[:1])[0])
@@ -273,20 +290,24 @@ def train_step(
     hurry, breakable = (hooks.hurry, hooks.breakable) if hooks else (lambda: False, nullcontext)
     ranks = learner.ranks
     (whole_step_weight,) = ranks.sums(sum(pack.weight for pack in packs))
-    loss = torch.zeros((), device=learner.device)
     learner.masters.forget_gradients()
-    for pack in packs:
+
+    def forward_and_backward(lane: LoadedModel, pack: Pack) -> torch.Tensor:
         if hurry():
             raise LeftInTheMiddle
-        with breakable():
-            pack_loss = step_loss(learner, pack, whole_step_weight, token_loss_of(settings))
-            pack_loss.backward()
-        loss += pack_loss.detach()
-    ranks.add_up(learner.masters.slots())
-    norm_value = ranks.norm(learner.masters.gather().values())
+        loss = step_loss(lane, pack, whole_step_weight, token_loss_of(settings))
+        loss.backward()
+        return loss.detach()
+
+    with breakable():
+        losses = side_by_side(learner.as_lanes(), forward_and_backward, packs)
+    if ranks.many:
+        learner.masters.join()
+        ranks.add_up(learner.masters.slots())
+    norm_value = ranks.norm(learner.masters.sums())
     mine = [pack for pack in packs if pack.weight]
     loss_value, tokens, shared_tokens, learned_tokens = ranks.sums(
-        loss.item(),
+        torch.stack(losses).sum().item(),
         sum(pack.tokens for pack in mine),
         sum(pack.shared_tokens for pack in mine),
         sum(len(pack.rows) for pack in mine),

@@ -7,9 +7,11 @@ so that neither the micro-batch, nor packing, nor accumulation can change it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from tuition.train.device import put_on
 from tuition.train.head import decoder_of, takes_logits_to_keep
 from tuition.train.model import LoadedModel, base_of
 
+T = TypeVar("T")
 _LOSS_ROWS = 1024  # positions whose float32 logits exist at the same time
 
 
@@ -82,31 +85,37 @@ def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
 def _losses(
     loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
 ) -> tuple[Tensor, Tensor]:
-    """Σ coefficient × token loss, and the loss of each learned token; through the root where the model is sharded."""
-    if loaded.root is not None:
-        found: tuple[Tensor, Tensor] = loaded.root(loaded, pack, coefficients, token_loss)
-        return found
-    return losses_of_whole(loaded, pack, coefficients, token_loss)
+    """Σ coefficient × token loss, and the loss of each learned token."""
+    return within(loaded, lambda inside: _losses_of_whole(inside, pack, coefficients, token_loss))
+
+
+def within(loaded: LoadedModel, run: Callable[[LoadedModel], T]) -> T:
+    """Run what calls a model or uses its weights. Where ranks hold parts of it, all do so, with as many passes each.
+
+    Args:
+        run: given the model as it is inside, where the weights outside of its layers are whole.
+    """
+    if loaded.root is None:
+        return run(loaded)
+    found: T = loaded.root(partial(run, replace(loaded, root=None)))
+    return found
 
 
 class Root(torch.nn.Module):
-    """A sharded model with its loss: one forward pass, so that the head's weights are there when they are used."""
+    """What holds a sharded model: all that uses its weights is one forward pass of this, so that they are there."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(
-        self, loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
-    ) -> tuple[Tensor, Tensor]:
-        """See `losses_of_whole`."""
-        return losses_of_whole(loaded, pack, coefficients, token_loss)
+    def forward(self, run: Callable[[], T]) -> T:
+        """See `within`."""
+        return run()
 
 
-def losses_of_whole(
+def _losses_of_whole(
     loaded: LoadedModel, pack: Pack, coefficients: Tensor, token_loss: TokenLoss
 ) -> tuple[Tensor, Tensor]:
-    """The same, where all weights of the pass are there."""
     keep = put_on(loaded.device, torch.from_numpy(pack.keep))
     targets = put_on(loaded.device, torch.from_numpy(pack.targets))
     coefficients = put_on(loaded.device, coefficients)

@@ -7,7 +7,7 @@ copies follow. Where the model computes in float32, its parameters are the maste
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -35,28 +35,72 @@ class Masters:
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         self.working: dict[str, Any] = dict(trainable_parameters(model))
         self.split = dtype != torch.float32
+        self._lent: list[dict[str, Any]] = []
         if not self.split:
             self.parameters = self.working
             return
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
         for p in self.working.values():
             p.data = p.data.to(dtype)
-            p.main_grad = None
-            p.register_post_accumulate_grad_hook(_move_gradient)
+            _sum_apart(p)
         # Few rows of the embedding are read in a step: as a sparse gradient, each is added to its float32 sum,
         # where a dense one would be a second vocabulary × width matrix, summed in bfloat16.
         embedding = base_of(model).get_input_embeddings()
         if type(embedding) is torch.nn.Embedding and embedding.weight.requires_grad:
             embedding.sparse = True
 
+    def lend(self) -> dict[int, Parameter]:
+        """Weights over the same numbers, by id of the model's own, whose gradients are kept apart until `join`."""
+        lent = {name: Parameter(p.data) for name, p in self.working.items()}
+        if self.split:
+            for p in lent.values():
+                _sum_apart(p)
+        self._lent.append(lent)
+        return {id(self.working[name]): p for name, p in lent.items()}
+
+    def join(self) -> None:
+        """Gradients of lent weights are added to the model's own."""
+        if self._lent:
+            for name, own in self.working.items():
+                setattr(own, self._slot, self._sum(name, keep=False))
+
     def slots(self) -> list[tuple[Any, str]]:
         """Where each weight keeps its gradient until it is handed over: (weight, name of the attribute)."""
-        return [(p, "main_grad" if self.split else "grad") for p in self.working.values()]
+        return [(p, self._slot) for p in self.working.values()]
 
     def gather(self) -> dict[str, Tensor]:
         """The step's gradients by name: float32, or as the only pass that made one left it."""
-        found = {name: p.main_grad if self.split else p.grad for name, p in self.working.items()}
+        self.join()
+        found = {name: getattr(p, self._slot) for name, p in self.working.items()}
         return {name: gradient for name, gradient in found.items() if gradient is not None}
+
+    def sums(self) -> Iterator[Tensor]:
+        """The step's gradients one after the other; those of lanes are added for the moment only."""
+        sums = (self._sum(name, keep=True) for name in self.working)
+        return (gradient for gradient in sums if gradient is not None)
+
+    def _sum(self, name: str, *, keep: bool) -> Tensor | None:
+        """A weight's gradient, that of lent ones added in the order in which they were lent.
+
+        Args:
+            keep: False: nobody holds a part of it any more.
+        """
+        holders = [self.working[name], *(lent[name] for lent in self._lent)]
+        held = [getattr(holder, self._slot) for holder in holders]
+        parts: list[Tensor] = [part for part in held if part is not None]
+        if not keep:
+            for holder in holders:
+                setattr(holder, self._slot, None)
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        total = parts[0].to(torch.float32, copy=True)
+        for part in parts[1:]:
+            total.add_(part)
+        return total
+
+    @property
+    def _slot(self) -> str:
+        return "main_grad" if self.split else "grad"
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer, *, shrink: float = 1.0) -> None:
@@ -74,10 +118,9 @@ class Masters:
 
     def hand_over(self, name: str, shrink: float) -> None:
         """A master gets its gradient, in float32, and nobody else keeps it."""
-        working, master = self.working[name], self.parameters[name]
-        if self.split:
-            gradient, working.main_grad = working.main_grad, None
-            master.grad = gradient if gradient is None else gradient.float()
+        master = self.parameters[name]
+        gradient = self._sum(name, keep=False)
+        master.grad = gradient if gradient is None else gradient.float()
         if master.grad is not None and shrink != 1.0:
             master.grad.mul_(shrink)
 
@@ -99,6 +142,8 @@ class Masters:
             p.grad = self.parameters[name].grad = None
             if self.split:
                 p.main_grad = None
+            for lent in self._lent:
+                setattr(lent[name], self._slot, None)
 
     @torch.no_grad()
     def publish(self, names: Iterable[str] = ()) -> None:
@@ -111,10 +156,17 @@ class Masters:
 
     def settle(self) -> None:
         """The model's weights become the masters themselves, to be written. Training is over after this."""
+        self._lent.clear()
         if self.split:
             for name, p in self.working.items():
                 p.data, p.main_grad = self.parameters[name].data, None
             self.parameters, self.split = self.working, False
+
+
+def _sum_apart(parameter: Any) -> None:
+    """Let a weight keep the sum of its gradients itself, in float32, whatever its own dtype."""
+    parameter.main_grad = None
+    parameter.register_post_accumulate_grad_hook(_move_gradient)
 
 
 def _move_gradient(parameter: Any) -> None:

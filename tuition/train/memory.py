@@ -13,7 +13,7 @@ import torch
 from tuition.errors import UserError
 from tuition.train.model import base_of
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -28,6 +28,15 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_TOP_PAD, 64 << 20)
+        mallopt(_M_ARENA_MAX, 1)  # what one lane frees, another can use
+
+
+def give_back_freed_memory() -> None:
+    """Ask glibc to give freed memory back to the system, once: after the first update, whose moments took the room
+    that its activations had left, what lies between them is too small for the next update's large blocks.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -215,6 +215,7 @@ class LoadedModel:
         dtype: of its forward pass; float32 or bfloat16.
         packed: it runs our segment attention, so several segments of a pack stand apart.
         shares: what examples of a pack have in common at the start is computed once.
+        lanes: so many packs of a step are run at the same time, each on cores of its own.
         offloads: what the backward pass needs waits for it in the memory of the CPU.
         head: its linear head, for the chunked loss; None: the model's own head is called.
         noise: on its embeddings while it learns; None: there is none.
@@ -227,6 +228,7 @@ class LoadedModel:
     dtype: torch.dtype
     packed: bool = False
     shares: bool = False
+    lanes: int = 1
     offloads: bool = False
     head: Head | None = None
     noise: EmbeddingNoise | None = None

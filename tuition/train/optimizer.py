@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tuition.recipe import OptimizerSettings
-from tuition.train.quantised import bitsandbytes
+from tuition.train.libraries import bitsandbytes
 
 # Where Newton-Schulz would treat a table of rows as a map between spaces: their rows are moved by AdamW.
 _TABLES = ("embed", "lm_head", "wte", "wpe", "trainable_tokens")

@@ -6,8 +6,6 @@ model before rounding but these rounded numbers, because the adapter has learned
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 
 from tuition.errors import UserError
+from tuition.train.libraries import bitsandbytes
 
 # The gap between two neighbours of NF4 is at most 0.31 of a block's largest number; rounding errs by half of it,
 # and the scales of blocks, rounded themselves, add a little.
@@ -52,34 +51,6 @@ def dequantise(model: Any) -> Any:
         setattr(parent, name, plain)
     model.is_loaded_in_4bit = False
     return model
-
-
-def bitsandbytes() -> Any:
-    """The library.
-
-    Where the CPU has AVX512-BF16 it would fetch a kernel from the hub if a package called `kernels` is there:
-    code that nobody asked for, so it does not find that package.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if "bitsandbytes" in sys.modules:
-        return sys.modules["bitsandbytes"]
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    hidden = {name: sys.modules.get(name) for name in ("kernels",)}
-    sys.modules["kernels"] = None  # type: ignore[assignment]
-    try:
-        import bitsandbytes as library
-    except ImportError as error:
-        raise UserError(
-            f"4-bit weights and 8-bit moments need bitsandbytes ({error})",
-            where="method, optimizer",
-            next_step="pip install 'tuition[quantised]', or choose method: lora and optimizer: adamw",
-        ) from None
-    finally:
-        for name, module in hidden.items():
-            sys.modules.pop(name) if module is None else sys.modules.__setitem__(name, module)
-    return library
 
 
 def parameters_of(parameter: nn.Parameter) -> int:

@@ -13,9 +13,10 @@ import torch
 
 from tuition import files
 from tuition.errors import Interrupted, UserError
-from tuition.train.checkpoint import Identity, Progress, Snapshot, rotate, take_snapshot, write_snapshot
+from tuition.train.checkpoint import Identity, Progress, Snapshot, take_snapshot, write_snapshot
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.journal import Journal
+from tuition.train.shelf import rotate
 
 
 class Saver:
@@ -28,7 +29,7 @@ class Saver:
         keep: how many of the newest stay, beside the best.
         stays: whether the checkpoint of a step stays for another reason, when this one is the newest.
         saved_step: the step of the checkpoint that a resume began with.
-        ranks: all of them call `save`, the first writes.
+        ranks: all of them call `save`; where the model is shared out each writes its parts, else the first all.
         damaged: steps whose checkpoint it passed over.
     """
 
@@ -47,6 +48,7 @@ class Saver:
         self.root, self.identity, self.journal = root, identity, journal
         self.keep, self.stays, self.damaged = keep, stays, damaged
         self.saved_step, self.ranks = saved_step, ranks
+        self.writers = ranks.apart() if ranks.sharded else ALONE
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._abandoned = False
@@ -66,9 +68,15 @@ class Saver:
         if progress.step in (0, self.saved_step):  # nothing was learned since
             return
         snapshot = take_snapshot(
-            parameters, optimizer, copy(progress), self.identity, self.journal.position, self.ranks
+            parameters,
+            optimizer,
+            copy(progress),
+            self.identity,
+            self.journal.position,
+            self.ranks,
+            self.writers,
         )
-        if not self.ranks.first:  # it took part in gathering, and the first writes
+        if not (self.ranks.first or self.ranks.sharded):  # the first holds all that it does, and writes
             self.saved_step = snapshot.step
             return
         # a daemon, so that a second signal leaves at once
@@ -77,18 +85,26 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            files.sync(self.journal.path)
+            self.writers.each(lambda: files.sync(self.journal.path) if self.ranks.first else None)
             write_snapshot(self.root, snapshot, go_on=self._go_on)
             self.saved_step = snapshot.step
-            damaged = self.damaged - {snapshot.step}
-            rotate(self.root, snapshot, keep=self.keep, damaged=damaged, stays=self.stays)
+            self.writers.each(lambda: self._rotate(snapshot) if self.ranks.first else None)
             self.damaged = frozenset()
         except BaseException as error:  # handed to the training thread, which stops at its next step
             self._error = error
 
+    def _rotate(self, snapshot: Snapshot) -> None:
+        damaged = self.damaged - {snapshot.step}
+        rotate(self.root, snapshot, keep=self.keep, damaged=damaged, stays=self.stays)
+
     def _go_on(self) -> None:
         if self._abandoned:
             raise InterruptedError("the run was left at once")
+
+    @property
+    def failed(self) -> bool:
+        """Something went wrong in the thread, and has not been said yet."""
+        return self._error is not None
 
     def check(self) -> None:
         """Say what went wrong in the thread, as soon as it did.

@@ -17,6 +17,7 @@ from tuition.batch import SHORTEST_PREFIX, make_packs
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.head import Head, find_head
+from tuition.train.lanes import lanes_of, replica_of
 from tuition.train.lean import make_lean
 from tuition.train.loss import token_losses, token_mean
 from tuition.train.model import (
@@ -142,6 +143,24 @@ def _drops(model: torch.nn.Module) -> bool:
     return any(rates)
 
 
+def _lanes(loaded: LoadedModel) -> int:
+    """How many passes can learn at a time: one where they draw random numbers, or where the model changes itself."""
+    lanes = lanes_of(loaded.device)
+    kinds = [str(getattr(module, "rope_type", "")) for module in loaded.model.modules()]
+    # these positions follow the longest pass so far, and each lane would have another
+    changes = any(word in kind for kind in kinds for word in ("dynamic", "longrope"))
+    floating = all(p.is_floating_point() for p in loaded.model.parameters())
+    if lanes == 1 or not loaded.model.training or changes or not floating:
+        return 1
+    if _drops(loaded.model) or loaded.noise is not None:
+        return 1
+    try:
+        replica_of(loaded.model, {})
+    except Exception:  # strangers' code; it is left alone then
+        return 1
+    return lanes
+
+
 def _family(loaded: LoadedModel, example: Rendered) -> list[Rendered]:
     """An example, all of it learned, and two more that leave it after a half and after three quarters."""
     longest = context_length(loaded.model.config) or _SHORTEST_FAMILY
@@ -168,7 +187,7 @@ def choose_path(
     loaded.head = head if isinstance(head, Head) else None
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
-    loaded.packed, loaded.shares = check.packed, False
+    loaded.packed, loaded.shares, loaded.lanes = check.packed, False, 1
     passes, detail = "one example a pass", check.detail
     if check.packed:
         obstacle = check_sharing(loaded, examples) if share_prefixes else "share_prefixes is off"
@@ -179,6 +198,9 @@ def choose_path(
             else f"shared prefixes computed for each, because {obstacle}"
         )
         detail += "; so are shared prefixes computed once" if loaded.shares else ""
+        loaded.lanes = _lanes(loaded)
+        if loaded.lanes > 1:
+            passes += f"; up to {loaded.lanes} passes at a time, each on cores of its own"
     loss = "the head at learned tokens only, in chunks"
     if isinstance(head, str):
         loss = f"the model's own head, because {head}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from tuition.train.masters import Masters
@@ -105,47 +105,22 @@ def whole(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def put(weight: Tensor, values: Tensor) -> None:
-    """Give a weight that learns other numbers."""
+    """Give a weight that learns, and that one rank holds whole, other numbers."""
     halves: Halves | None = getattr(weight, "halves", None)
     if halves is None:
-        weight.copy_(_laid_like(weight, values))
+        weight.copy_(values)
     else:
         halves.keep(values.to(halves.upper.device, torch.float32))
 
 
-def _laid_like(weight: Tensor, values: Tensor) -> Tensor:
-    """Numbers where the weight's are: on its device, this rank's part of them where it is shared out."""
-    values = values.to(weight.device)
-    if not isinstance(weight, DTensor):
-        return values
-    # every rank has read all of them, so that nothing needs to be sent
-    return distribute_tensor(values, weight.device_mesh, weight.placements, src_data_rank=None)
+def remembered(optimizer: torch.optim.Optimizer, weights: Mapping[str, Parameter]) -> dict[str, Tensor]:
+    """What an optimizer remembers of each weight, as `NAME/KEY` → tensor; counters as integers of no dimension.
 
-
-def whole_state(optimizer: torch.optim.Optimizer, weights: Mapping[str, Parameter]) -> dict[str, Tensor]:
-    """What an optimizer remembers of each weight, as `NAME/KEY` → tensor; counters as integers of no dimension."""
+    Where a weight is shared out over ranks, so is what is remembered of its numbers.
+    """
     return {
-        f"{name}/{key}": whole(value) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
+        f"{name}/{key}": value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
         for name, weight in weights.items()
         for key, value in optimizer.state.get(weight, {}).items()
         if isinstance(value, Tensor | int)
     }
-
-
-def put_state(
-    optimizer: torch.optim.Optimizer, weights: Mapping[str, Parameter], key: str, value: Tensor
-) -> bool:
-    """Give an optimizer back one thing that it remembered; False where it fits no weight.
-
-    Args:
-        key: as `whole_state` named it.
-    """
-    owner, _, name = key.rpartition("/")
-    of_blocks = name.startswith(("qmap", "absmax"))  # scales and codes of moments in 8 bits
-    weight = weights.get(owner)
-    if weight is None or (value.ndim and value.shape != weight.shape and not of_blocks):
-        return False
-    counted = value.ndim == 0 and value.dtype == torch.int64
-    laid = _laid_like(weight, value) if value.shape == weight.shape else value.to(weight.device)
-    optimizer.state[weight][name] = int(value) if counted else laid
-    return True

@@ -15,13 +15,16 @@ _NAMES = {
 _PIECE = 1 << 24
 
 
-def tensor_pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+def tensor_pieces(
+    tensors: Mapping[str, torch.Tensor], note: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file: length of the header, header, then each tensor's numbers.
 
     Args:
         tensors: on the CPU, contiguous.
+        note: what the header says beside.
     """
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(note)} if note else {}
     end = 0
     # wide numbers first, as safetensors itself does, so that each tensor lies at a multiple of its width
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))

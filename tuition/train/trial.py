@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from tuition.batch import Pack, Plan, Weigh, largest_group, largest_in_order, ma
 from tuition.batch.prepared import lengths_of
 from tuition.conversation import Rendered
 from tuition.errors import UserError
+from tuition.train.lanes import side_by_side
 from tuition.train.loop import Learner
 from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.memory import (
@@ -27,7 +29,7 @@ from tuition.train.memory import (
     memory_left,
     peak_memory,
 )
-from tuition.train.model import evaluating
+from tuition.train.model import LoadedModel, evaluating
 
 _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
 # For shared prefixes: tokens are compared there, which would take long over a whole plan.
@@ -81,30 +83,39 @@ def try_largest_step(
     most, budget = packing if learner.packed else (1, packing[1])
     on = checkpointing == "on"
     if on:
-        checkpoint_activations(learner.model)
+        _checkpoint(learner)
     lengths = lengths_of(train)
     ballast = _ballast(learner)
     while True:
-        passes = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
-        seconds = [_seconds(learner, pack) for pack in passes]
+        if len(lengths) and lengths.max() > budget // learner.lanes:
+            learner.lanes = 1
+        tried = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
+        seconds = [_seconds(learner, passes) for passes in tried]
         fits = None not in seconds and _scores(learner, validation, (most, budget))
         if not learner.ranks.any(not fits) and seconds[-1] is not None:
-            tokens = passes[-1].tokens
+            tokens = sum(pack.tokens for pack in tried[-1])
             peak = peak_memory(learner.device) + (_to_come(learner) if ballast is None else 0)
             return Trial(tokens, tokens / seconds[-1], peak, budget, on, learner.offloads)
-        if any(len(pack.lengths) > 1 for pack in passes):
-            budget = max(1, max(len(pack.ids) for pack in passes) // 2)
+        if any(len(pack.lengths) > 1 for passes in tried for pack in passes) or learner.lanes > 1:
+            budget = max(1, max(_tokens_of(passes) for passes in tried) // 2)
         elif checkpointing == "auto" and not on:
             on = True
-            checkpoint_activations(learner.model)
+            _checkpoint(learner)
         elif on and learner.device.type == "cuda" and not learner.offloads:
             learner.offloads = True
         else:
             raise UserError(
-                f"one example of {max(len(pack.ids) for pack in passes):,} tokens does not fit into memory",
+                f"one example of {max(map(_tokens_of, tried)):,} tokens does not fit into memory",
                 where="max_length",
                 next_step="Lower max_length, set method: lora, or take a smaller model",
             )
+
+
+def _checkpoint(learner: Learner) -> None:
+    """Compute activations twice from here on, in every lane."""
+    checkpoint_activations(learner.model)
+    for replica in learner.replicas:
+        checkpoint_activations(replica.model)
 
 
 def _to_come(learner: Learner) -> int:
@@ -137,36 +148,38 @@ def _largest_passes(
     plan: Plan,
     weigh: Weigh,
     packing: tuple[int | None, int],
-) -> list[Pack]:
-    """The largest pass of the plan where nothing is shared, and of the first updates the largest where something is."""
+) -> list[list[Pack]]:
+    """The largest passes of the plan that are run at once where nothing is shared, and of the first updates the
+    largest where something is."""
     most, budget = packing
-    group = largest_group(lengths, plan, max_examples=most, token_budget=budget)
-    passes = make_packs([train[i] for i in group], weigh, max_examples=None, token_budget=2**62)
+    lanes = learner.lanes
+    group = largest_group(lengths, plan, max_examples=most and most * lanes, token_budget=budget)
+    lay = partial(make_packs, weigh=weigh, max_examples=most, token_budget=budget, lanes=lanes)
+    tried = [lay([train[i] for i in group])[:lanes]]
     if not learner.shares:
-        return passes
-    shared = [
-        pack
-        for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1)
-        for pack in make_packs(
-            [train[i] for i in plan.examples_of(step)],
-            weigh,
-            max_examples=most,
-            token_budget=budget,
-            share_prefixes=True,
-        )
-        if pack.shared_tokens
-    ]
-    return [*passes, *sorted(shared, key=lambda pack: len(pack.ids))[-1:]]
+        return tried
+    shared: list[list[Pack]] = []
+    for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1):
+        packs = lay([train[i] for i in plan.examples_of(step)], share_prefixes=True)
+        rounds = [packs[first : first + lanes] for first in range(0, len(packs), lanes)]
+        shared += [passes for passes in rounds if any(pack.shared_tokens for pack in passes)]
+    return [*tried, *sorted(shared, key=_tokens_of)[-1:]]
 
 
-def _seconds(learner: Learner, pack: Pack) -> float | None:
-    """Seconds of the pack's second pass, or None where memory does not suffice."""
+def _tokens_of(passes: Sequence[Pack]) -> int:
+    """Those that are really computed."""
+    return sum(len(pack.ids) for pack in passes)
+
+
+def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
+    """Seconds that passes take which are run at once, the second time; None: memory does not suffice."""
     left = memory_left(learner.device)
     if left is not None and learner.device.type != "cuda":
         left -= _to_come(learner)
     # parts of weights have no storage of their own to tell from what is kept, so shards are only tried
     left = None if learner.ranks.sharded else left
-    if left is not None and _expected_bytes(learner, pack) > _SHARE_FOR_US * left:
+    expected = sum(_expected_bytes(learner, pack) for pack in passes)
+    if left is not None and expected > _SHARE_FOR_US * left:
         return None  # a system that promises more memory than it has kills instead of refusing
     seconds = 0.0
 
@@ -174,12 +187,17 @@ def _seconds(learner: Learner, pack: Pack) -> float | None:
         nonlocal seconds
         for _ in range(2):
             started = time.perf_counter()
-            step_loss(learner, pack, pack.weight).backward()
+            side_by_side(learner.as_lanes(), _forward_and_backward, passes)
+            learner.masters.join()
             if learner.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - started
 
     return seconds if _fits(learner, run) else None
+
+
+def _forward_and_backward(lane: LoadedModel, pack: Pack) -> None:
+    step_loss(lane, pack, pack.weight).backward()
 
 
 def _scores(learner: Learner, examples: Sequence[Rendered], packing: tuple[int | None, int]) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 from tuition.batch import Plan
 from tuition.recipe import Recipe
 from tuition.train.averaging import average_weights
-from tuition.train.checkpoint import Progress, checkpoint_steps, load_weights
+from tuition.train.checkpoint import Progress, load_weights
 from tuition.train.choosing import Choosing
 from tuition.train.folder import RunFolder
 from tuition.train.loop import Evaluator
+from tuition.train.shelf import checkpoint_steps
 from tuition.training.judging import chooser_of
 from tuition.training.ready import Ready
 

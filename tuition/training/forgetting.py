@@ -6,16 +6,23 @@ import json
 from collections.abc import Callable
 
 from tuition import files
+from tuition.errors import UserError
 from tuition.evaluate.forgetting import Forgetting, General, forgetting_of, score_general
+from tuition.foreign import OBJECT_BYTES, read_text
 from tuition.train.folder import RunFolder
 from tuition.training.ready import Ready
 
 
 def score_general_before(ready: Ready, folder: RunFolder) -> None:
-    """Keep what the base model makes of the general text: a resume has no base model any more."""
+    """Keep what the base model makes of the general text: a resume has no base model any more.
+
+    The ranks score it together, and the first writes.
+    """
     text = ready.judging.general
-    if text is not None:
-        marks = score_general(ready.learner, ready.renderer.tokens, text)
+    if text is None:
+        return
+    marks = score_general(ready.learner, ready.renderer.tokens, text)
+    if ready.learner.ranks.first:
         files.write_json(folder.general, marks.to_json())
 
 
@@ -29,8 +36,8 @@ def forgotten(ready: Ready, folder: RunFolder, note: Callable[[str], None]) -> F
     if text is None:
         return None
     try:
-        before = General.from_json(json.loads(folder.general.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        before = General.from_json(json.loads(read_text(folder.general, OBJECT_BYTES, "Remove it")))
+    except (UserError, OSError, ValueError, RecursionError) as error:
         note(f"what was forgotten is not known: {folder.general} cannot be read ({error})")
         return None
     after = score_general(ready.learner, ready.renderer.tokens, text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuition.batch import Plan
 from tuition.errors import UserError
@@ -19,7 +19,7 @@ from tuition.recipe import Recipe, RenderSettings
 from tuition.render import Renderer
 from tuition.starter import general_path
 from tuition.train.choosing import LOWER_IS_BETTER, Choosing
-from tuition.train.loop import Evaluator
+from tuition.train.loop import Evaluator, Learner
 
 if TYPE_CHECKING:
     from tuition.training.material import Material
@@ -116,7 +116,9 @@ def loss_every_steps(material: Material, plan: Plan) -> int:
     return _every_steps(plan, learning, corpus.validation.tokens / 3)
 
 
-def answers_every_steps(judging: Judging, material: Material, plan: Plan, model: Any, speed: float) -> int:
+def answers_every_steps(
+    judging: Judging, material: Material, plan: Plan, learner: Learner, speed: float
+) -> int:
     """The same for answers, by the time that the first tokens of them take.
 
     Args:
@@ -126,7 +128,7 @@ def answers_every_steps(judging: Judging, material: Material, plan: Plan, model:
         return plan.steps
     corpus = material.corpus
     learning = corpus.train.tokens / len(corpus.train) * material.recipe.batch_size * plan.steps / speed
-    return _every_steps(plan, learning, judging.scorer.most_seconds(model, material.renderer))
+    return _every_steps(plan, learning, judging.scorer.most_seconds(learner, material.renderer))
 
 
 def _every_steps(plan: Plan, learning: float, evaluation: float) -> int:
@@ -138,7 +140,7 @@ def _every_steps(plan: Plan, learning: float, evaluation: float) -> int:
 
 
 def evaluators_of(ready: Ready, go_on: Callable[[], None]) -> list[Evaluator]:
-    """What is measured while the run learns; nothing where no row is held out.
+    """What is measured while the run learns, the same on all ranks; nothing where no row is held out.
 
     Args:
         go_on: asked often; what it raises ends an evaluation.
@@ -149,7 +151,7 @@ def evaluators_of(ready: Ready, go_on: Callable[[], None]) -> list[Evaluator]:
     text_bytes = learned_bytes(corpus.validation, ready.renderer.tokens)
     evaluators = [Evaluator(int(recipe.eval_every_steps), partial(_loss, ready, text_bytes, go_on))]
     if scorer is not None:
-        measure = partial(scorer.scores, ready.model, ready.renderer, go_on)
+        measure = partial(_answers, ready, scorer, go_on)
         evaluators.append(Evaluator(int(recipe.eval_metrics_every_steps), measure))
     return evaluators
 
@@ -159,6 +161,12 @@ def _loss(ready: Ready, text_bytes: int, go_on: Callable[[], None]) -> dict[str,
         ready.learner, ready.corpus.validation, text_bytes=text_bytes, packing=ready.packing, go_on=go_on
     )
     return {"loss": found.loss, "bits_per_byte": found.bits_per_byte, "tokens": found.tokens}
+
+
+def _answers(ready: Ready, scorer: AnswerScorer, go_on: Callable[[], None]) -> dict[str, float]:
+    # the same on all ranks, also where a user's metric draws
+    told: dict[str, float] = ready.learner.ranks.told(scorer.scores(ready.learner, ready.renderer, go_on))
+    return told
 
 
 def chooser_of(evaluators: Sequence[Evaluator], by: str) -> Callable[[], float]:

@@ -10,6 +10,7 @@ from typing import Any
 from tuition import files
 from tuition.conversation import Conversation
 from tuition.errors import UserError
+from tuition.foreign import lines_of
 from tuition.recipe import ModelSettings
 from tuition.train.folder import RunFolder
 from tuition.training.ready import Ready
@@ -20,15 +21,21 @@ _SAMPLE_TOKENS = 96
 def write_samples(ready: Ready, folder: RunFolder, which: str) -> None:
     """Answer the sample prompts with the model as it is now, beside what was answered before.
 
+    All ranks answer, and the first writes.
+
     Args:
         which: `base` or `tuned`.
     """
-    from tuition.evaluate.generate import generate, question_of
+    from tuition.evaluate.generate import generate_within, question_of
 
     pool: Sequence[Conversation] = ready.corpus.held_out or ready.corpus.learned_from
     questions = [q for q in map(question_of, pool) if q is not None][: ready.recipe.samples]
     prompts = [(q.messages, q.conversation.tools) for q in questions]
-    answers = generate(ready.model, ready.renderer, prompts, max_new_tokens=_SAMPLE_TOKENS, batch_size=16)
+    answers = generate_within(
+        ready.learner, ready.renderer, prompts, max_new_tokens=_SAMPLE_TOKENS, batch_size=16
+    )
+    if not ready.learner.ranks.first:
+        return
     before = {(row.get("file"), row.get("line")): row for row in read_jsonl(folder.samples)}
     rows = []
     for question, answer in zip(questions, answers, strict=True):
@@ -100,7 +107,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        rows = [json.loads(line) for line in lines_of(path)]
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"cannot be read ({error})", where=str(path), next_step="Remove the file, and resume"

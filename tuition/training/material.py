@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuition.batch.corpus import Corpus, prepare_corpus
-from tuition.data import find_sources
+from tuition.batch.corpus import Corpus, prepare_corpus, sources_of
+from tuition.batch.stream import stream_corpus
 from tuition.data.sources import Sources
 from tuition.errors import UserError
-from tuition.recipe import DataSettings, Recipe, RenderSettings
+from tuition.recipe import DataSettings, ModelSettings, Recipe, RenderSettings
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
 from tuition.render.modelfiles import LONGEST_BY_DEFAULT
 from tuition.render.template import ChatTemplate
@@ -36,14 +36,15 @@ class Material:
     corpus: Corpus
 
 
-def read_material(recipe: Recipe, watcher: Watcher) -> Material:
-    """Tokenizer, template and every row of data: what is learned is known before a weight is loaded."""
+def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Material:
+    """Tokenizer, template and every row of data: what is learned is known before a weight is loaded.
+
+    Args:
+        leads: this rank prepares the data; the others find it prepared.
+    """
     from tuition.train.model import load_config, quiet_transformers
 
-    sources = find_sources(recipe.data)
-    if recipe.val_data:
-        held_out = find_sources(recipe.val_data)
-        sources = sources.with_validation(held_out.validation or held_out.test or held_out.train)
+    sources = sources_of(recipe.section(DataSettings))
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
@@ -57,14 +58,7 @@ def read_material(recipe: Recipe, watcher: Watcher) -> Material:
     watcher.stage("reading and rendering the data")
     settings = recipe.section(RenderSettings)
     renderer = Renderer.from_settings(tokenizer, template, settings, max_length=int(settings.max_length))
-    corpus = prepare_corpus(
-        sources,
-        renderer,
-        data=recipe.section(DataSettings),
-        render=settings,
-        seed=recipe.seed,
-        tell=watcher.stage,
-    )
+    corpus = _corpus(recipe, sources, renderer, watcher, leads)
     return Material(
         recipe=recipe,
         sources=sources,
@@ -74,6 +68,25 @@ def read_material(recipe: Recipe, watcher: Watcher) -> Material:
         new_tokens=new_tokens,
         renderer=renderer,
         corpus=corpus,
+    )
+
+
+def _corpus(recipe: Recipe, sources: Sources, renderer: Renderer, watcher: Watcher, leads: bool) -> Corpus:
+    """All examples: prepared now or before, or file by file where the data streams."""
+    data, render = recipe.section(DataSettings), recipe.section(RenderSettings)
+    if not data.stream:
+        return prepare_corpus(
+            sources, renderer, data=data, render=render, seed=recipe.seed, tell=watcher.stage
+        )
+    return stream_corpus(
+        sources,
+        renderer,
+        model=recipe.section(ModelSettings),
+        data=data,
+        render=render,
+        seed=recipe.seed,
+        leads=leads,
+        tell=watcher.stage,
     )
 
 

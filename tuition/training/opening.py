@@ -29,7 +29,7 @@ def opening_of(ready: Ready, folder: RunFolder) -> Opening:
             *_machine(ready),
             ("run folder", str(folder.path)),
         ],
-        example=token_texts(corpus.train.typical, ready.renderer.tokens),
+        example=token_texts(corpus.at_hand.typical, ready.renderer.tokens),
         findings=by_severity(corpus.totals.findings),
         warnings=_warnings(ready),
     )

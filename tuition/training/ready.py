@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuition import files
 from tuition.batch import Plan, make_plan
-from tuition.batch.corpus import Corpus
+from tuition.batch.corpus import Corpus, data_sha256
 from tuition.batch.prepared import tokenizer_sha256
+from tuition.batch.stream.files import StreamedSide
 from tuition.errors import UserError
 from tuition.recipe import (
     AdapterSettings,
@@ -83,7 +84,7 @@ class Ready(Material):
 
         corpus = self.corpus
         return {
-            "data": fp.text_sha256("".join(sha256 for _, sha256 in corpus.sources)),
+            "data": data_sha256(corpus.sources),
             "examples": fp.text_sha256(corpus.train.sha256 + corpus.validation.sha256),
             "template": fp.text_sha256(self.template.source if self.template else ""),
             "tokenizer": tokenizer_sha256(self.tokenizer),
@@ -108,10 +109,10 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
 
     refuse_missing(recipe.report_to)
     with prepared_once(folder, start):
-        material = read_material(recipe, watcher)
+        material = read_material(recipe, watcher, leads=start.rank == 0)
     judging = make_judging(material)
     watcher.stage("loading the model")
-    ranks = _meet(material, judging)
+    ranks = _meet(material)
     model, device, dtype = load_learned(material, ranks)
     parameters, trainable = _count(model)
     plan = _plan(material)
@@ -142,12 +143,8 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
     return ready
 
 
-def _meet(material: Material, judging: Judging) -> Ranks:
-    """The ranks come together, each with the data at hand.
-
-    Raises:
-        UserError: what is asked for needs the whole model on one rank.
-    """
+def _meet(material: Material) -> Ranks:
+    """The ranks come together, each with the data at hand."""
     from tuition.batch.balance import work_of_model
     from tuition.train.distributed import join_ranks
     from tuition.train.model import choose_device
@@ -160,14 +157,7 @@ def _meet(material: Material, judging: Judging) -> Ranks:
         int(getattr(text, "num_hidden_layers", 1)),
         len(material.tokenizer),
     )
-    ranks = join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
-    if ranks.sharded and judging.scorer is not None:
-        raise UserError(
-            "answers cannot be measured while no rank holds the whole model",
-            where="parallel",
-            next_step="Set parallel: ddp, or leave eval_metrics and best_by out and evaluate the run afterwards",
-        )
-    return ranks
+    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
 
 
 def load_learned(material: Material, ranks: Ranks) -> tuple[Any, Any, Any]:
@@ -208,6 +198,8 @@ def _plan(material: Material) -> Plan:
         max_steps=batch.max_steps,
         seed=batch.seed,
         keys=[example.prompt_key for example in examples] if batch.group_by_prefix else None,
+        files=examples.files if isinstance(examples, StreamedSide) else None,
+        together=material.recipe.stream_files,
     )
 
 
@@ -245,11 +237,11 @@ def _make_learner(
     settings, share = recipe.section(OptimizerSettings), recipe.share_prefixes != "off"
     if ranks.sharded:
         whole = LoadedModel(model, torch.device("cpu"), next(model.parameters()).dtype)
-        path = choose_path(whole, corpus.train, share_prefixes=share and not settings.neftune_alpha)
+        path = choose_path(whole, corpus.at_hand, share_prefixes=share and not settings.neftune_alpha)
         return make_sharded_learner(whole, ranks, device, dtype, settings), path
     learner = make_learner(model, device, dtype, settings)
     learner.ranks = ranks
-    return learner, choose_path(learner, corpus.train, share_prefixes=share)
+    return learner, choose_path(learner, corpus.at_hand, share_prefixes=share)
 
 
 def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:
@@ -259,7 +251,7 @@ def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:
 
     return try_largest_step(
         learner,
-        corpus.train,
+        corpus.stand_ins,
         corpus.validation,
         plan,
         LOSSES[recipe.loss],
@@ -293,7 +285,7 @@ def _with_measured(
 
     every = recipe.eval_metrics_every_steps
     if every == "auto":
-        every = answers_every_steps(judging, material, plan, learner.model, trial.tokens_per_second)
+        every = answers_every_steps(judging, material, plan, learner, trial.tokens_per_second)
     return recipe.replace(
         micro_batch_tokens=trial.token_budget,
         activation_checkpointing="on" if trial.checkpointing else recipe.activation_checkpointing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,10 +136,10 @@ class Training:
             changed = self._prove_the_same()
         else:
             files.make_folder(self.folder.path)
-            files.copy(ready.corpus.prepared.record_file("ledger"), self.folder.ledger)
-            files.copy(ready.corpus.prepared.record_file("findings"), self.folder.findings)
-            files.copy(ready.corpus.prepared.record_file("prompts"), self.folder.prompts)
-            typical = ready.corpus.train.typical
+            ready.corpus.prepared.copy_records("ledger", self.folder.ledger)
+            ready.corpus.prepared.copy_records("findings", self.folder.findings)
+            ready.corpus.prepared.copy_records("prompts", self.folder.prompts)
+            typical = ready.corpus.at_hand.typical
             files.write_json(self.folder.example, example_json(typical, ready.renderer.tokens))
             files.write_json(self.folder.proof, [asdict(proof) for proof in ready.proofs])
         files.write_text(self.folder.recipe, ready.recipe.to_yaml())
@@ -165,12 +165,15 @@ class Training:
 
     def _find(self) -> Any:
         """The checkpoint to go on from. A new run has none, whatever lies in the folder."""
-        from tuition.train.checkpoint import Found, find_checkpoint, sweep
+        from tuition.train.shelf import Found, find_checkpoint, sweep
 
-        if not self.resume:
+        ranks = self.ready.learner.ranks
+        resumes = ranks.told(self.resume)  # said when the first has begun, so that all find its folder
+        if not resumes:
             return Found(None, (), frozenset())
-        sweep(self.folder.checkpoints)
-        found = find_checkpoint(self.folder.checkpoints, self.identity.fingerprint)
+        if self.writes:
+            sweep(self.folder.checkpoints)
+        found = find_checkpoint(self.folder.checkpoints, self.identity.fingerprint, ranks)
         for sentence in found.sentences:
             self._note(sentence)
         return found
@@ -223,7 +226,7 @@ class Training:
 
         ready, recipe, ranks = self.ready, self.ready.recipe, self.ready.learner.ranks
         torch.manual_seed(recipe.seed + ranks.rank)
-        found = ranks.told(self._find() if self.writes else None)
+        found = self._find()
         self.progress, position = self._restore(found.folder)
         journal = Journal(self.folder.metrics, position) if self.writes else NoJournal(self.folder.metrics)
         self.saver = Saver(
@@ -241,13 +244,13 @@ class Training:
         telling = Telling(journal, self.watcher, Trackers(told, session, self._note))
         self.telling = telling
         self.evaluators = evaluators_of(ready, self._refuse_to_linger)
-        if self.progress.step == 0 and self.writes and not ranks.sharded:
+        if self.progress.step == 0:
             self._look_before(telling)
         hooks = loop.Hooks(
             on_step=telling.step,
             on_eval=telling.evaluation,
             save=self._save,
-            evaluators=[self._of_all_ranks(evaluator) for evaluator in self.evaluators],
+            evaluators=self.evaluators,
             choosing=ready.judging.choosing,
             should_stop=self._should_stop,
             hurry=self._hurry,
@@ -284,18 +287,20 @@ class Training:
             telling.base(EvalReport(0, figures))
 
     def _should_stop(self) -> bool:
-        self.saver.check()
-        return self.ready.learner.ranks.any(self.signals.asked())
+        """Whether a rank was asked to; the same on all, and so is an end because a checkpoint cannot be written."""
+        failed, asked = self.ready.learner.ranks.sums(self.saver.failed, self.signals.asked())
+        if failed:
+            self.saver.wait()  # says what is wrong, on the ranks that write
+            raise UserError(
+                "the first rank could not write a checkpoint",
+                where=str(self.folder.path),
+                next_step="Mend what it says, and go on with --resume",
+            )
+        return bool(asked)
 
     def _hurry(self) -> bool:
         """Several ranks can stop between updates only: in the middle of one, they wait for one another."""
         return not self.start.many and self.signals.hurry()
-
-    def _of_all_ranks(self, evaluator: Any) -> Any:
-        """Figures that are the same on all ranks: the first takes them, or all where none has the whole model."""
-        ranks = self.ready.learner.ranks
-        takes = ranks.first or ranks.sharded
-        return replace(evaluator, measure=lambda: ranks.told(evaluator.measure() if takes else None))
 
     def _refuse_to_linger(self) -> None:
         if self._hurry():
@@ -308,6 +313,7 @@ class Training:
 
     def _keep_model(self) -> None:
         """The weights that are kept answer the samples, read the general text, and become the model."""
+        from tuition.train.distributed import ALONE as NO_OTHERS
         from tuition.training.choosing import choose_weights
         from tuition.training.forgetting import forgotten
         from tuition.training.judging import evaluators_of
@@ -315,6 +321,7 @@ class Training:
         if self.ready.learner.ranks.sharded:
             self.ready = whole_again(self.ready, self.folder.checkpoints / f"step-{self.progress.step}")
             self.evaluators = evaluators_of(self.ready, self._refuse_to_linger)
+        self.ready.learner.ranks = NO_OTHERS  # they have done their part and leave
         self.kept = choose_weights(self.ready, self.folder, self.progress, self.evaluators)
         if self.kept.sentence is not None:
             self._note(self.kept.sentence)

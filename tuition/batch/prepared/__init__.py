@@ -6,6 +6,7 @@ seen to be right: the facts when the folder is opened, each block of examples wh
 opening takes the same time whatever the size. Nothing here reads data, renders or imports torch.
 """
 
+from tuition.batch.prepared.joined import JoinedSide
 from tuition.batch.prepared.key import PreparedKey, code_sha256, hash_sources, tokenizer_sha256
 from tuition.batch.prepared.layout import NOT_LEARNED
 from tuition.batch.prepared.opening import Prepared, find_prepared, open_prepared
@@ -14,6 +15,7 @@ from tuition.batch.prepared.writing import remove_unused, write_prepared
 
 __all__ = [
     "NOT_LEARNED",
+    "JoinedSide",
     "Prepared",
     "PreparedKey",
     "PreparedSide",

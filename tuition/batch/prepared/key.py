@@ -46,7 +46,14 @@ def code_sha256() -> str:
     """SHA-256 of the source that makes examples, and of the versions of the libraries it makes them with."""
     package = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for place in ("conversation.py", "batch/corpus.py", "batch/prepared", "data", "render"):
+    for place in (
+        "conversation.py",
+        "batch/corpus.py",
+        "batch/prepared",
+        "batch/stream/units.py",
+        "data",
+        "render",
+    ):
         for path in sorted((package / place).rglob("*.py")) or [package / place]:
             digest.update(f"{path.relative_to(package).as_posix()} {files.sha256(path)}\n".encode())
     for library in ("jinja2", "numpy", "tokenizers", "transformers"):

@@ -32,6 +32,16 @@ class Prepared:
         )
         self._manifest = manifest
 
+    @property
+    def at_hand(self) -> PreparedSide:
+        """See `Corpus`."""
+        return self.train
+
+    @property
+    def stand_ins(self) -> PreparedSide:
+        """See `Corpus`."""
+        return self.train
+
     def __repr__(self) -> str:
         return f"Prepared({str(self.folder)!r})"
 
@@ -42,6 +52,10 @@ class Prepared:
                 yield from map(json.loads, lines)
             except (ValueError, RecursionError) as error:
                 raise damaged(self.folder, f"{name}.jsonl cannot be read ({error})") from None
+
+    def copy_records(self, name: str, to: Path) -> None:
+        """Write these records as `to`. Raises as `record_file`."""
+        files.copy(self.record_file(name), to)
 
     def record_file(self, name: str) -> Path:
         """The file of these records, after its SHA-256 was seen to be right.

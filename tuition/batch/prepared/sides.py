@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -88,9 +88,7 @@ class PreparedSide(Sequence[Rendered]):
     @property
     def typical(self) -> Rendered:
         """The first example of about the usual length, or of what a screen holds where that is less."""
-        lengths = self.example_lengths()
-        wanted = min(int(np.median(lengths)), _TOKENS_ON_A_SCREEN)
-        return self[int(np.abs(lengths - wanted).argmin())]
+        return typical_of(self, self.example_lengths())
 
     @property
     def shortest(self) -> Rendered:
@@ -137,9 +135,20 @@ class PreparedSide(Sequence[Rendered]):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
+def typical_of(examples: Sequence[Rendered], lengths: npt.NDArray[np.int64]) -> Rendered:
+    """The first example of about the usual length, or of what a screen holds where that is less."""
+    wanted = min(int(np.median(lengths)), _TOKENS_ON_A_SCREEN)
+    return examples[int(np.abs(lengths - wanted).argmin())]
+
+
+@runtime_checkable
+class _KnowsLengths(Protocol):
+    def example_lengths(self) -> npt.NDArray[np.int64]: ...
+
+
 def lengths_of(examples: Sequence[Rendered]) -> npt.NDArray[np.int64]:
     """The length of each example in tokens: (examples,) int64. Prepared ones are not read for it."""
-    if isinstance(examples, PreparedSide):
+    if isinstance(examples, _KnowsLengths):
         return examples.example_lengths()
     return np.fromiter((len(example) for example in examples), dtype=np.int64, count=len(examples))
 

@@ -16,7 +16,9 @@ import yaml
 
 from tuition.errors import UserError
 from tuition.evaluate.report.words import counted
+from tuition.foreign import OBJECT_BYTES, lines_of, require_readable
 from tuition.recipe import parse_yaml
+from tuition.recipe.yamltext import LARGEST_BYTES
 
 SHOWN_REJECTED = 20
 
@@ -136,15 +138,16 @@ def read_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
     """The objects of a JSON Lines file, one at a time; lines that are none are counted and noted."""
     torn = 0
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-            for line in lines:
-                row = parse_row(line)
-                if row is not None:
-                    yield row
-                elif line.strip():
-                    torn += 1
+        for line in lines_of(path):
+            row = parse_row(line.decode("utf-8", "surrogateescape"))
+            if row is not None:
+                yield row
+            elif line.strip():
+                torn += 1
     except FileNotFoundError:
         return
+    except (UserError, OSError):  # what was read of it before stays
+        unreadable.append(f"{path.name} could not be read whole.")
     if torn:
         unreadable.append(f"{counted(torn, 'line')} of {path.name} could not be read.")
 
@@ -161,11 +164,13 @@ def parse_row(line: str) -> Row | None:
 def read_object(path: Path, parse: Callable[[str], Any], unreadable: list[str]) -> Row:
     """The mapping in a file; empty if the file is missing, or broken, which is noted."""
     try:
+        most_bytes = LARGEST_BYTES if parse is parse_yaml else OBJECT_BYTES
+        require_readable(path, most_bytes, "Remove it")
         # surrogates carry bytes that are not UTF-8 as far as `visible`, which shows them
         value = parse(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError, yaml.YAMLError):
+    except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
         value = None
     if isinstance(value, dict):
         return value

@@ -40,6 +40,7 @@ PAGES: tuple[Page, ...] = (
     Page("/review", "Review", "review", "Collect", REVIEWERS),
     Page("/judge", "Judge", "judge", "Collect", JUDGES),
     Page("/prompts", "Prompts", "prompts", "Collect", uploads=("/prompts/import",)),
+    Page("/tests", "Tests", "qualification", "Collect"),
     Page("/overview", "Overview", "overview", "Collect"),
     Page("/runs", "Runs", "runs", "Train"),
     Page("/start", "Start a run", "start", "Train"),

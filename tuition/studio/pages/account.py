@@ -42,7 +42,7 @@ def set_password(
         return account_page(request, status=status_of(error), fault=str(error))
     return let_in(
         request,
-        api.people.open_session(studio.store, me.id),
+        api.sessions.open_session(studio.store, me.id),
         to="/account",
         notice="Your password is set. You were signed out everywhere else.",
     )

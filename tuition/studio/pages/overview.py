@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Path, Request
+from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from tuition import __version__, api
@@ -14,6 +14,7 @@ from tuition.studio.web import Here, Me, redirect, render
 router = APIRouter(prefix="/overview")
 Id = Annotated[int, Path(ge=1, lt=2**63)]
 Share = Annotated[float, Form(ge=0, lt=1)]
+_PAIRS_A_PAGE = 20
 
 
 @router.get("")
@@ -29,11 +30,11 @@ def show(request: Request, studio: Here) -> Response:
         sources=api.overview.by_source(store),
         tags=api.overview.by_tag(store),
         mix=api.overview.target_mix(store),
-        comparisons=[(one, api.batches.rate(store, one.id)) for one in api.batches.batches(store)[:10]],
+        comparisons=[(one, api.results.rate(store, one.id)) for one in api.batches.batches(store, limit=10)],
         exports=api.exports.exports(store)[:10],
         kinds=list(api.exports.EXPORTS),
-        rules={kind: api.gold.rule(store, kind) for kind in ("writing", "judging")},
-        agreement=api.overview.review_agreement(store),
+        second_share=api.reviewing.second_share(store),
+        agreement=api.reviewing.agreement_of_reviewers(store),
         store_file=store.path.name,
     )
 
@@ -57,17 +58,13 @@ def _share_of(line: str) -> tuple[str, float]:
         ) from None
 
 
-@router.post("/rule")
-def set_rule(
-    studio: Here,
-    me: Me,
-    kind: Annotated[str, Form(pattern="^(writing|judging)$")],
-    items: Annotated[int, Form(ge=0, le=1_000)] = 0,
-    percent: Annotated[float, Form(gt=0, le=100)] = 75.0,
+@router.post("/second")
+def set_second_readings(
+    studio: Here, me: Me, percent: Annotated[float, Form(ge=0, le=100, allow_inf_nan=False)] = 0.0
 ) -> Response:
-    """How many test items people must do well before they get live ones."""
-    api.gold.set_rule(studio.store, kind, items=items, share=percent / 100, by=me.id)
-    return redirect("/overview#tests", "Set." if items else "Nobody is tested any more.")
+    """How many of the reviewed texts somebody else reads too."""
+    api.reviewing.set_second_share(studio.store, percent / 100, by=me.id)
+    return redirect("/overview#reviewers", "Set." if percent else "Nothing is read twice any more.")
 
 
 # --- comparisons
@@ -77,8 +74,19 @@ def set_rule(
 def comparison(request: Request, studio: Here, batch: Id) -> Response:
     """What people judged about two models."""
     return render(
-        request, "comparison.html", results=api.batches.results(studio.store, batch), flags=api.batches.FLAGS,
+        request, "comparison.html", results=api.results.results(studio.store, batch), flags=api.batches.FLAGS,
         words={"a_much": "much better", "a": "better", "tie": "equal", "b": "worse", "b_much": "much worse", "both_bad": "both bad"},
+    )  # fmt: skip
+
+
+@router.get("/comparison/{batch}/pairs")
+def show_pairs(
+    request: Request, studio: Here, batch: Id, after: Annotated[int, Query(ge=0, lt=2**63)] = 0
+) -> Response:
+    """The pairs themselves, for whoever manages: what was answered, and which of them test who judges."""
+    return render(
+        request, "pairs.html", batch=api.batches.batch(studio.store, batch), a_page=_PAIRS_A_PAGE,
+        pairs=api.batches.pairs(studio.store, batch, after=after, limit=_PAIRS_A_PAGE),
     )  # fmt: skip
 
 
@@ -94,7 +102,7 @@ def send_back(
     studio: Here, me: Me, batch: Id, model: Annotated[str, Form(pattern="^[ab]$")] = "a"
 ) -> Response:
     """Let the queue begin with the prompts where a model was judged lost or bad."""
-    back = set(api.batches.send_back(studio.store, batch, model=model, by=me.id))
+    back = set(api.results.send_back(studio.store, batch, model=model, by=me.id))
     others = len(back & api.queue.only_for_others(studio.store, me.id).keys())
     said = f"The queue begins with {len(back):,} of these prompts"
     if others:

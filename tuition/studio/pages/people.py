@@ -65,7 +65,7 @@ def enable(studio: Here, me: Me, person: Id) -> Response:
 def link(request: Request, studio: Here, person: Id) -> Response:
     """A way in for somebody who forgot the password; it works once, within ten minutes."""
     found = api.people.person(studio.store, person)
-    token = api.people.make_link(studio.store, person)
+    token = api.sessions.make_link(studio.store, person)
     return people_page(
         request, studio, link=f"{address_of(request)}/enter/{token}", link_is=f"Lets {found.name} in"
     )

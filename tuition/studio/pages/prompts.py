@@ -233,10 +233,20 @@ def change(
     overlap: Annotated[int, Form(ge=1, le=100)] = 1,
     paused: Annotated[bool, Form()] = False,
     gold: Annotated[bool, Form()] = False,
+    expected: Annotated[str | None, Form(max_length=400_000)] = None,
 ) -> Response:
     """Change how a prompt is asked."""
-    api.prompts.set_tags(studio.store, prompt, _words(tags), by=me.id)
-    api.prompts.change(
-        studio.store, prompt, priority=priority, overlap=overlap, paused=paused, gold=gold, by=me.id
-    )
+    with studio.store.writing():  # all of it, or what is refused changes nothing
+        api.prompts.set_tags(studio.store, prompt, _words(tags), by=me.id)
+        api.prompts.change(
+            studio.store, prompt, priority=priority, overlap=overlap, paused=paused, gold=gold, by=me.id,
+            expected=None if expected is None else unix_lines(expected),
+        )  # fmt: skip
     return redirect(f"/prompts/{prompt}", "Changed.")
+
+
+@router.post("/{prompt}/anew")
+def ask_anew(studio: Here, me: Me, prompt: Id) -> Response:
+    """Ask it once more, also of those who have answered it; every answer is kept."""
+    api.queue.ask_anew(studio.store, prompt, by=me.id)
+    return redirect(f"/prompts/{prompt}", "It is asked once more, also of who answered it before.")

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/review")
 Id = Annotated[int, Path(ge=1, lt=2**63)]
 Place = Annotated[int, Query(ge=0, lt=2**63)]
 _A_PAGE = 30
-_FILTERS = ("waiting", "accepted", "returned", "untouched", "hard")
+_FILTERS = ("waiting", "accepted", "returned", "untouched", "hard", "differently")
 
 
 @router.get("")
@@ -28,13 +28,14 @@ def show(request: Request, studio: Here, me: Me, filter: str = "waiting", before
         request,
         "review.html",
         progress=api.overview.progress(studio.store),
-        next=api.demonstrations.next_to_review(studio.store, me.id),
+        again=api.reviewing.next_second_reading(studio.store, me.id),
+        next=api.reviewing.next_to_review(studio.store, me.id),
         filters=_FILTERS,
         chosen=chosen,
         lines=_lines(studio, chosen, before or None),
         a_page=_A_PAGE,
         usable=api.usable(studio.store),
-        agreement=api.overview.review_agreement(studio.store),
+        agreement=api.reviewing.agreement_of_reviewers(studio.store),
     )
 
 
@@ -45,6 +46,8 @@ def _lines(studio: Studio, chosen: str, before: int | None) -> list[dict[str, An
             _line(studio, api.demonstrations.demonstration(store, loss.demonstration_id), loss)
             for loss in api.losses.highest(store)
         ]
+    if chosen == "differently":
+        return [_line(studio, found) for found in api.reviewing.read_differently(store)]
     status = {"waiting": "submitted", "untouched": ""}.get(chosen, chosen)
     found = api.demonstrations.find(
         store, status=status, untouched=chosen == "untouched", before=before, limit=_A_PAGE
@@ -66,8 +69,58 @@ def next_one(studio: Here, me: Me, after: Place = 0) -> Response:
 
 
 def _go_on(studio: Studio, person_id: int, notice: str = "", *, after: int = 0) -> Response:
-    found = api.demonstrations.next_to_review(studio.store, person_id, after=after)
+    found = api.reviewing.next_to_review(studio.store, person_id, after=after)
     return redirect("/review" if found is None else f"/review/{found.id}", notice)
+
+
+@router.get("/{demonstration}/again")
+def show_second_reading(request: Request, studio: Here, me: Me, demonstration: Id) -> Response:
+    """A text that somebody else has decided about, without a word about how."""
+    return second_page(request, studio, me.id, demonstration)
+
+
+@router.post("/{demonstration}/again")
+def read_again(
+    request: Request,
+    studio: Here,
+    me: Me,
+    demonstration: Id,
+    decision: Annotated[str, Form(max_length=20)],
+    comment: Annotated[str, Form(max_length=10_000)] = "",
+) -> Response:
+    """Keep what the second reader would decide, and show the next."""
+    try:
+        api.reviewing.read_again(studio.store, demonstration, me.id, decision, comment=unix_lines(comment))
+    except UserError as error:
+        if isinstance(error, api.NotFoundError | api.NotAllowedError):
+            raise
+        return second_page(
+            request, studio, me.id, demonstration, status=status_of(error), fault=str(error), comment=comment
+        )
+    following = api.reviewing.next_second_reading(studio.store, me.id)
+    return redirect(
+        "/review" if following is None else f"/review/{following}/again", "Thank you. It is counted."
+    )
+
+
+def second_page(
+    request: Request,
+    studio: Studio,
+    person_id: int,
+    demonstration_id: int,
+    *,
+    status: int = 200,
+    fault: str = "",
+    comment: str = "",
+) -> Response:
+    """The text as the first reader saw it, and the three decisions."""
+    text = api.reviewing.text_to_read_again(studio.store, demonstration_id, person_id)
+    found = api.demonstrations.demonstration(studio.store, demonstration_id)
+    return render(
+        request, "review_again.html", status=status, demonstration=demonstration_id, text=text, fault=fault, comment=comment,
+        prompt=api.prompts.prompt(studio.store, found.prompt_id),
+        guideline=api.guidelines.version(studio.store, text.guideline_version),
+    )  # fmt: skip
 
 
 @router.get("/{demonstration}")
@@ -92,7 +145,7 @@ def decide(
     texts = [unix_lines(text) for text in turns]
     typed = [{"role": "user" if n % 2 else "assistant", "content": text} for n, text in enumerate(texts)]
     try:
-        api.demonstrations.review(
+        api.reviewing.review(
             studio.store, demonstration, me.id, decision, rev=rev, comment=unix_lines(comment),
             turns=typed if decision == "edited" else None, post_key=post_key,
         )  # fmt: skip

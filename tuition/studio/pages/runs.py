@@ -33,7 +33,7 @@ def show_list(request: Request, studio: Here) -> Response:
     """All runs, the newest first."""
     lines = api.board.list_runs(studio.runs, api.jobs.at_work)
     return render(
-        request, "runs.html", lines=lines, runs=studio.runs, most=api.board.MOST_BESIDE_EACH_OTHER,
+        request, "runs.html", lines=lines, runs=studio.runs, most=api.beside.MOST_BESIDE_EACH_OTHER,
         goes_on=any(line.goes_on for line in lines),
     )  # fmt: skip
 
@@ -42,13 +42,13 @@ def show_list(request: Request, studio: Here) -> Response:
 def show_beside(request: Request, studio: Here, run: Annotated[list[str], Query(max_length=50)]) -> Response:
     """Several runs beside each other."""
     names = list(dict.fromkeys(run))
-    if not 2 <= len(names) <= api.board.MOST_BESIDE_EACH_OTHER:
+    if not 2 <= len(names) <= api.beside.MOST_BESIDE_EACH_OTHER:
         raise UserError(
             f"{len(names)} runs are ticked",
-            next_step=f"Go back and tick two to {api.board.MOST_BESIDE_EACH_OTHER}",
+            next_step=f"Go back and tick two to {api.beside.MOST_BESIDE_EACH_OTHER}",
         )
     folders = [api.board.find_run(studio.runs, name) for name in names]
-    return render(request, "beside.html", beside=api.board.beside(folders))
+    return render(request, "beside.html", beside=api.beside.beside(folders))
 
 
 @router.get("/{name}")
@@ -116,11 +116,16 @@ def compare(
     name: Name,
     other: Annotated[str, Form(min_length=1, max_length=200)],
     limit: Annotated[int, Form(ge=1, le=100_000)] = 50,
+    temperature: Annotated[float, Form(ge=0, le=5, allow_inf_nan=False)] = 0.0,
+    samples: Annotated[int, Form(ge=1, le=64)] = 1,
 ) -> Response:
     """Let the run and another model answer the store's prompts, and put the pairs blind before people."""
     folder = api.board.find_run(studio.runs, name)
     refuse_paths_elsewhere(studio, [other])
-    api.jobs.start(folder, "compare", _compare_arguments(studio, folder, other, limit))
+    arguments = _compare_arguments(studio, folder, other, limit)
+    if temperature:
+        arguments += ["--temperature", f"{temperature:g}", "--samples", str(samples)]
+    api.jobs.start(folder, "compare", arguments)
     return redirect(f"/runs/{name}", "Both models are answering; then the pairs stand under Judge.")
 
 

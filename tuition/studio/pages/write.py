@@ -5,7 +5,6 @@ Every button works as a plain form; each of them saves what is typed before it d
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Path, Request
@@ -13,15 +12,13 @@ from fastapi.responses import JSONResponse, Response
 
 from tuition import api
 from tuition.errors import UserError
+from tuition.studio.editor import SERVICE, Typed, TypedHere, editor, saved, turns_of
 from tuition.studio.reading import unix_lines
 from tuition.studio.web import Here, Me, Studio, is_fragment, redirect, render, status_of, talk_of
 
 router = APIRouter(prefix="/write")
 Id = Annotated[int, Path(ge=1, lt=2**63)]
-Turns = Annotated[list[str], Form(alias="turn", default_factory=list)]
-Number = Annotated[int, Form(ge=0, lt=2**31)]
 Words = Annotated[str, Form(max_length=2_000)]
-_SERVICE = ":service"  # no run is called so: names of folders hold no colon here
 _SUGGESTED_TOKENS = 512
 
 
@@ -35,6 +32,7 @@ def show(request: Request, studio: Here, me: Me) -> Response:
         request,
         "write.html",
         progress=progress,
+        mine=api.overview.by_person(store, only=me.id)[0],
         wanted=max(0, progress.open_places - others),
         others=others,
         standing=api.gold.writing_standing(store, me.id),
@@ -81,18 +79,17 @@ def save(
     studio: Here,
     me: Me,
     task: Id,
-    turns: Turns,
-    rev: Number = 0,
+    typed: TypedHere,
 ) -> Response:
     """Save what is typed so far. A script is answered in JSON; 409 gives the text of the other tab."""
     try:
-        draft = api.drafts.save(studio.store, task, me.id, _turns(turns), rev=rev)
+        draft = api.drafts.save(studio.store, task, me.id, typed.turns, rev=typed.rev)
     except api.drafts.DraftConflictError as conflict:
         stored = conflict.stored
         if is_script(request):
             said = {"rev": stored.rev, "turns": [t["content"] for t in stored.turns], "said": str(conflict)}
             return JSONResponse(said, 409)
-        return editor(request, studio, me.id, task, status=409, typed=_turns(turns), theirs=stored)
+        return editor(request, studio, me.id, task, status=409, typed=typed.turns, theirs=stored)
     if is_script(request):
         return JSONResponse({"rev": draft.rev})
     return redirect(f"/write/{task}", "Saved.")
@@ -104,16 +101,14 @@ def change_turns(
     studio: Here,
     me: Me,
     task: Id,
-    turns: Turns,
-    rev: Number = 0,
+    typed: TypedHere,
     more: Annotated[bool, Form()] = True,
 ) -> Response:
     """Let the conversation go on by a question and an answer, or take the last two away."""
-    typed = _turns(turns)
-    typed = _turns([*turns, "", ""]) if more else typed[:1] if len(typed) < 3 else typed[:-2]
-    return _saved(request, studio, me.id, task, typed, rev) or redirect(
-        f"/write/{task}#turn-{len(typed) - 1}"
-    )
+    texts = [turn["content"] for turn in typed.turns]
+    texts = [*texts, "", ""] if more else texts[:1] if len(texts) < 3 else texts[:-2]
+    refused = saved(request, studio, me.id, task, Typed(turns_of(texts), typed.rev))
+    return refused or redirect(f"/write/{task}#turn-{len(texts) - 1}")
 
 
 @router.post("/{task}/show")
@@ -122,11 +117,10 @@ def show_as_read(
     studio: Here,
     me: Me,
     task: Id,
-    turns: Turns,
-    rev: Number = 0,
+    typed: TypedHere,
 ) -> Response:
     """The whole page with each turn as it will read, for browsers without scripts."""
-    refused = _saved(request, studio, me.id, task, _turns(turns), rev)
+    refused = saved(request, studio, me.id, task, typed)
     return refused or editor(request, studio, me.id, task, as_read=True)
 
 
@@ -137,23 +131,24 @@ def submit(
     me: Me,
     task: Id,
     post_key: Annotated[str, Form(min_length=1, max_length=100)],
-    turns: Turns,
+    typed: TypedHere,
     opened: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0.0,
     seconds: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0.0,
     guideline: Annotated[int | None, Form(ge=0, lt=2**31)] = None,
     suggestion: Annotated[int | None, Form(ge=0, lt=2**63)] = None,
 ) -> Response:
     """Send the answer and take the next prompt."""
-    typed = _turns(turns)
     try:
         sent = api.demonstrations.submit(
-            studio.store, task, me.id, typed, post_key=post_key, guideline_version=guideline,
+            studio.store, task, me.id, typed.turns, post_key=post_key, guideline_version=guideline,
             seconds=seconds or max(0.0, studio.store.now() - opened if opened else 0.0), suggestion_id=suggestion or None,
         )  # fmt: skip
     except UserError as error:
         if isinstance(error, api.NotFoundError | api.NotAllowedError):
             raise
-        return editor(request, studio, me.id, task, status=status_of(error), typed=typed, fault=str(error))
+        return editor(
+            request, studio, me.id, task, status=status_of(error), typed=typed.turns, fault=str(error)
+        )
     late = " It came after your time for it was over, and is kept beside the others." if sent.extra else ""
     return _go_on(studio, me.id, f"Sent. Thank you.{late}")
 
@@ -164,45 +159,40 @@ def suggest(
     studio: Here,
     me: Me,
     task: Id,
-    turns: Turns,
-    rev: Number = 0,
+    typed: TypedHere,
     model: Annotated[str, Form(max_length=300)] = "",
 ) -> Response:
     """Let a model answer the prompt too; what it wrote is shown beside, and kept with the answer."""
-    refused = _saved(request, studio, me.id, task, _turns(turns), rev)
+    refused = saved(request, studio, me.id, task, typed)
     if refused is not None:
         return refused
     prompt = api.prompts.prompt(studio.store, api.queue.own(studio.store, task, me.id).prompt_id)
-    service = api.suggestion_service(studio.store)
     try:
-        if service is not None and model == _SERVICE:
-            name, text = (
-                service.model,
-                api.ask_service(service, prompt.messages, max_new_tokens=_SUGGESTED_TOKENS),
-            )
-        else:
-            asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            name, text = (
-                model,
-                "".join(talk_of(request).answer(model, asked, api.talk.Wish(_SUGGESTED_TOKENS))),
-            )
+        name, text = _answer_of(request, studio, model, prompt)
         api.suggestions.suggest(studio.store, task, me.id, made_by=name, text=text)
     except UserError as error:
         return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
     return redirect(f"/write/{task}#suggestion")
 
 
+def _answer_of(request: Request, studio: Studio, model: str, prompt: api.prompts.Prompt) -> tuple[str, str]:
+    """Who answered, and what: the service where it is meant, else a run of this studio."""
+    service = api.suggestion_service(studio.store)
+    if service is not None and model == SERVICE:
+        return service.model, api.ask_service(service, prompt.messages, max_new_tokens=_SUGGESTED_TOKENS)
+    asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    return model, "".join(talk_of(request).answer(model, asked, api.talk.Wish(_SUGGESTED_TOKENS)))
+
+
 @router.post("/{task}/begin")
-def begin_from_suggestion(
-    request: Request, studio: Here, me: Me, task: Id, turns: Turns, rev: Number = 0
-) -> Response:
+def begin_from_suggestion(request: Request, studio: Here, me: Me, task: Id, typed: TypedHere) -> Response:
     """Put the suggestion into the first box, in place of what stood there; the draft before is saved first."""
-    refused = _saved(request, studio, me.id, task, _turns(turns), rev)
+    refused = saved(request, studio, me.id, task, typed)
     suggestion = api.suggestions.latest(studio.store, task)
     if refused is not None or suggestion is None:
         return refused or redirect(f"/write/{task}")
-    typed = _turns([suggestion.text, *turns[1:]])
-    return editor(request, studio, me.id, task, typed=typed)
+    first = {"role": "assistant", "content": suggestion.text}
+    return editor(request, studio, me.id, task, typed=[first, *typed.turns[1:]])
 
 
 @router.post("/{task}/skip")
@@ -228,80 +218,6 @@ def flag(request: Request, studio: Here, me: Me, task: Id, reason: Words = "") -
     return redirect(f"/write/{task}", "Flagged. Go on with it, or skip it.")
 
 
-def _turns(texts: list[str]) -> list[dict[str, str]]:
-    """Texts of a form as turns: the assistant's, and the user's between them."""
-    return [
-        {"role": "user" if number % 2 else "assistant", "content": unix_lines(text)}
-        for number, text in enumerate(texts)
-    ]
-
-
-def _saved(
-    request: Request, studio: Studio, person_id: int, task: int, typed: list[dict[str, str]], rev: int
-) -> Response | None:
-    """Save the draft; the page that shows both texts where another tab was first."""
-    try:
-        api.drafts.save(studio.store, task, person_id, typed, rev=rev)
-    except api.drafts.DraftConflictError as conflict:
-        return editor(request, studio, person_id, task, status=409, typed=typed, theirs=conflict.stored)
-    return None
-
-
 def is_script(request: Request) -> bool:
     """Whether a script of ours asks, which reads JSON."""
     return "application/json" in request.headers.get("accept", "") or is_fragment(request)
-
-
-def editor(
-    request: Request,
-    studio: Studio,
-    person_id: int,
-    task: int,
-    *,
-    status: int = 200,
-    typed: list[dict[str, str]] | None = None,
-    theirs: api.drafts.Draft | None = None,
-    fault: str = "",
-    as_read: bool = False,
-) -> Response:
-    """The editor of one task.
-
-    Args:
-        typed: what this tab holds, where it is not what is stored.
-        theirs: what another tab has saved.
-        as_read: show each turn as it will read, under its box.
-    """
-    store = studio.store
-    held = api.queue.own(store, task, person_id)
-    before = next(
-        (d for d in api.demonstrations.find(store, prompt_id=held.prompt_id, person_id=person_id)
-         if d.assignment_id == task), None,
-    )  # fmt: skip
-    draft = api.drafts.draft(store, task, person_id)
-    turns = typed or draft.turns or (before.latest.turns if before else []) or _turns([""])
-    return render(
-        request,
-        "write_editor.html",
-        status=status,
-        task=held,
-        prompt=api.prompts.prompt(store, held.prompt_id),
-        turns=turns,
-        rev=theirs.rev if theirs else draft.rev,
-        theirs=theirs,
-        before=before,
-        open=held.state != "skipped" and (before is None or before.status == "returned"),
-        guideline=api.guidelines.current(store),
-        suggestion=api.suggestions.latest(store, task),
-        models=_models(request, studio),
-        fault=fault,
-        as_read=as_read,
-        post_key=secrets.token_urlsafe(16),
-        opened=store.now(),
-    )
-
-
-def _models(request: Request, studio: Studio) -> list[tuple[str, str]]:
-    """Who can suggest an answer: the service, if an admin named one, and the runs; value and words of each."""
-    service = api.suggestion_service(studio.store)
-    runs = [(name, name) for name in talk_of(request).names()]
-    return [*([(_SERVICE, f"{service.model} (service)")] if service else []), *runs]

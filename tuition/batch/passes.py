@@ -1,0 +1,80 @@
+"""A step's examples cut into passes: in their order within a budget, or so that several can be run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tuition.batch.balance import Work, shares
+from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
+
+# A shorter pass spends its time on calls, not on numbers.
+_FEWEST_TOKENS = 64
+# All cores on one pass reach about 0.7 of what each reaches on its own: lanes may have so much more to do.
+_WORTH = 1.4
+
+
+def in_order(lengths: Sequence[int], max_examples: int | None, token_budget: int) -> Iterator[list[int]]:
+    """Places of examples that follow one another, as many as fit into a pass; a longer one has its own.
+
+    Args:
+        lengths: tokens of each example.
+        max_examples: most in a pass; None: no limit.
+    """
+    group: list[int] = []
+    tokens = 0
+    for place, length in enumerate(lengths):
+        full = bool(group) and tokens + length > token_budget
+        if full or (max_examples is not None and len(group) == max_examples):
+            yield group
+            group, tokens = [], 0
+        group.append(place)
+        tokens += length
+    if group:
+        yield group
+
+
+def for_lanes(
+    whole: list[Forest], inputs: Sequence[Ids], lanes: int, max_examples: int | None, token_budget: int
+) -> list[Forest]:
+    """Passes of about the same length, the n-th for lane n modulo `lanes`; `whole` where that would not be faster.
+
+    Args:
+        whole: the step laid out for one lane.
+        inputs: the tokens of each example, none longer than a lane's part of the budget.
+        token_budget: most tokens in all passes that are run at once.
+    """
+    tokens = sum(forest.tokens for forest in whole)
+    if tokens < lanes * _FEWEST_TOKENS:
+        return whole
+    rounds = -(-tokens // token_budget)
+    lay = _with_prefixes if any(_shares(forest, inputs) for forest in whole) else _longest_first
+    passes = lay(inputs, lanes * rounds, max_examples, token_budget // lanes)
+    longest = sum(max(f.tokens for f in passes[i : i + lanes]) for i in range(0, len(passes), lanes))
+    return whole if rounds == 1 and longest * lanes > _WORTH * tokens else passes
+
+
+def _shares(forest: Forest, inputs: Sequence[Ids]) -> bool:
+    return forest.tokens < sum(len(inputs[place]) for place in forest.leaves)
+
+
+def _longest_first(
+    inputs: Sequence[Ids], passes: int, max_examples: int | None, token_budget: int
+) -> list[Forest]:
+    lengths = [len(ids) for ids in inputs]
+    forests = []
+    for taken in shares(lengths, passes, Work()):
+        for group in in_order([lengths[place] for place in taken], max_examples, token_budget):
+            forests.append(side_by_side([taken[i] for i in group], inputs))
+    return forests
+
+
+def _with_prefixes(
+    inputs: Sequence[Ids], passes: int, max_examples: int | None, token_budget: int
+) -> list[Forest]:
+    """The shortest passes of which so many are enough; examples with the same beginning stay together."""
+    few, enough = 1, token_budget
+    while enough - few > token_budget // 64 + 1:
+        middle = (few + enough) // 2
+        suffices = len(shared_forests(inputs, max_examples, middle)) <= passes
+        few, enough = (few, middle) if suffices else (middle, enough)
+    return shared_forests(inputs, max_examples, enough)

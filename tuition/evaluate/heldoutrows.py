@@ -1,0 +1,69 @@
+"""The rows that a run held out, found again in the files that its recipe names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuition.batch.corpus import data_sha256_now, sources_of
+from tuition.errors import UserError
+from tuition.recipe import DataSettings, load_recipe
+from tuition.train.folder import RunFolder
+
+_NAME_ROWS = "Name rows that it was not trained on: --data FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutRows:
+    """What a run was validated on.
+
+    Attributes:
+        sources: the files, or names on the hub, that hold them.
+        places: file and line of each, as the ledger has them.
+    """
+
+    sources: tuple[str, ...]
+    places: frozenset[tuple[str, int]]
+
+    @property
+    def sentence(self) -> str:
+        """What is scored where nobody named anything."""
+        files = ", ".join(sorted({Path(file).name for file, _ in self.places}))
+        rows = "the one row" if len(self.places) == 1 else f"the {len(self.places):,} rows"
+        return f"no --data was given: {rows} of {files} that training held out"
+
+
+def held_out_rows(run: RunFolder) -> HeldOutRows | None:
+    """The rows that a run kept apart, by its ledger; None where it kept none.
+
+    Raises:
+        UserError: the data is not there, or is no longer what the run read.
+    """
+    if not run.holds_a_run() or not run.ledger.exists():
+        return None
+    places = frozenset(
+        (row["file"], row["line"])
+        for row in map(json.loads, run.ledger.read_bytes().splitlines())
+        if row["side"] == "validation"
+    )
+    if not places:
+        return None
+    data, facts = load_recipe(run.recipe).section(DataSettings), run.read_facts()
+    if data.stream:  # what was read file by file was hashed file by file
+        return None
+    try:
+        sources, now = sources_of(data), data_sha256_now(data)
+    except UserError as fault:
+        raise UserError(
+            f"the rows that training held out cannot be found: {fault.what}",
+            where=fault.where,
+            next_step=f"Run this in {facts.get('working_folder')}, where training ran. {_NAME_ROWS}",
+        ) from None
+    if now != facts["hashes"]["data"]:
+        raise UserError(
+            "the data is no longer what the run read, so nothing says which of its rows were held out",
+            where=", ".join((*data.data, *data.val_data, *data.replay)),
+            next_step=_NAME_ROWS,
+        )
+    return HeldOutRows((*sources.train, *sources.validation), places)

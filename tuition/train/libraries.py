@@ -1,0 +1,62 @@
+"""Libraries that reach for the hub while they are imported, imported so that they do not.
+
+Where the CPU has AVX512-BF16, bitsandbytes fetches compiled code from the hub if a package called `kernels` is there,
+and peft imports bitsandbytes by itself. Nobody asked for that code, so neither finds that package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from tuition.errors import UserError
+
+_FETCHES = "kernels"
+
+
+def peft() -> Any:
+    """The library of adapters. It imports bitsandbytes when it first looks for layers in 4 bits: here that is done before."""
+    with suppress(ImportError):  # optional, and peft does without
+        _imported("bitsandbytes")
+    return _imported("peft")
+
+
+def bitsandbytes() -> Any:
+    """The library of 4-bit weights and 8-bit moments.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return _imported("bitsandbytes")
+    except ImportError as error:
+        raise UserError(
+            f"4-bit weights and 8-bit moments need bitsandbytes ({error})",
+            where="method, optimizer",
+            next_step="pip install 'tuition[quantised]', or choose method: lora and optimizer: adamw",
+        ) from None
+
+
+def _imported(name: str) -> Any:
+    if name in sys.modules:
+        return sys.modules[name]
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
+        logging.ERROR
+    )  # it says what it could not fetch
+    with _nothing_to_fetch_with():
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _nothing_to_fetch_with() -> Iterator[None]:
+    before = {name: module for name, module in sys.modules.items() if name == _FETCHES}
+    sys.modules[_FETCHES] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_FETCHES]
+        sys.modules.update(before)
