@@ -93,7 +93,10 @@ class Finished:
             return False
         if answer.asked is not None:
             turn = slice(answer.start, self._turn_end(answer))
-            return self._partly.is_as_asked(answer.example.ids[turn], supervised[turn] != 0, answer.asked)
+            if answer.is_cut and turn.stop == len(answer.example):
+                return True  # places in a text are told by all of it
+            ids, learned = answer.example.ids[turn], supervised[turn] != 0
+            return self._partly.is_as_asked(ids, learned, answer.asked, begins=not answer.start)
         before = answer.start and supervised[answer.start - 1]
         return runs[0][0] == answer.start and (answer.joins or not before)
 

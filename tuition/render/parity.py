@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.render.finished import Answer, Finished
-from tuition.render.partly import Asked, squeezed
+from tuition.render.partly import Asked
 from tuition.render.renderer import Outcome, Renderer
 from tuition.render.serving import Serving
 from tuition.render.spelled import Spelled
@@ -43,13 +43,15 @@ class _Row:
 
     Attributes:
         learned: places of the answers that are learned and that something precedes.
-        found: the messages, by identity, that stand in an example as they are served.
+        found: those that stand in an example as they are served.
+        unlike: those that were found behind their prompt only, and whether at least their ids are as written.
         seen: for each example by identity, which of its tokens belong to turns that were found.
     """
 
     outcome: Outcome
     learned: list[int]
     found: set[int] = field(default_factory=set)
+    unlike: dict[int, bool] = field(default_factory=dict)
     seen: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
@@ -61,36 +63,36 @@ class _Row:
         """Whether it has one of these findings."""
         return any(found.code in codes for found in self.outcome.findings)
 
-    def place(self, message: Message) -> int:
-        """Where a message stands in it."""
-        return next(n for n, own in enumerate(self.conversation.messages) if own is message)
-
-    def as_read(self, message: Message) -> Message:
-        """A message with the span markers that it had."""
-        return (self.outcome.source or self.conversation).messages[self.place(message)]
+    def as_read(self, place: int) -> Message:
+        """The message there with the span markers that it had."""
+        return (self.outcome.source or self.conversation).messages[place]
 
     def seen_of(self, example: Rendered) -> npt.NDArray[np.bool_]:
         """Which of its tokens belong to turns that were found."""
         return self.seen.setdefault(id(example), np.zeros(len(example), dtype=np.bool_))
 
-    def where(self, message: Message) -> str:
+    def where(self, place: int) -> str:
         """The place, for people."""
-        return f"{self.conversation.origin} (message {self.place(message) + 1})"
+        return f"{self.conversation.origin} (message {place + 1})"
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A chat, or a part of one, and the examples that hold it: several where the template rewrites history."""
+    """A chat, or a part of one, and the examples that hold it: several where the template rewrites history.
+
+    Attributes:
+        places: where its messages stand in the row.
+    """
 
     row: _Row
     conversation: Conversation
     examples: tuple[Rendered, ...]
+    places: list[int]
 
     @property
     def positions(self) -> list[int]:
         """Where the learned answers stand in it."""
-        learned = {id(self.row.conversation.messages[n]) for n in self.row.learned}
-        return [n for n, message in enumerate(self.conversation.messages) if id(message) in learned]
+        return [n for n, place in enumerate(self.places) if place in self.row.learned]
 
 
 class Parity:
@@ -133,7 +135,7 @@ class Parity:
             answers = answers[-1:]
         row = _Row(outcome, [n for n in answers if n and messages[n].weight != 0])
         if self._renderer.train_on == "spans":
-            row.learned = [n for n in row.learned if self._asks(row, messages[n])]
+            row.learned = [n for n in row.learned if self._asks(row, n)]
         return row
 
     def _compare_turns(self, rows: Sequence[_Row], seen: Compared) -> None:
@@ -143,12 +145,9 @@ class Parity:
             for position, served, written in zip(part.positions, ids[::2], ids[1::2], strict=False):
                 self._compare_turn(part, position, served, written, seen)
             if self._ends_with_another(part) and not self._finished.begins(part.examples[0], ids[-1]):
-                seen.unlike_written = seen.unlike_written or part.row.where(part.conversation.messages[-1])
+                seen.unlike_written = seen.unlike_written or part.row.where(part.places[-1])
         for row in rows:
-            if (unseen := self._not_found(row)) is not None:
-                seen.unlike_serving = seen.unlike_serving or row.where(unseen)
-            if not self._is_accounted_for(row):
-                seen.misplaced = seen.misplaced or str(row.conversation.origin)
+            self._conclude(row, seen)
 
     def _texts(self, part: _Shown) -> list[str]:
         """For each learned turn what is fed before it and what is written through it, in their order."""
@@ -176,22 +175,27 @@ class Parity:
         answers = [self._answer(part, position, example, len(served), written) for example in fitting]
         as_written = [answer for answer in answers if self._finished.is_as_written(answer)]
         alone = [answer for answer in as_written if self._finished.is_alone(answer)]
-        if not answers or not (alone or self._must_be_it(part.row)):
-            return
-        message = part.conversation.messages[position]
-        answer = (alone or as_written or answers)[0]
-        part.row.found.add(id(message))
-        part.row.seen_of(answer.example)[answer.start : self._finished.end(answer)] = True
-        seen.prompts += 1
-        seen.answers += bool(alone)
-        if not as_written:
-            seen.unlike_written = seen.unlike_written or part.row.where(message)
-        elif not alone:
-            seen.misplaced = seen.misplaced or part.row.where(message)
+        place = part.places[position]
+        if alone:
+            seen.prompts += place not in part.row.found
+            seen.answers += place not in part.row.found
+            part.row.found.add(place)
+            part.row.seen_of(alone[0].example)[alone[0].start : self._finished.end(alone[0])] = True
+        elif answers:
+            part.row.unlike[place] = bool(as_written)
 
-    def _must_be_it(self, row: _Row) -> bool:
-        """Whether what is learned behind a prompt must be its answer: a part of a turn may be a later one's."""
-        return self._renderer.learns_whole_turns or not row.has(*_LOSSES)
+    def _conclude(self, row: _Row, seen: Compared) -> None:
+        """Note what of a row was not found as it must be."""
+        if (unseen := self._not_found(row)) is not None:
+            match row.unlike.get(unseen):
+                case None:
+                    seen.unlike_serving = seen.unlike_serving or row.where(unseen)
+                case False:
+                    seen.unlike_written = seen.unlike_written or row.where(unseen)
+                case True:
+                    seen.misplaced = seen.misplaced or row.where(unseen)
+        elif not self._is_accounted_for(row):
+            seen.misplaced = seen.misplaced or str(row.conversation.origin)
 
     def _is_accounted_for(self, row: _Row) -> bool:
         """Whether nothing is learned but the turns that were found, or, where all is, nothing else is context."""
@@ -237,7 +241,7 @@ class Parity:
             is_cut=part.row.has("R015"),
             joins=self._is_learned(conversation.messages[position - 1]),
             is_joined=any(map(self._is_learned, conversation.messages[position + 1 : position + 2])),
-            asked=self._asked(part.row, message),
+            asked=self._asked(part.row, part.places[position]),
         )
 
     def _is_learned(self, message: Message) -> bool:
@@ -246,32 +250,39 @@ class Parity:
             return message.role == "assistant" or self._renderer.train_on == "all"
         return message.weight > 0
 
-    def _asks(self, row: _Row, message: Message) -> bool:
-        """Whether there is a text between its markers."""
-        asked = self._asked(row, message)
+    def _asks(self, row: _Row, place: int) -> bool:
+        """Whether there is a text between the markers of a message."""
+        asked = self._asked(row, place)
         return asked is not None and any(a < b for a, b in (*asked.thought_ranges, *asked.content_ranges))
 
-    def _asked(self, row: _Row, message: Message) -> Asked | None:
+    def _asked(self, row: _Row, place: int) -> Asked | None:
         """What of a message is learned, where that is not all of it."""
+        message = row.as_read(place)
         if self._renderer.train_on == "spans":
             thinks = self._renderer.learn_reasoning
-            return Asked.between_markers(row.as_read(message), self._span, thinks=thinks)
+            return Asked.between_markers(message, self._span, thinks=thinks)
         thinks = bool(message.reasoning and message.reasoning.strip())
         if self._renderer.learn_reasoning or not thinks or row.conversation.plain:
             return None
         return Asked.behind_the_thought(message)
 
-    def _not_found(self, row: _Row) -> Message | None:
+    def _not_found(self, row: _Row) -> int | None:
         """The first answer that must stand in an example as it is served, and does not."""
-        return next((message for message in self._must_be_found(row) if id(message) not in row.found), None)
+        return next((place for place in self._must_be_found(row) if place not in row.found), None)
 
-    def _must_be_found(self, row: _Row) -> Iterator[Message]:
-        """Every learned answer, or of a row that lost some, the last that stands in each of its parts."""
+    def _must_be_found(self, row: _Row) -> Iterator[int]:
+        """Every learned answer, or of a row that lost some, the last that stands in each of its parts.
+
+        Where turns are learned whole, also what stands behind its prompt as something else: no later turn does.
+        """
         if not row.has(*_LOSSES):
-            yield from (row.conversation.messages[n] for n in row.learned)
-        elif self._renderer.train_on != "all":  # an example may end anywhere then
+            yield from row.learned
+            return
+        if self._renderer.learns_whole_turns:
+            yield from (place for place in row.learned if place in row.unlike)
+        if self._renderer.train_on != "all":  # an example may end anywhere then
             parts = [part for part in _shown(row) if part.conversation is not row.conversation]
-            yield from (part.conversation.messages[part.positions[-1]] for part in parts if part.positions)
+            yield from (part.places[part.positions[-1]] for part in parts if part.positions)
 
     def _compare_control_tokens(self, row: _Row, seen: Compared) -> None:
         """Of a row that spells control tokens out, only those of the template can be compared."""
@@ -280,8 +291,7 @@ class Parity:
             if begins is None:
                 return
             seen.spelled_turns += len(begins)
-            found = (n for n, does in zip(part.positions, begins, strict=True) if does)
-            row.found |= {id(part.conversation.messages[n]) for n in found}
+            row.found |= {part.places[n] for n, does in zip(part.positions, begins, strict=True) if does}
         if seen.forged is None and self._not_found(row) is not None:
             seen.forged = f"{row.conversation.origin} has control tokens that the template did not write"
 
@@ -298,21 +308,17 @@ class Parity:
             windows = _laid_out(outcome.examples, written, self._renderer.max_length - 1)
             answer = None if windows is None else self._text(row, message, windows, written)
             if answer is None or not self._finished.is_as_written(answer):
-                seen.unlike_written = seen.unlike_written or row.where(message)
+                seen.unlike_written = seen.unlike_written or row.where(0)
             elif not self._finished.is_alone(answer):
-                seen.misplaced = seen.misplaced or row.where(message)
+                seen.misplaced = seen.misplaced or row.where(0)
             else:
                 seen.answers += 1
 
     def _text(self, row: _Row, message: Message, windows: Rendered, written: Ids) -> Answer:
-        start = max(1, len(self._tokens.prefix_ids))  # nothing precedes the first token
         weight = _weight(message) * row.conversation.weight
-        asked = self._asked(row, message)
-        if asked is not None:
-            first = (
-                squeezed(self._tokens.decode(windows.ids[:start])) if not len(self._tokens.prefix_ids) else ""
-            )
-            asked = asked.without_first(len(first))
+        asked = self._asked(row, 0)
+        first = 0 if asked is not None else 1  # nothing precedes the first token, so it is not learned
+        start = max(first, len(self._tokens.prefix_ids))
         return Answer(windows, start, weight, written, is_cut=row.has("R015"), asked=asked)
 
 
@@ -321,7 +327,16 @@ def _shown(row: _Row) -> Iterator[_Shown]:
     outcome = row.outcome
     for part in {id(part): part for part in outcome.shown}.values():
         pairs = zip(outcome.examples, outcome.shown, strict=True)
-        yield _Shown(row, part, tuple(example for example, shown in pairs if shown is part))
+        examples = tuple(example for example, shown in pairs if shown is part)
+        yield _Shown(row, part, examples, list(_places(part.messages, row.conversation.messages)))
+
+
+def _places(messages: Sequence[Message], of: Sequence[Message]) -> Iterator[int]:
+    """Where each message stands among those of the row, of which they are some in their order."""
+    place = -1
+    for message in messages:
+        place = next(n for n in range(place + 1, len(of)) if of[n] is message)
+        yield place
 
 
 def _laid_out(windows: Sequence[Rendered], written: Ids, stride: int) -> Rendered | None:
@@ -332,16 +347,15 @@ def _laid_out(windows: Sequence[Rendered], written: Ids, stride: int) -> Rendere
             learned are left out.
     """
     supervised = np.zeros(len(written), dtype=np.float32)
-    begin = end = 0
+    begin = 0
     for window in windows:
         while begin < len(written) and not np.array_equal(written[begin : begin + len(window)], window.ids):
             begin += stride
         if begin >= len(written):
             return None
-        end = begin + len(window)
-        supervised[begin + 1 : end] = window.supervised[1:]
+        supervised[begin + 1 : begin + len(window)] = window.supervised[1:]
         begin += stride
-    return Rendered(written[:end], supervised[:end], windows[0].origin)
+    return Rendered(written, supervised, windows[0].origin)
 
 
 def _weight(message: Message) -> float:
