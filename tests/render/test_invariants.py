@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.conftest import CHAT, TEXT, make_tokenizer
 from tests.render.helpers import ORIGIN, REWRITES_HISTORY, render_one
 from tuition.conversation import Conversation, Message
-from tuition.render import Renderer
+from tuition.render import Outcome, Renderer
+from tuition.render.evidence import Witness
 from tuition.render.template import CHATML, ChatTemplate
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -155,6 +156,16 @@ def test_every_invariant_holds(kind: str, template: str, conversation: Conversat
     expected = render_one(r, plain)
     assert _control_ids(r, outcome) == _control_ids(r, expected)
     _nothing_vanishes(r, conversation, outcome, found)
+    _is_proved(r, outcome)
+
+
+def _is_proved(r: Renderer, outcome: Outcome) -> None:
+    """The proof of every run finds nothing amiss in what is sound."""
+    witness = Witness(r)
+    witness.see(outcome)
+    seen = witness.finish()
+    faults = seen.unlike_serving, seen.unlike_written, seen.misplaced, seen.forged, seen.unsound
+    assert not any(faults), (faults, outcome.findings, outcome.conversation)
 
 
 def _control_ids(r: Renderer, outcome: Any) -> list[int]:

@@ -1,23 +1,20 @@
-"""Whether what is learned is the answer and nothing else: compared with the finished text, asked of transformers.
+"""Whether what is learned is the answer and nothing else: compared with what transformers writes and tokenises anew.
 
 Serves the proof alone, so it takes nothing on the renderer's word but its tokenizer and what it is told to learn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
 from tuition.conversation import Rendered
+from tuition.render.partly import Asked, Partly, squeezed
 from tuition.render.renderer import Renderer
 from tuition.render.tokens import Ids
-
-# The text of every answer is compared. Making ids of it once more would take longer than rendering did, so that
-# is done for the first answers, and wherever the tokens do not spell the text.
-_ANSWERS_ENCODED = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +25,21 @@ class Answer:
         example: holds the turn.
         start: its first token, where the prompt ends.
         weight: the weight that its message has.
-        written: the conversation through the turn as text.
+        written: the ids of the conversation through the turn.
         is_cut: whether its end may be missing, because the recipe cuts there.
         joins: whether the message before it is learned too, so that nothing need stand between them.
+        is_joined: the same of the message behind it.
+        asked: what of it is learned, where that is not all.
     """
 
     example: Rendered
     start: int
     weight: float
-    written: str
-    is_cut: bool
-    joins: bool
-
-    @property
-    def end(self) -> int:
-        """Where the learned tokens from `start` on end."""
-        context = np.flatnonzero(self.example.supervised[self.start :] == 0)
-        return self.start + int(context[0]) if len(context) else len(self.example)
-
-    @property
-    def ids(self) -> Ids:
-        """The example through the end of the turn."""
-        return self.example.ids[: self.end]
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether the token before it is context, and each of its own has the weight of its message."""
-        supervised = self.example.supervised
-        before = self.start and supervised[self.start - 1]
-        return (self.joins or not before) and bool(
-            (supervised[self.start : self.end] == np.float32(self.weight)).all()
-        )
+    written: Ids
+    is_cut: bool = False
+    joins: bool = False
+    is_joined: bool = False
+    asked: Asked | None = None
 
 
 class Finished:
@@ -70,58 +51,103 @@ class Finished:
 
     def __init__(self, renderer: Renderer) -> None:
         self._tokens = renderer.tokens
-        self.shows_turns = renderer.learns_whole_turns and renderer.train_on != "all"
-        self._encoded = 0
+        self._partly = Partly(renderer.tokens)
 
-    def as_written(self, answers: Sequence[Answer]) -> list[bool]:
-        """For each answer, whether the example through its end is what the template writes, and ends as it may.
+    def is_as_written(self, answer: Answer) -> bool:
+        """Whether the example through the end of the turn is what the template writes, and ends as it may.
 
         What the template writes behind the end is white space and control tokens, or the rest of an answer that
-        was cut. Where it writes no control token to end the turn, the tokenizer's EOS stands there.
+        was cut. Where it writes no control token to end the turn, the tokenizer's EOS stands there. Tokens that
+        straddle the border of prompt and answer are others than those of the whole text; what they spell is the same,
+        white space aside: what stands at the border is spelled otherwise by some tokenizers.
         """
-        spelled = self._tokens.decode_each([answer.ids for answer in answers])
-        same = [
-            self._is_text(text, answer.written, answer) for text, answer in zip(spelled, answers, strict=True)
-        ]
-        encoded = [n for n, is_same in enumerate(same) if not is_same or self._encoded + n < _ANSWERS_ENCODED]
-        self._encoded += len(answers)
-        for n, written in zip(encoded, self._ids_of([answers[n].written for n in encoded]), strict=True):
-            same[n] = self._are_ids(answers[n], written)
-        return same
+        ids, written = answer.example.ids[: self.end(answer)], answer.written
+        is_open = answer.is_cut or answer.asked is not None
+        if np.array_equal(ids, written[: len(ids)]):
+            return is_open or all(self.ends_a_turn(token) for token in written[len(ids) :].tolist())
+        same = self._same_until(ids, written)
+        ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        if theirs.startswith(ours):
+            return is_open or not self._without_special(theirs[len(ours) :])
+        return not self._is_ended(written) and ours == theirs + self._eos
 
-    def _ids_of(self, texts: list[str]) -> list[list[int]]:
-        return list(self._tokens.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+    def begins(self, example: Rendered, written: Ids) -> bool:
+        """Whether what the template writes of a conversation begins with an example."""
+        ids = example.ids
+        if np.array_equal(ids, written[: len(ids)]):
+            return True
+        same = self._same_until(ids, written)
+        ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        return theirs.startswith(ours)
 
-    def _are_ids(self, answer: Answer, written: list[int]) -> bool:
-        """Tokens that straddle the border of prompt and answer are others; what they spell is the same."""
-        ids = answer.ids.tolist()
-        if ids == written[: len(ids)]:
-            return answer.is_cut or all(self._ends_a_turn(token) for token in written[len(ids) :])
-        return self._is_text(self._tokens.decode(ids), self._tokens.decode(written), answer)
+    def end(self, answer: Answer) -> int:
+        """Where what is learned of the turn ends in its example."""
+        runs = self._runs(answer)
+        return runs[-1][1] if runs else answer.start
 
-    def _ends_a_turn(self, token: int) -> bool:
+    def is_alone(self, answer: Answer) -> bool:
+        """Whether what is learned of the turn has its message's weight, and is what should be, and nothing else is."""
+        supervised, runs = answer.example.supervised, self._runs(answer)
+        weights = np.concatenate([supervised[begin:end] for begin, end in runs]) if runs else np.zeros(0)
+        if not len(weights) or not bool((weights == np.float32(answer.weight)).all()):
+            return False
+        if answer.asked is not None:
+            turn = slice(answer.start, self._turn_end(answer))
+            if answer.is_cut and turn.stop == len(answer.example):
+                return True  # places in a text are told by all of it
+            ids, learned = answer.example.ids[turn], supervised[turn] != 0
+            return self._partly.is_as_asked(ids, learned, answer.asked, begins=not answer.start)
+        before = answer.start and supervised[answer.start - 1]
+        return runs[0][0] == answer.start and (answer.joins or not before)
+
+    def _runs(self, answer: Answer) -> list[tuple[int, int]]:
+        """First and last + 1 of what is learned of the turn: one run of tokens, or some where spans are learned."""
+        partly = answer.asked is not None
+        learned = answer.example.supervised[answer.start : self._turn_end(answer)] != 0
+        borders = answer.start + np.flatnonzero(np.diff(np.pad(learned, 1).astype(np.int8)))
+        runs = list(zip(borders[::2].tolist(), borders[1::2].tolist(), strict=True))
+        return runs if partly else runs[:1]
+
+    def _turn_end(self, answer: Answer) -> int:
+        """Where the turn ends in the example: with what is learned of it, where all is and nothing behind it."""
+        if answer.asked is not None or answer.is_joined:
+            return self._written_end(answer)
+        return len(answer.example)
+
+    def _written_end(self, answer: Answer) -> int:
+        """The end of the control token that ends the turn where it is written."""
+        ids, written = answer.example.ids, answer.written.tolist()
+        text_end = len(written)
+        while text_end > answer.start and self.ends_a_turn(written[text_end - 1]):
+            text_end -= 1
+        within = sum(token in self._tokens.special_ids for token in written[answer.start : text_end])
+        control = (n for n in range(answer.start, len(ids)) if int(ids[n]) in self._tokens.special_ids)
+        return next(islice(control, within, None), len(ids) - 1) + 1
+
+    def ends_a_turn(self, token: int) -> bool:
+        """Whether a token is a control token or white space."""
         return token in self._tokens.special_ids or self._tokens.is_blank(token)
 
-    def _is_text(self, text: str, written: str, answer: Answer) -> bool:
-        """White space aside: what stands at the border is spelled otherwise by some tokenizers."""
-        if written == text:
-            return True
-        ours, theirs = _squeezed(text), _squeezed(written)
-        if theirs.startswith(ours):
-            return answer.is_cut or not self._without_special(theirs[len(ours) :])
-        ended = any(theirs.endswith(_squeezed(spelling)) for spelling in self._tokens.special_spellings)
-        return not ended and ours == theirs + self._eos
+    # --- as text ---
+
+    def _same_until(self, ids: Ids, written: Ids) -> int:
+        """The last control token before the first difference: from there on the texts can be compared alone."""
+        shared = min(len(ids), len(written))
+        differences = np.flatnonzero(ids[:shared] != written[:shared])
+        first = int(differences[0]) if len(differences) else shared
+        return next((n for n in range(first - 1, 0, -1) if int(ids[n]) in self._tokens.special_ids), 0)
+
+    def _is_ended(self, ids: Ids) -> bool:
+        """Whether a control token ends the text, white space aside."""
+        texts = ((token, self._tokens.decode([token])) for token in ids[::-1].tolist())
+        return next((token in self._tokens.special_ids for token, text in texts if text.strip()), False)
 
     @cached_property
     def _eos(self) -> str:
         eos = self._tokens.eos_id
-        return "" if eos is None else _squeezed(self._tokens.decode([eos]))
+        return "" if eos is None else squeezed(self._tokens.decode([eos]))
 
     def _without_special(self, text: str) -> str:
         for spelling in self._tokens.special_spellings:
-            text = text.replace(_squeezed(spelling), "")
+            text = text.replace(squeezed(spelling), "")
         return text
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())

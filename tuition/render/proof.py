@@ -133,6 +133,8 @@ def prompts_are_what_serving_feeds(evidence: Evidence) -> Proof:
     if evidence.unlike_written is not None:
         detail = f"{evidence.unlike_written}: the learned answer is not what the template writes"
         return Proof("parity", False, detail)
-    return Proof(
-        "parity", True, f"{evidence.prompts:,} prompts equal the ids that serving feeds, compared one by one"
+    detail = (
+        f"{evidence.prompts:,} prompts equal the ids that serving feeds, "
+        f"{evidence.answers:,} answers what the template writes, compared one by one"
     )
+    return Proof("parity", True, detail)

@@ -44,6 +44,7 @@ class Outcome:
             it, through the last turn that is learned there.
         open_ends: for each example how many runs of learned tokens may end with no stop token, because the
             recipe cuts there, learns a span that ends before the turn does, or a message that is no answer.
+        source: the conversation as it was read, with any span markers.
     """
 
     conversation: Conversation
@@ -51,6 +52,7 @@ class Outcome:
     findings: tuple[Finding, ...]
     shown: tuple[Conversation, ...] = ()
     open_ends: tuple[int, ...] = ()
+    source: Conversation | None = None
 
     @property
     def rejection(self) -> Finding | None:
@@ -93,6 +95,7 @@ class Renderer:
         self.max_length = max_length
         self.too_long = too_long
         self.learn_reasoning = learn_reasoning
+        self.span_markers = span_markers
         self._writer = Writer(template) if template else None
         self._pieces = Pieces(self.tokens, template)
         self._endings = Endings(self.tokens, self._writer)
@@ -237,6 +240,7 @@ class Renderer:
                 for part in fitted
             ),
             tuple(sum(turn.open_ends for turn in part.turns) for part in fitted),
+            source,
         )
 
     def _fitted(self, source: Conversation, draft: Draft, parts: Sequence[Part]) -> list[Part]:

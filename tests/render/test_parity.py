@@ -1,0 +1,177 @@
+"""What is compared with serving is every learned turn of every row, whatever is learned of it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import CHAT, make_tokenizer
+from tests.render.helpers import ORIGIN, REWRITES_HISTORY, over, render_one, renderer, talk
+from tests.render.test_invariants import TEMPLATES, TOKENIZERS, renderer_of
+from tests.render.test_spans import THINKS
+from tuition.conversation import Conversation, Message
+from tuition.render import Outcome, Renderer
+from tuition.render.evidence import Evidence, Witness
+from tuition.render.serving import Serving
+from tuition.render.tokens import Ids
+
+QUESTIONS = ("Who are you?", "And now?", "Where?", "Why?")
+ANSWERS = ("A cat.", "Still a cat.", "On the mat.", "It is warm there.")
+MODES: dict[str, dict[str, Any]] = {
+    "assistant": {},
+    "last": {"train_on": "last"},
+    "all": {"train_on": "all"},
+    "spans": {"train_on": "spans"},
+    "no reasoning": {"learn_reasoning": False},
+}
+PARTLY = ("spans", "no reasoning")
+
+
+def chat(mode: str, turns: int = 4) -> Conversation:
+    """A conversation with thoughts; two words of each answer stand between markers where those mean something."""
+    messages = []
+    for question, answer in zip(QUESTIONS[:turns], ANSWERS, strict=False):
+        if mode == "spans":
+            first, *others = answer.split(" ")
+            answer = " ".join([f"<learn>{first}</learn>", *others[:-1], f"<learn>{others[-1]}</learn>"])
+        thought = "I purr." if mode == "no reasoning" else None
+        messages += [Message("user", question), Message("assistant", answer, reasoning=thought)]
+    return Conversation(tuple(messages), ORIGIN)
+
+
+def evidence_of(r: Renderer, outcome: Outcome) -> Evidence:
+    witness = Witness(r)
+    witness.see(outcome)
+    return witness.finish()
+
+
+def faults(r: Renderer, outcome: Outcome) -> list[str]:
+    """What is not as it must be."""
+    seen = evidence_of(r, outcome)
+    ends = [place for token, (_, place) in seen.ends.items() if token not in r.stop_ids]
+    named = (seen.unlike_serving, seen.unlike_written, seen.misplaced, seen.forged, seen.unsound, *ends)
+    return [fault for fault in named if fault]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_what_is_sound_is_found_sound_in_every_mode(kind: str, template: str) -> None:
+    base = renderer_of(kind, template)
+    for mode, options in MODES.items():
+        settings = {"train_on": "assistant", "max_length": 500, "too_long": "drop", **options}
+        r = Renderer(base.tokens.tokenizer, base.template, **settings)
+        outcome = render_one(r, chat(mode))
+        assert faults(r, outcome) == [], mode
+        assert evidence_of(r, outcome).answers == (1 if mode == "last" else 4) or not outcome.examples
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_change_of_what_is_learned_goes_unseen(mode: str) -> None:
+    r = renderer(THINKS, **MODES[mode])
+    outcome = render_one(r, chat(mode))
+    (example,) = outcome.examples
+    chance = random.Random(0)
+    assert faults(r, outcome) == []
+    for place in np.flatnonzero(example.supervised).tolist():
+        ids, supervised = example.ids.copy(), example.supervised.copy()
+        ids[place] = chance.choice([token for token in range(5, 300) if token != ids[place]])
+        assert faults(r, replace(outcome, examples=(replace(example, ids=ids),))), place
+        supervised[place] = 2
+        assert faults(r, replace(outcome, examples=(replace(example, supervised=supervised),)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_token_of_context_is_learned_unseen(mode: str) -> None:
+    r = renderer(THINKS, **MODES[mode])
+    outcome = render_one(r, chat(mode))
+    (example,) = outcome.examples
+    last = np.flatnonzero(example.supervised)[-1]
+    for place in np.flatnonzero(example.supervised[:last] == 0).tolist()[1:]:
+        supervised = example.supervised.copy()
+        supervised[place] = 1
+        spoiled = replace(outcome, examples=(replace(example, supervised=supervised),))
+        assert faults(r, spoiled) or (mode in PARTLY and may_be_meant(r, int(example.ids[place])))
+
+
+def may_be_meant(r: Renderer, token: int) -> bool:
+    """White space at the border of a part belongs to either side, and an empty span at a turn's end learns its stop."""
+    return token in r.tokens.special_ids or not r.tokens.decode([token]).strip()
+
+
+def test_an_early_turn_of_a_long_conversation_is_compared_like_the_last() -> None:
+    r = renderer(max_length=9000)
+    turns = [turn for n in range(60) for turn in (("user", f"question {n}"), ("assistant", f"answer {n}"))]
+    outcome = render_one(r, talk(*turns))
+    assert evidence_of(r, outcome).answers == 60
+    (example,) = outcome.examples
+    ids = example.ids.copy()
+    ids[np.flatnonzero(example.supervised)[0]] += 1
+    assert faults(r, replace(outcome, examples=(replace(example, ids=ids),)))
+
+
+def test_a_turn_that_stands_in_none_of_the_examples_is_missed() -> None:
+    r = renderer(REWRITES_HISTORY)
+    outcome = render_one(r, chat("no reasoning"))
+    assert len(outcome.examples) == 4
+    assert faults(r, outcome) == []
+    fewer = replace(
+        outcome,
+        examples=outcome.examples[1:],
+        shown=outcome.shown[1:],
+        open_ends=outcome.open_ends[1:],
+    )
+    assert evidence_of(r, fewer).unlike_serving == "rows.jsonl:1 (message 2)"
+
+
+@pytest.mark.parametrize("too_long", ["drop", "cut", "split"])
+@pytest.mark.parametrize("bos", [False, True])
+def test_running_text_is_compared_and_so_are_its_windows(too_long: Any, bos: bool) -> None:
+    r = over(
+        make_tokenizer(bos=bos, template=CHAT), max_length=12 if too_long != "drop" else 99, too_long=too_long
+    )
+    text = Conversation((Message("assistant", "The cat sat on the mat, " * 5),), ORIGIN, plain=True, weight=2)
+    outcome = render_one(r, text)
+    assert (faults(r, outcome), evidence_of(r, outcome).answers) == ([], 1)
+    first = outcome.examples[0]
+    ids, supervised = first.ids.copy(), first.supervised.copy()
+    ids[3] += 1
+    supervised[3] = 0
+    for spoiled in (replace(first, ids=ids), replace(first, supervised=supervised)):
+        assert faults(r, replace(outcome, examples=(spoiled, *outcome.examples[1:])))
+
+
+# --- tokenising what goes on from a control token ---
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_texts_that_go_on_are_tokenised_as_if_they_were_whole(kind: str) -> None:
+    r = renderer_of(kind, "chatml")
+    serving = Serving(r)
+    given = chat("assistant")
+    texts = [
+        text
+        for n in (1, 3, 5, 7)
+        for text in (serving.prompt(given, n), serving.finished(given, n), "something else")
+    ]
+    for chain in (texts, texts[::-1]):
+        for ids, whole in zip(serving.ids_along([chain])[0], serving.ids(chain), strict=True):
+            assert ids.tolist() == whole.tolist()
+
+
+def test_a_tokenizer_that_looks_beyond_control_tokens_is_given_whole_texts() -> None:
+    class Counting(Serving):
+        """Its first token says how long the text is."""
+
+        def ids(self, texts: Any, *, plain: bool = False) -> list[Ids]:
+            return [
+                np.append(np.int32(len(text)), ids).astype(np.int32)
+                for text, ids in zip(texts, super().ids(texts, plain=plain), strict=True)
+            ]
+
+    r = renderer()
+    texts = ["<|user|>\na<|end|>\n", "<|user|>\na<|end|>\n<|user|>\nb<|end|>\n"]
+    assert [ids[0] for ids in Counting(r).ids_along([texts])[0]] == [len(text) for text in texts]

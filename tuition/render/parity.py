@@ -1,0 +1,362 @@
+"""What is trained beside what is served, for every learned turn of every row: the ids before it, and its own.
+
+Serves the proof alone. Everything is asked of transformers anew (see `Serving`); what the renderer made is only
+looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tuition.conversation import Conversation, Message, Rendered
+from tuition.render.finished import Answer, Finished
+from tuition.render.partly import Asked
+from tuition.render.renderer import Outcome, Renderer
+from tuition.render.serving import Serving
+from tuition.render.spelled import Spelled
+from tuition.render.tokens import Ids
+
+_LOSSES = {"R015", "R018", "R021", "R023"}  # findings of a row that lost turns
+
+
+@dataclass(slots=True)
+class Compared:
+    """What came of comparing some rows; the fields are those of `Evidence`."""
+
+    prompts: int = 0
+    answers: int = 0
+    spelled_turns: int = 0
+    unlike_serving: str | None = None
+    unlike_written: str | None = None
+    misplaced: str | None = None
+    forged: str | None = None
+
+
+@dataclass(slots=True)
+class _Row:
+    """One chat, and which of its learned answers were found behind what serving feeds.
+
+    Attributes:
+        learned: places of the answers that are learned and that something precedes.
+        found: those that stand in an example as they are served.
+        unlike: those that were found behind their prompt only, and whether at least their ids are as written.
+        seen: for each example by identity, which of its tokens belong to turns that were found.
+    """
+
+    outcome: Outcome
+    learned: list[int]
+    found: set[int] = field(default_factory=set)
+    unlike: dict[int, bool] = field(default_factory=dict)
+    seen: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was rendered of it."""
+        return self.outcome.conversation
+
+    def has(self, *codes: str) -> bool:
+        """Whether it has one of these findings."""
+        return any(found.code in codes for found in self.outcome.findings)
+
+    def as_read(self, place: int) -> Message:
+        """The message there with the span markers that it had."""
+        return (self.outcome.source or self.conversation).messages[place]
+
+    def seen_of(self, example: Rendered) -> npt.NDArray[np.bool_]:
+        """Which of its tokens belong to turns that were found."""
+        return self.seen.setdefault(id(example), np.zeros(len(example), dtype=np.bool_))
+
+    def where(self, place: int) -> str:
+        """The place, for people."""
+        return f"{self.conversation.origin} (message {place + 1})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A chat, or a part of one, and the examples that hold it: several where the template rewrites history.
+
+    Attributes:
+        places: where its messages stand in the row.
+    """
+
+    row: _Row
+    conversation: Conversation
+    examples: tuple[Rendered, ...]
+    places: list[int]
+
+    @property
+    def positions(self) -> list[int]:
+        """Where the learned answers stand in it."""
+        return [n for n, place in enumerate(self.places) if place in self.row.learned]
+
+
+class Parity:
+    """Compares rows with what transformers makes of them.
+
+    Args:
+        renderer: asked for its tokenizer, its template and what it learns, and for nothing that it made.
+    """
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._tokens = renderer.tokens
+        self._serving = Serving(renderer)
+        self._finished = Finished(renderer)
+        self._spelled = Spelled(renderer, self._serving)
+        opening, closing = map(re.escape, renderer.span_markers)
+        self._span = re.compile(f"{opening}(.*?){closing}", re.DOTALL)
+
+    def compare(self, outcomes: Sequence[Outcome]) -> Compared:
+        """Compare some rows, each of which has an example."""
+        seen = Compared()
+        texts = [outcome for outcome in outcomes if outcome.conversation.plain]
+        rows = [self._row(outcome) for outcome in outcomes if not outcome.conversation.plain]
+        compared = []
+        for row in rows:
+            if self._spelled.holds(row.outcome):
+                self._compare_control_tokens(row, seen)
+            else:
+                compared.append(row)
+        self._compare_turns(compared, seen)
+        self._compare_texts([text for text in texts if not self._spelled.holds(text)], seen)
+        return seen
+
+    # --- chats ---
+
+    def _row(self, outcome: Outcome) -> _Row:
+        messages = outcome.conversation.messages
+        answers = [n for n, message in enumerate(messages) if message.role == "assistant"]
+        if self._renderer.train_on == "last":
+            answers = answers[-1:]
+        row = _Row(outcome, [n for n in answers if n and messages[n].weight != 0])
+        if self._renderer.train_on == "spans":
+            row.learned = [n for n in row.learned if self._asks(row, n)]
+        return row
+
+    def _compare_turns(self, rows: Sequence[_Row], seen: Compared) -> None:
+        """Ask for the prompt and the end of each learned turn, and look for their ids in the examples."""
+        parts = [part for row in rows for part in _shown(row)]
+        for part, ids in zip(parts, self._serving.ids_along([*map(self._texts, parts)]), strict=True):
+            for position, served, written in zip(part.positions, ids[::2], ids[1::2], strict=False):
+                self._compare_turn(part, position, served, written, seen)
+            if self._ends_with_another(part) and not self._finished.begins(part.examples[0], ids[-1]):
+                seen.unlike_written = seen.unlike_written or part.row.where(part.places[-1])
+        for row in rows:
+            self._conclude(row, seen)
+
+    def _texts(self, part: _Shown) -> list[str]:
+        """For each learned turn what is fed before it and what is written through it, in their order."""
+        thinks = part.row.has("R029")
+        texts = [
+            text
+            for position in part.positions
+            for text in (
+                self._serving.prompt(part.conversation, position),
+                self._serving.finished(part.conversation, position, thinks=thinks),
+            )
+        ]
+        if self._ends_with_another(part):
+            texts.append(self._serving.finished(part.conversation, len(part.conversation.messages) - 1))
+        return texts
+
+    def _ends_with_another(self, part: _Shown) -> bool:
+        """Whether an example learns what no answer follows, so that it is compared as a whole."""
+        is_answer = len(part.conversation.messages) - 1 in part.positions
+        is_whole = len(part.examples) == 1 and not part.row.has("R022", *_LOSSES)
+        return self._renderer.train_on == "all" and is_whole and not is_answer
+
+    def _compare_turn(self, part: _Shown, position: int, served: Ids, written: Ids, seen: Compared) -> None:
+        fitting = [example for example in part.examples if self._is_answered(example, served, written)]
+        answers = [self._answer(part, position, example, len(served), written) for example in fitting]
+        as_written = [answer for answer in answers if self._finished.is_as_written(answer)]
+        alone = [answer for answer in as_written if self._finished.is_alone(answer)]
+        place = part.places[position]
+        if alone:
+            seen.prompts += place not in part.row.found
+            seen.answers += place not in part.row.found
+            part.row.found.add(place)
+            part.row.seen_of(alone[0].example)[alone[0].start : self._finished.end(alone[0])] = True
+        elif answers:
+            part.row.unlike[place] = bool(as_written)
+
+    def _conclude(self, row: _Row, seen: Compared) -> None:
+        """Note what of a row was not found as it must be."""
+        if (unseen := self._not_found(row)) is not None:
+            match row.unlike.get(unseen):
+                case None:
+                    seen.unlike_serving = seen.unlike_serving or row.where(unseen)
+                case False:
+                    seen.unlike_written = seen.unlike_written or row.where(unseen)
+                case True:
+                    seen.misplaced = seen.misplaced or row.where(unseen)
+        elif not self._is_accounted_for(row):
+            seen.misplaced = seen.misplaced or str(row.conversation.origin)
+
+    def _is_accounted_for(self, row: _Row) -> bool:
+        """Whether nothing is learned but the turns that were found, or, where all is, nothing else is context."""
+        messages, examples = row.conversation.messages, row.outcome.examples
+        if self._renderer.train_on == "all":
+            if len(examples) > 1 or any(message.weight is not None for message in messages):
+                return True  # between the turns stands what another example learns, or what has a weight
+            odd = {id(examples[0]): examples[0].supervised != np.float32(row.conversation.weight)}
+            odd[id(examples[0])][: np.flatnonzero(examples[0].supervised)[0]] = (
+                False  # the template's own beginning
+            )
+        else:
+            others = any(self._is_learned(message) for message in messages if message.role != "assistant")
+            if others or messages[0].role == "assistant":
+                return True  # those are learned and were not looked for
+            odd = {id(example): example.supervised != 0 for example in examples}
+        return not any(self._are_text(e, odd[id(e)] & ~row.seen_of(e)) for e in examples)
+
+    def _are_text(self, example: Rendered, chosen: npt.NDArray[np.bool_]) -> bool:
+        """Whether these are tokens, and more than the white space and the end of a turn that a span may be."""
+        spans = self._renderer.train_on == "spans"
+        return bool(chosen.any()) and not (
+            spans and all(map(self._finished.ends_a_turn, example.ids[chosen].tolist()))
+        )
+
+    def _is_answered(self, example: Rendered, served: Ids, written: Ids) -> bool:
+        """Whether the example begins with these ids and learns from what follows: at once where whole turns are."""
+        turn = slice(len(served), len(served) + 1 if self._renderer.learns_whole_turns else len(written))
+        return (
+            len(example) > len(served)
+            and np.array_equal(example.ids[: len(served)], served)
+            and bool((example.supervised[turn] > 0).any())
+        )
+
+    def _answer(self, part: _Shown, position: int, example: Rendered, start: int, written: Ids) -> Answer:
+        conversation = part.conversation
+        message = conversation.messages[position]
+        return Answer(
+            example,
+            start,
+            _weight(message) * conversation.weight,
+            written,
+            is_cut=part.row.has("R015"),
+            joins=self._is_learned(conversation.messages[position - 1]),
+            is_joined=any(map(self._is_learned, conversation.messages[position + 1 : position + 2])),
+            asked=self._asked(part.row, part.places[position]),
+        )
+
+    def _is_learned(self, message: Message) -> bool:
+        """Whether a message beside an answer may be learned."""
+        if message.weight is None:
+            return message.role == "assistant" or self._renderer.train_on == "all"
+        return message.weight > 0
+
+    def _asks(self, row: _Row, place: int) -> bool:
+        """Whether there is a text between the markers of a message."""
+        asked = self._asked(row, place)
+        return asked is not None and any(a < b for a, b in (*asked.thought_ranges, *asked.content_ranges))
+
+    def _asked(self, row: _Row, place: int) -> Asked | None:
+        """What of a message is learned, where that is not all of it."""
+        message = row.as_read(place)
+        if self._renderer.train_on == "spans":
+            thinks = self._renderer.learn_reasoning
+            return Asked.between_markers(message, self._span, thinks=thinks)
+        thinks = bool(message.reasoning and message.reasoning.strip())
+        if self._renderer.learn_reasoning or not thinks or row.conversation.plain:
+            return None
+        return Asked.behind_the_thought(message)
+
+    def _not_found(self, row: _Row) -> int | None:
+        """The first answer that must stand in an example as it is served, and does not."""
+        return next((place for place in self._must_be_found(row) if place not in row.found), None)
+
+    def _must_be_found(self, row: _Row) -> Iterator[int]:
+        """Every learned answer, or of a row that lost some, the last that stands in each of its parts.
+
+        Where turns are learned whole, also what stands behind its prompt as something else: no later turn does.
+        """
+        if not row.has(*_LOSSES):
+            yield from row.learned
+            return
+        if self._renderer.learns_whole_turns:
+            yield from (place for place in row.learned if place in row.unlike)
+        if self._renderer.train_on != "all":  # an example may end anywhere then
+            parts = [part for part in _shown(row) if part.conversation is not row.conversation]
+            yield from (part.places[part.positions[-1]] for part in parts if part.positions)
+
+    def _compare_control_tokens(self, row: _Row, seen: Compared) -> None:
+        """Of a row that spells control tokens out, only those of the template can be compared."""
+        for part in _shown(row):
+            begins = self._spelled.begins(part.conversation, part.positions, part.examples)
+            if begins is None:
+                return
+            seen.spelled_turns += len(begins)
+            row.found |= {part.places[n] for n, does in zip(part.positions, begins, strict=True) if does}
+        if seen.forged is None and self._not_found(row) is not None:
+            seen.forged = f"{row.conversation.origin} has control tokens that the template did not write"
+
+    # --- running text ---
+
+    def _compare_texts(self, outcomes: Sequence[Outcome], seen: Compared) -> None:
+        """Look for the ids of each text in its example, or in its windows laid end to end."""
+        texts = [outcome.conversation.messages[0].content for outcome in outcomes]
+        for outcome, ids in zip(outcomes, self._serving.ids(texts, plain=True), strict=True):
+            row = _Row(outcome, [0])
+            (message,) = outcome.conversation.messages
+            ends = self._tokens.eos_id is None or ids[-1:].tolist() == [self._tokens.eos_id]
+            written = ids if ends else np.append(ids, np.int32(self._tokens.eos_id or 0))
+            windows = _laid_out(outcome.examples, written, self._renderer.max_length - 1)
+            answer = None if windows is None else self._text(row, message, windows, written)
+            if answer is None or not self._finished.is_as_written(answer):
+                seen.unlike_written = seen.unlike_written or row.where(0)
+            elif not self._finished.is_alone(answer):
+                seen.misplaced = seen.misplaced or row.where(0)
+            else:
+                seen.answers += 1
+
+    def _text(self, row: _Row, message: Message, windows: Rendered, written: Ids) -> Answer:
+        weight = _weight(message) * row.conversation.weight
+        asked = self._asked(row, 0)
+        first = 0 if asked is not None else 1  # nothing precedes the first token, so it is not learned
+        start = max(first, len(self._tokens.prefix_ids))
+        return Answer(windows, start, weight, written, is_cut=row.has("R015"), asked=asked)
+
+
+def _shown(row: _Row) -> Iterator[_Shown]:
+    """The examples of a row by what they hold of it."""
+    outcome = row.outcome
+    for part in {id(part): part for part in outcome.shown}.values():
+        pairs = zip(outcome.examples, outcome.shown, strict=True)
+        examples = tuple(example for example, shown in pairs if shown is part)
+        yield _Shown(row, part, examples, list(_places(part.messages, row.conversation.messages)))
+
+
+def _places(messages: Sequence[Message], of: Sequence[Message]) -> Iterator[int]:
+    """Where each message stands among those of the row, of which they are some in their order."""
+    place = -1
+    for message in messages:
+        place = next(n for n in range(place + 1, len(of)) if of[n] is message)
+        yield place
+
+
+def _laid_out(windows: Sequence[Rendered], written: Ids, stride: int) -> Rendered | None:
+    """The example of a text, or its windows where they stand in it; None where one stands nowhere.
+
+    Args:
+        stride: a window begins at a multiple of it, with the last token of the one before. Those with nothing
+            learned are left out.
+    """
+    supervised = np.zeros(len(written), dtype=np.float32)
+    begin = 0
+    for window in windows:
+        while begin < len(written) and not np.array_equal(written[begin : begin + len(window)], window.ids):
+            begin += stride
+        if begin >= len(written):
+            return None
+        supervised[begin + 1 : begin + len(window)] = window.supervised[1:]
+        begin += stride
+    return Rendered(written, supervised, windows[0].origin)
+
+
+def _weight(message: Message) -> float:
+    return 1.0 if message.weight is None else message.weight
