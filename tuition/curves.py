@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from tuition.errors import UserError
 from tuition.evaluate.report.facts import Ledger, Row, Run, number, parse_row, read_object
-from tuition.foreign import fault_of
+from tuition.foreign import bounded_lines, fault_of
 from tuition.recipe import parse_yaml
 
 MOST_POINTS = 20_000
@@ -47,7 +48,7 @@ class _Journal:
     def read_on(self, stream: BinaryIO) -> None:
         """Take in the lines that are new; one that is still being written waits."""
         stream.seek(self.offset)
-        for line in stream:
+        for line in bounded_lines(stream, Path(stream.name)):
             if not line.endswith(b"\n"):
                 break
             self.offset += len(line)
@@ -82,7 +83,7 @@ def _journal_of(path: Path) -> _Journal:
             if known is None or known.file != status.st_ino or known.offset > status.st_size:
                 known = _Journal(status.st_ino)
             known.read_on(stream)
-    except OSError:
+    except (OSError, UserError):  # what no run writes is shown by the run's own page
         return _Journal(0)
     _journals[path] = known
     _journals.move_to_end(path)

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tuition.errors import UserError
 
@@ -86,14 +87,23 @@ def lines_of(path: Path) -> Iterator[bytes]:
     """
     require_readable(path, None, _REMOVE)
     with path.open("rb") as stream:
-        number = 0
-        while line := stream.readline(_LINE_BYTES):
-            number += 1
-            if len(line) == _LINE_BYTES:
-                raise UserError(
-                    f"is longer than {_readable(_LINE_BYTES)}", where=f"{path}:{number}", next_step=_REMOVE
-                )
-            yield line
+        yield from bounded_lines(stream, path)
+
+
+def bounded_lines(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines from where a stream stands, with their ends.
+
+    Raises:
+        UserError: a line is longer than memory allows.
+    """
+    number = 0
+    while line := stream.readline(_LINE_BYTES):
+        number += 1
+        if len(line) == _LINE_BYTES:
+            raise UserError(
+                f"is longer than {_readable(_LINE_BYTES)}", where=f"{path}:{number}", next_step=_REMOVE
+            )
+        yield line
 
 
 def leads_out(path: Path, folder: Path) -> str:

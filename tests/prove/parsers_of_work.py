@@ -114,7 +114,7 @@ def _of_evaluation(root: Path) -> dict[str, Parser]:
 
 
 def _of_store(root: Path) -> dict[str, Parser]:
-    from tuition.collect import Store, demonstrations, people, prompts, queue
+    from tuition.collect import Store, demonstrations, people, prompts, queue, reviewing
     from tuition.conversation import Message
     from tuition.data import Reading
 
@@ -127,7 +127,7 @@ def _of_store(root: Path) -> dict[str, Parser]:
         assert place is not None
         turns = [{"role": "assistant", "content": "a"}]
         sent = demonstrations.submit(store, place.id, writer.id, turns, post_key="1")
-        demonstrations.review(store, sent.id, reviewer.id, "accepted", rev=1)
+        reviewing.review(store, sent.id, reviewer.id, "accepted", rev=1)
         store.backup(root / "copy.db")
     sound = (root / "copy.db").read_bytes()
 

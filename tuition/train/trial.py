@@ -178,8 +178,7 @@ def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
         left -= _to_come(learner)
     # parts of weights have no storage of their own to tell from what is kept, so shards are only tried
     left = None if learner.ranks.sharded else left
-    expected = sum(_expected_bytes(learner, pack) for pack in passes)
-    if left is not None and expected > _SHARE_FOR_US * left:
+    if left is not None and sum(_expected_bytes(learner, pack) for pack in passes) > _SHARE_FOR_US * left:
         return None  # a system that promises more memory than it has kills instead of refusing
     seconds = 0.0
 
