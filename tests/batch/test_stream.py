@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tuition import starter
-from tuition.api import make_renderer
+from tuition.api import make_renderer, prepare
 from tuition.batch import make_plan
 from tuition.batch.corpus import Corpus, prepare_corpus
 from tuition.batch.stream import batch_of, stream_corpus
@@ -168,3 +168,9 @@ def test_too_little_room_is_refused_with_what_is_needed(written: Path, corpus: C
     with pytest.raises(UserError, match="those of now and next") as caught:
         streamed(written, 0.7e-9 * corpus.train.shelf._most_bytes)  # type: ignore[union-attr]
     assert caught.value.where == "stream_gb"
+
+
+def test_preparing_into_one_folder_refuses_to_stream(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stream keeps none"):
+        prepare(str(tmp_path / "rows.jsonl"), model="anything", to=tmp_path / "out", stream=True)
+    assert not (tmp_path / "out").exists()

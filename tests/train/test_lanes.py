@@ -45,7 +45,7 @@ def rows(*, common: int = 0, lengths: tuple[int, ...] = (40, 70, 33, 90, 55, 61)
 
 
 def learner_of(folder: Path, dtype: torch.dtype, lanes: int, monkeypatch: pytest.MonkeyPatch) -> loop.Learner:
-    monkeypatch.setattr("tuition.train.selfcheck.lanes_of", lambda device: lanes)
+    monkeypatch.setattr("tuition.train.selfcheck.lanes_of", lambda device, weights: lanes)
     torch.manual_seed(0)
     model = load_model(
         ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=torch.float32
@@ -172,7 +172,7 @@ def test_a_lane_is_broken_off_when_the_first_is() -> None:
 def test_a_model_that_draws_random_numbers_or_changes_itself_has_one_lane(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuition.train.selfcheck.lanes_of", lambda device: 2)
+    monkeypatch.setattr("tuition.train.selfcheck.lanes_of", lambda device, weights: 2)
     for change in ({"attention_dropout": 0.1}, {"rope_type": "dynamic"}):
         config = load_config(str(folder))
         model = load_model(ModelSettings(model=str(folder)), config, device=CPU, dtype=torch.float32)

@@ -257,11 +257,20 @@ def prepare(data: str | Sequence[str], *, model: str, to: str | Path, **settings
 
     Args:
         settings: settings of how tokens are made and rows are split, such as `max_length` or `val_split`.
+
+    Raises:
+        UserError: `stream` is asked for, which keeps no folder, or the data cannot be read.
     """
     from tuition.batch.corpus import prepare_corpus
     from tuition.recipe import DataSettings
 
     recipe = make_recipe({"model": model, "data": list(as_names(data)), **settings})
+    if recipe.stream:
+        raise UserError(
+            "prepared data is one folder that holds every example, and stream keeps none",
+            where="stream",
+            next_step="Leave stream out here, or train with it: a run that streams prepares each file as it comes",
+        )
     render = recipe.section(RenderSettings)
     corpus = prepare_corpus(
         find_sources(recipe.data),

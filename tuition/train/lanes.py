@@ -23,11 +23,19 @@ Result = TypeVar("Result")
 
 # Each keeps gradients of its own, and shorter passes make poorer products: more were never measured.
 _MOST = 4
+# Measured with two: 17 million weights learn 1.3 times as fast in 0.3 GB more, and 135 million 1.2 times in 1.0 GB.
+_MOST_WEIGHTS = 100_000_000
 
 
-def lanes_of(device: torch.device) -> int:
-    """How many lanes this machine has: one a core that PyTorch may use, on a CPU."""
-    return min(_MOST, torch.get_num_threads()) if device.type == "cpu" else 1
+def lanes_of(device: torch.device, weights: int) -> int:
+    """How many lanes are worth having: one a core that PyTorch may use, on a CPU, for models that are small.
+
+    Args:
+        weights: how many learn, of which another lane keeps another gradient.
+    """
+    if device.type != "cpu" or weights > _MOST_WEIGHTS:
+        return 1
+    return min(_MOST, torch.get_num_threads())
 
 
 def replica_of(model: Any, weights: Mapping[int, torch.nn.Parameter]) -> Any:

@@ -145,7 +145,7 @@ def _drops(model: torch.nn.Module) -> bool:
 
 def _lanes(loaded: LoadedModel) -> int:
     """How many passes can learn at a time: one where they draw random numbers, or where the model changes itself."""
-    lanes = lanes_of(loaded.device)
+    lanes = lanes_of(loaded.device, sum(p.numel() for p in loaded.model.parameters() if p.requires_grad))
     kinds = [str(getattr(module, "rope_type", "")) for module in loaded.model.modules()]
     # these positions follow the longest pass so far, and each lane would have another
     changes = any(word in kind for kind in kinds for word in ("dynamic", "longrope"))
