@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tuition import files
 from tuition.batch.corpus import find_or_clear
 from tuition.batch.plan import Plan
-from tuition.batch.prepared import JoinedSide, PreparedKey, PreparedSide, find_prepared
+from tuition.batch.prepared import JoinedSide, Prepared, PreparedKey, PreparedSide, find_prepared
 from tuition.batch.stream.units import Kept, Unit, changed
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Rendered
@@ -95,15 +95,24 @@ class Shelf:
 
     def _open(self, number: int) -> PreparedSide:
         file = self._streamed[number]
-        if self._workers is not None and find_or_clear(self._root, file.key, lambda text: None) is None:
-            self._workers.finish(file.unit, file.key.name)
-        while (prepared := find_prepared(self._root, file.key)) is None:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)  # torchrun ends this rank if the one that prepares has died
-        if self._workers is not None:
-            files.touch(prepared.folder)  # the one used longest ago makes room first
+        prepared = self._wait_for(file) if self._workers is None else self._have(file, self._workers)
         if prepared.train.sha256 != file.kept.side.sha256:
             raise changed(file.unit)
         return prepared.train
+
+    def _wait_for(self, file: StreamedFile) -> Prepared:
+        """What another rank prepares."""
+        while (prepared := find_prepared(self._root, file.key)) is None:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)  # torchrun ends this rank if the one that prepares has died
+        return prepared
+
+    def _have(self, file: StreamedFile, workers: Workers) -> Prepared:
+        """What was prepared ahead, or is now."""
+        while (prepared := find_or_clear(self._root, file.key, lambda text: None)) is None:
+            workers.finish(file.unit, file.key.name)
+        workers.settle(file.key.name)
+        files.touch(prepared.folder)  # the one used longest ago makes room first
+        return prepared
 
     def _make_room(self, wanted: Iterable[int]) -> None:
         """Take files away, the one used longest ago first, until those that are wanted have room."""
