@@ -147,6 +147,17 @@ def test_a_file_that_was_prepared_ahead_is_prepared_again_in_the_next_epoch(
     assert as_texts(seen) == as_texts([*corpus.train, *corpus.train])
 
 
+def test_room_that_another_run_made_meanwhile_is_room(
+    written: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, exists = corpus.train.shelf, Path.exists  # type: ignore[union-attr]
+    names = {file.key.name for file in shelf._streamed}
+    monkeypatch.setattr(Path, "exists", lambda path: path.name in names or exists(path))  # a moment ago
+    shelf._make_room([0])
+    monkeypatch.undo()
+    assert there(written) == 2
+
+
 def test_a_resume_begins_at_the_files_of_its_update_and_prepares_nothing(
     written: Path, corpus: Corpus
 ) -> None:

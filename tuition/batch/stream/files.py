@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -118,11 +119,18 @@ class Shelf:
         """Take files away, the one used longest ago first, until those that are wanted have room."""
         there = {n for n in range(len(self._streamed)) if self._folder(n).exists()}
         total = sum(self._bytes(n) for n in there | set(wanted))
-        for number in sorted(there - set(wanted), key=lambda n: self._folder(n).stat().st_mtime):
+        for number in sorted(there - set(wanted), key=self._used_at):
             if total <= self._most_bytes:
                 return
-            files.remove_folder(self._folder(number))
+            with suppress(FileNotFoundError):  # another run over the same data took it away
+                files.remove_folder(self._folder(number))
             total -= self._bytes(number)
+
+    def _used_at(self, number: int) -> float:
+        try:
+            return self._folder(number).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def _folder(self, number: int) -> Path:
         return self._root / self._streamed[number].key.name
