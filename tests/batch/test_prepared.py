@@ -301,6 +301,21 @@ def test_a_damaged_memo_only_costs_the_reading(tmp_path: Path, damage: str) -> N
     assert hash_sources([source], memo) == ((source, content_sha256(source)),)
 
 
+@pytest.mark.parametrize("fault", [FileExistsError, FileNotFoundError])
+def test_a_memo_that_another_process_is_writing_only_costs_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[OSError]
+) -> None:
+    source, memo = saved(tmp_path / "a.jsonl", "{}\n"), tmp_path / "memo.json"
+    now = time.time()
+    monkeypatch.setattr(key_module.time, "time", lambda: now + 3600)
+
+    def beside_another(path: Path, value: Any) -> None:
+        raise fault(str(path))
+
+    monkeypatch.setattr(files, "write_json", beside_another)
+    assert hash_sources([source], memo) == ((source, content_sha256(source)),)
+
+
 # --- whole, or refused by name ---
 
 

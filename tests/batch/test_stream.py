@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,33 @@ def test_streamed_rows_are_those_of_a_run_that_keeps_all(written: Path, corpus: 
         most = max(most, there(written))
     assert as_texts(epochs[0]) == as_texts(epochs[1]) == as_texts(whole.train)
     assert most == 2
+
+
+def test_a_file_that_was_prepared_ahead_is_prepared_again_in_the_next_epoch(
+    written: Path, corpus: Corpus
+) -> None:
+    """Updates that take longer than preparing find every file there, and ask nobody."""
+    plan, shelf = plan_of(corpus), corpus.train.shelf  # type: ignore[union-attr]
+    seen: list[Any] = []
+    for step in range(1, plan.steps + 1):
+        seen += batch_of(corpus.train, plan, step)
+        wanted = [number for side in plan.files_of(step) for number in side]
+        give_up = time.monotonic() + 30
+        while not all(shelf._folder(number).exists() for number in wanted):
+            assert time.monotonic() < give_up, f"update {step}: one of {wanted} is not being prepared"
+            time.sleep(0.05)
+    assert as_texts(seen) == as_texts([*corpus.train, *corpus.train])
+
+
+def test_room_that_another_run_made_meanwhile_is_room(
+    written: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, exists = corpus.train.shelf, Path.exists  # type: ignore[union-attr]
+    names = {file.key.name for file in shelf._streamed}
+    monkeypatch.setattr(Path, "exists", lambda path: path.name in names or exists(path))  # a moment ago
+    shelf._make_room([0])
+    monkeypatch.undo()
+    assert there(written) == 2
 
 
 def test_a_resume_begins_at_the_files_of_its_update_and_prepares_nothing(

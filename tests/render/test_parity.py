@@ -14,8 +14,9 @@ from tests.render.helpers import ORIGIN, REWRITES_HISTORY, over, render_one, ren
 from tests.render.test_invariants import TEMPLATES, TOKENIZERS, renderer_of
 from tests.render.test_spans import THINKS
 from tuition.conversation import Conversation, Message
-from tuition.render import Outcome, Renderer
+from tuition.render import Outcome, Renderer, parity
 from tuition.render.evidence import Evidence, Witness
+from tuition.render.parity import Parity
 from tuition.render.serving import Serving
 from tuition.render.tokens import Ids
 
@@ -67,6 +68,21 @@ def test_what_is_sound_is_found_sound_in_every_mode(kind: str, template: str) ->
         outcome = render_one(r, chat(mode))
         assert faults(r, outcome) == [], mode
         assert evidence_of(r, outcome).answers == (1 if mode == "last" else 4) or not outcome.examples
+
+
+def test_long_rows_are_compared_one_by_one_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    r, asked, whole = renderer(THINKS), list[int](), Serving.ids_along
+    outcomes = list(r.render([replace(chat("assistant", turns), origin=ORIGIN) for turns in (4, 1, 3)]))
+
+    def counted(self: Serving, chains: Any) -> list[list[Ids]]:
+        asked.append(len(chains))
+        return whole(self, chains)
+
+    monkeypatch.setattr(Serving, "ids_along", counted)
+    together = Parity(r).compare(outcomes)
+    monkeypatch.setattr(parity, "_IDS_AT_ONCE", 1)
+    assert Parity(r).compare(outcomes) == together
+    assert (together.answers, asked) == (8, [3, 1, 1, 1])
 
 
 @pytest.mark.parametrize("mode", MODES)

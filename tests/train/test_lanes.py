@@ -169,6 +169,19 @@ def test_a_lane_is_broken_off_when_the_first_is() -> None:
     assert ended == [1]
 
 
+def test_a_stop_while_lanes_are_started_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may come before the last thread was started, which then cannot be waited for."""
+    start = threading.Thread.start
+
+    def and_be_asked_to_stop(thread: threading.Thread) -> None:
+        start(thread)
+        raise LeftInTheMiddle
+
+    monkeypatch.setattr(threading.Thread, "start", and_be_asked_to_stop)
+    with pytest.raises(LeftInTheMiddle):
+        side_by_side([0, 1, 2], lambda lane, job: None, range(3))
+
+
 def test_a_model_that_draws_random_numbers_or_changes_itself_has_one_lane(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

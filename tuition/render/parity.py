@@ -21,6 +21,8 @@ from tuition.render.serving import Serving
 from tuition.render.spelled import Spelled
 from tuition.render.tokens import Ids
 
+# Every learned turn of a long row has all that stands before it: memory would grow with rows × turns × tokens.
+_IDS_AT_ONCE = 1 << 24
 _LOSSES = {"R015", "R018", "R021", "R023"}  # findings of a row that lost turns
 
 
@@ -122,7 +124,8 @@ class Parity:
                 self._compare_control_tokens(row, seen)
             else:
                 compared.append(row)
-        self._compare_turns(compared, seen)
+        for few in _at_once(compared):
+            self._compare_turns(few, seen)
         self._compare_texts([text for text in texts if not self._spelled.holds(text)], seen)
         return seen
 
@@ -320,6 +323,21 @@ class Parity:
         first = 0 if asked is not None else 1  # nothing precedes the first token, so it is not learned
         start = max(first, len(self._tokens.prefix_ids))
         return Answer(windows, start, weight, written, is_cut=row.has("R015"), asked=asked)
+
+
+def _at_once(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Rows in their order, as many as are compared in bounded memory, or a longer one by itself."""
+    group: list[_Row] = []
+    taken = 0
+    for row in rows:
+        ids = len(row.learned) * max(map(len, row.outcome.examples))
+        if group and taken + ids > _IDS_AT_ONCE:
+            yield group
+            group, taken = [], 0
+        group.append(row)
+        taken += ids
+    if group:
+        yield group
 
 
 def _shown(row: _Row) -> Iterator[_Shown]:

@@ -102,7 +102,8 @@ def side_by_side(
 
 def _wait_for(threads: Iterable[threading.Thread]) -> None:
     for thread in threads:
-        thread.join()
+        if thread.ident is not None:  # a signal may come before the last was started
+            thread.join()
 
 
 def _break_off(threads: Iterable[threading.Thread]) -> None:

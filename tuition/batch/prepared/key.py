@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -96,7 +97,8 @@ def hash_sources(sources: Sequence[str], memo: Path) -> tuple[tuple[str, str], .
             fresh[place] = {"stamp": stamp, "sha256": hashes[-1][1]}
     if fresh:
         files.make_folder(memo.parent)
-        files.write_json(memo, known | fresh)
+        with suppress(FileExistsError, FileNotFoundError):  # another process writes it just now
+            files.write_json(memo, known | fresh)
     return tuple(hashes)
 
 

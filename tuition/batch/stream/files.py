@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from tuition import files
 from tuition.batch.corpus import find_or_clear
 from tuition.batch.plan import Plan
-from tuition.batch.prepared import JoinedSide, PreparedKey, PreparedSide, find_prepared
+from tuition.batch.prepared import JoinedSide, Prepared, PreparedKey, PreparedSide, find_prepared
 from tuition.batch.stream.units import Kept, Unit, changed
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Rendered
@@ -95,25 +96,41 @@ class Shelf:
 
     def _open(self, number: int) -> PreparedSide:
         file = self._streamed[number]
-        if self._workers is not None and find_or_clear(self._root, file.key, lambda text: None) is None:
-            self._workers.finish(file.unit, file.key.name)
-        while (prepared := find_prepared(self._root, file.key)) is None:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)  # torchrun ends this rank if the one that prepares has died
-        if self._workers is not None:
-            files.touch(prepared.folder)  # the one used longest ago makes room first
+        prepared = self._wait_for(file) if self._workers is None else self._have(file, self._workers)
         if prepared.train.sha256 != file.kept.side.sha256:
             raise changed(file.unit)
         return prepared.train
+
+    def _wait_for(self, file: StreamedFile) -> Prepared:
+        """What another rank prepares."""
+        while (prepared := find_prepared(self._root, file.key)) is None:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)  # torchrun ends this rank if the one that prepares has died
+        return prepared
+
+    def _have(self, file: StreamedFile, workers: Workers) -> Prepared:
+        """What was prepared ahead, or is now."""
+        while (prepared := find_or_clear(self._root, file.key, lambda text: None)) is None:
+            workers.finish(file.unit, file.key.name)
+        workers.settle(file.key.name)
+        files.touch(prepared.folder)  # the one used longest ago makes room first
+        return prepared
 
     def _make_room(self, wanted: Iterable[int]) -> None:
         """Take files away, the one used longest ago first, until those that are wanted have room."""
         there = {n for n in range(len(self._streamed)) if self._folder(n).exists()}
         total = sum(self._bytes(n) for n in there | set(wanted))
-        for number in sorted(there - set(wanted), key=lambda n: self._folder(n).stat().st_mtime):
+        for number in sorted(there - set(wanted), key=self._used_at):
             if total <= self._most_bytes:
                 return
-            files.remove_folder(self._folder(number))
+            with suppress(FileNotFoundError):  # another run over the same data took it away
+                files.remove_folder(self._folder(number))
             total -= self._bytes(number)
+
+    def _used_at(self, number: int) -> float:
+        try:
+            return self._folder(number).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def _folder(self, number: int) -> Path:
         return self._root / self._streamed[number].key.name

@@ -55,6 +55,10 @@ class Workers:
     def finish(self, unit: Unit, name: str) -> None:
         """Return when a unit is ready. Raises as `prepare_all`."""
         self.begin(unit, name)
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Hear the answer about a unit, if it was asked for: until then it is not asked for again. Raises as `finish`."""
         for process in self._working_on(name):
             while process.answer() != name:
                 pass
