@@ -296,6 +296,23 @@ def test_a_run_is_scored_on_what_it_held_out_where_no_data_is_named(llama, tmp_p
         run.evaluate()
 
 
+@pytest.mark.parametrize("share", ["#0.5", "#2"])
+def test_all_rows_that_a_run_held_out_are_scored_once_whatever_share_and_columns_it_read(
+    llama, tmp_path, rows, share
+):
+    texts = [[message["content"] for message in row["messages"]] for row in rows]
+    named = [{"asked": asked, "reply": reply} for asked, reply in texts]
+    data = write_jsonl(tmp_path / "data.jsonl", named)
+    run = tuition.train(
+        model=str(llama), data=f"{data}{share}", mapping={"prompt": "asked", "completion": "reply"}, seed=3,
+        output_dir=str(tmp_path / "run"), val_split=0.2, max_steps=1, samples=0,
+    )  # fmt: skip
+    found, facts = run.evaluate(metric=None), run_facts(run)
+    scored_in_training = facts["data"]["validation_examples"] // (2 if share == "#2" else 1)
+    assert found.rows_in == found.held_out.examples == scored_in_training
+    assert found.held_out.loss == pytest.approx(facts["result"]["best_eval_loss"], rel=1e-5)
+
+
 def run_facts(run):
     return json.loads((run.path / "run.json").read_text())
 

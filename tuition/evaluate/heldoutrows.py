@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuition.batch.corpus import data_sha256_now, sources_of
+from tuition.data import split_share
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, load_recipe
 from tuition.train.folder import RunFolder
@@ -19,12 +21,14 @@ class HeldOutRows:
     """What a run was validated on.
 
     Attributes:
-        sources: the files, or names on the hub, that hold them.
+        sources: the files, or names on the hub, that hold them, whole: a share chose among rows by the run's seed.
         places: file and line of each, as the ledger has them.
+        mapping: which column is what, as the run read them.
     """
 
     sources: tuple[str, ...]
     places: frozenset[tuple[str, int]]
+    mapping: Mapping[str, str] | None = None
 
     @property
     def sentence(self) -> str:
@@ -66,4 +70,5 @@ def held_out_rows(run: RunFolder) -> HeldOutRows | None:
             where=", ".join((*data.data, *data.val_data, *data.replay)),
             next_step=_NAME_ROWS,
         )
-    return HeldOutRows((*sources.train, *sources.validation), places)
+    whole = dict.fromkeys(split_share(source)[0] for source in (*sources.train, *sources.validation))
+    return HeldOutRows(tuple(whole), places, data.mapping)
