@@ -291,9 +291,11 @@ def find(
 
 
 def each(store: Store) -> Iterator[int]:
-    """The ids of all prompts that are no gold, in the order in which they are asked."""
+    """The ids of all prompts that are asked, in their order: none that is gold, or paused."""
     with store.reading() as db:
-        rows = db.execute("SELECT id FROM prompt WHERE gold = 0 ORDER BY priority DESC, id").fetchall()
+        rows = db.execute(
+            "SELECT id FROM prompt WHERE gold = 0 AND paused = 0 ORDER BY priority DESC, id"
+        ).fetchall()
     yield from (row[0] for row in rows)
 
 
