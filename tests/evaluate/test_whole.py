@@ -286,8 +286,15 @@ def test_a_run_is_scored_on_what_it_held_out_where_no_data_is_named(llama, tmp_p
         next(all_lines(found))
         == f"no --data was given: the {held_out} rows of data.jsonl that training held out"
     )
+    asked = run.evaluate(metric=None, require="f1>=0", limit=2)
+    assert asked.passed and [score.count for score in asked.scores.values()] == [2]
     with pytest.raises(UserError, match="Name the rows: --data FILE"):
         run.evaluate(metric="choice")
+    ledger = (run.path / "ledger.jsonl").read_text()
+    (run.path / "ledger.jsonl").write_text(ledger + '{"file": "da')
+    with pytest.raises(UserError, match="nothing readable says"):
+        run.evaluate(metric=None)
+    (run.path / "ledger.jsonl").write_text(ledger)
     write_jsonl(data, rows[1:41])
     with pytest.raises(UserError, match="no longer what the run read"):
         run.evaluate()

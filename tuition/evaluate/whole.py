@@ -101,9 +101,9 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     Raises:
         UserError: anything the user can mend.
     """
-    wishes = _with_metrics_of_conditions(wishes)
     if not (wishes.data or wishes.general or wishes.rows):
         wishes = _on_held_out_rows(model, wishes)
+    wishes = _with_metrics_of_conditions(wishes)
     if wishes.judge is not None and not wishes.data:
         raise UserError("a judge needs prompts", where="--judge", next_step="Name rows: --data FILE")
     other = _other(model, wishes) if wishes.needs_base else None
