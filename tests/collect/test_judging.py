@@ -396,3 +396,17 @@ def test_identical_answers_weigh_as_much_as_pairs_that_several_people_judge(
         assert judge_all(store, judge.id, "good") == 2
     score = results.rate(store, batch.id).score
     assert score is not None and score.value == 0.75
+
+
+def test_a_prompt_that_is_a_test_no_more_is_not_asked_of_a_hundred_people(
+    store: Store, admin: people.Person
+) -> None:
+    (one,) = add_prompts(store, 1)
+    assert gold.items_there(store, "writing") == 0
+    prompts.change(store, one, gold=True, overlap=1, by=admin.id)
+    assert gold.items_there(store, "writing") == 1
+    shown = prompts.prompt(store, one).overlap  # the page sends what it shows
+    prompts.change(store, one, gold=False, overlap=shown, by=admin.id)
+    assert prompts.prompt(store, one).overlap == 1
+    collecting.add_test_pair(store, "Who?", better="Me.", worse="No.", by=admin.id)
+    assert gold.items_there(store, "judging") == 1
