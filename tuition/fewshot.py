@@ -25,12 +25,15 @@ def expand(
 ) -> list[prompts.NewPrompt]:
     """So many different prompts, each with `shots` examples before the question of a pair that is none of them.
 
+    A question that stands in several pairs counts once, with its first answer: no example gives the answer away.
+
     Raises:
         UserError: the pairs are too few for it.
     """
+    pairs = list({question: (question, answer) for question, answer in reversed(pairs)}.values())[::-1]
     if shots < 1 or count < 1 or len(pairs) <= shots:
         raise UserError(
-            f"{len(pairs)} pairs give no prompt with {shots} examples",
+            f"{len(pairs)} pairs with different questions give no prompt with {shots} examples",
             next_step="Add pairs, or lower --shots",
         )
     named = hashlib.sha256(repr((instruction, sorted(pairs))).encode()).hexdigest()[:12]

@@ -18,6 +18,7 @@ from tuition.cli import app
 from tuition.collect import Store, batches, judging, losses, people, prompts, queue, reviewing
 from tuition.collect import demonstrations as demos
 from tuition.errors import Interrupted, UserError
+from tuition.fewshot import expand
 from tuition.screen import Watcher
 
 SHAPES: list[Any] = [
@@ -244,3 +245,14 @@ def test_the_losses_of_a_run_are_kept_with_each_demonstration(
     for demonstration_id in accepted:
         (loss,) = losses.of_demonstration(store, demonstration_id)
         assert loss.run == str(trained.path) and loss.after < loss.before
+
+
+def test_no_example_of_a_few_shot_prompt_answers_its_question() -> None:
+    pairs = [("a?", "A."), ("b?", "B."), ("a?", "A."), ("b?", "B!"), ("c?", "C.")]
+    made = expand(pairs, "", shots=2, count=6, seed=0)
+    for prompt in made:
+        *examples, question = prompt.messages[0].content.split("\n\n")
+        assert not any(example.startswith(question.removesuffix("Response:")) for example in examples)
+    assert {prompt.expected for prompt in made} == {"A.", "B.", "C."}
+    with pytest.raises(UserError, match="no prompt with 3 examples"):
+        expand(pairs, "", shots=3, count=1, seed=0)

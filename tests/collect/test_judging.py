@@ -17,6 +17,7 @@ from tuition.collect import (
     NotFoundError,
     Store,
     batches,
+    exports,
     gold,
     judging,
     people,
@@ -363,3 +364,49 @@ def test_a_judgement_that_comes_after_the_last_one_sends_nothing_back(
     judging.judge(store, quick.id, reviewer.id, prefer(quick, "good"))
     judging.judge(store, slow.id, evaluator.id, prefer(slow, "poor"))
     assert prompts.prompt(store, one).priority == 0.0
+
+
+def test_a_test_pair_is_neither_exported_when_it_is_taken_out_nor_its_question_compared_on(
+    store: Store, admin: people.Person, evaluator: people.Person
+) -> None:
+    gold.set_rule(store, "judging", items=1, share=0.75, by=admin.id)
+    (asked,) = add_prompts(store, 1)
+    collecting.add_test_pair(store, "Will you help?", better="Gladly.", worse="No.", by=admin.id)
+    assert list(prompts.each(store)) == [asked]
+    task = judging.claim(store, evaluator.id)
+    assert task is not None
+    judging.judge(store, task.id, evaluator.id, judging.Verdict("left"))
+    batch = batches.tests_of(store)
+    assert batch is not None
+    batches.expect(store, batches.pairs(store, batch)[0].id, None, by=admin.id)
+    drawn = exports.make(store, "preferences", exports.Split(), made_by="tuition", by=None)
+    assert drawn.files == {}
+
+
+def test_identical_answers_weigh_as_much_as_pairs_that_several_people_judge(
+    store: Store, evaluator: people.Person
+) -> None:
+    ids = add_prompts(store, 4)
+    pairs = [batches.NewPair(p, f"good {p}", f"good {p}" if p in ids[2:] else f"poor {p}") for p in ids]
+    batch = batches.open_batch(
+        store, name="x", model_a=TUNED, model_b=BASE, pairs=pairs, sampling={}, overlap=3, by=None
+    )
+    for name in (evaluator.name, "Ed", "Els"):
+        judge = evaluator if name == evaluator.name else people.add_person(store, name, "evaluator", by=None)
+        assert judge_all(store, judge.id, "good") == 2
+    score = results.rate(store, batch.id).score
+    assert score is not None and score.value == 0.75
+
+
+def test_a_prompt_that_is_a_test_no_more_is_not_asked_of_a_hundred_people(
+    store: Store, admin: people.Person
+) -> None:
+    (one,) = add_prompts(store, 1)
+    assert gold.items_there(store, "writing") == 0
+    prompts.change(store, one, gold=True, overlap=1, by=admin.id)
+    assert gold.items_there(store, "writing") == 1
+    shown = prompts.prompt(store, one).overlap  # the page sends what it shows
+    prompts.change(store, one, gold=False, overlap=shown, by=admin.id)
+    assert prompts.prompt(store, one).overlap == 1
+    collecting.add_test_pair(store, "Who?", better="Me.", worse="No.", by=admin.id)
+    assert gold.items_there(store, "judging") == 1

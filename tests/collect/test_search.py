@@ -31,6 +31,8 @@ def filled(store: Store) -> Store:
         ("harb", ["harbour"]),
         ("harb old", []),  # only the last word may be a beginning
         ("handler", ["händler"]),
+        ("ha\u0308ndler hafen", ["händler"]),  # as some systems write an umlaut, in two characters
+        ("a\u19b1b \u1cf2", []),  # letters to Python, and none to the index
         ("日本", ["book"]),
         ("すすめ", ["book"]),
         ("old", ["code", "harbour"]),

@@ -7,6 +7,7 @@ import pytest
 from tests.collect.conftest import add_prompts, answered
 from tuition.collect import NotAllowedError, NotFoundError, Store, people, queue, reviewing
 from tuition.collect import demonstrations as demos
+from tuition.collect.accepted import read_accepted
 from tuition.errors import UserError
 
 
@@ -70,3 +71,13 @@ def test_about_the_share_that_was_asked_for_is_read_twice(
     assert 12 <= reviewing.second_readings_wanted(store) <= 48  # missed once in two million
     with pytest.raises(UserError, match="not 0 to 1"):
         reviewing.set_second_share(store, 1.5, by=None)
+
+
+def test_who_read_a_text_a_second_time_has_not_accepted_it(
+    store: Store, writer: people.Person, reviewer: people.Person, second: people.Person
+) -> None:
+    reviewing.set_second_share(store, 1.0, by=None)
+    for one, decision in zip(write_some(store, writer, 2), ("accepted", "edited"), strict=True):
+        reviewing.review(store, one, reviewer.id, decision, rev=1, turns=answered("Well."), post_key=decision)
+        reviewing.read_again(store, one, second.id, "accepted")
+    assert [one.provenance["accepted_by"] for one in read_accepted(store)] == [[reviewer.name]] * 2

@@ -79,6 +79,19 @@ def test_what_people_did_in_a_store_of_the_first_version_is_all_there_in_the_sec
             assert db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
 
 
+def test_no_trigger_of_a_stranger_runs_when_an_older_store_is_migrated(tmp_path: Path) -> None:
+    path = old_store(tmp_path / "team.db", 1)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FIRST_VERSION)
+        db.execute("CREATE TRIGGER theirs AFTER INSERT ON tally BEGIN UPDATE person SET role = 'admin'; END")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="not those that tuition makes"):
+        Store(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert len(path.read_bytes()) == len(before)
+
+
 FIRST_VERSION = """
     INSERT INTO person(id, name, role, created_at) VALUES (1, 'Ada', 'admin', 0);
     INSERT INTO source(id, name) VALUES (4, 'web');

@@ -286,14 +286,38 @@ def test_a_run_is_scored_on_what_it_held_out_where_no_data_is_named(llama, tmp_p
         next(all_lines(found))
         == f"no --data was given: the {held_out} rows of data.jsonl that training held out"
     )
+    asked = run.evaluate(metric=None, require="f1>=0", limit=2)
+    assert asked.passed and [score.count for score in asked.scores.values()] == [2]
     with pytest.raises(UserError, match="Name the rows: --data FILE"):
         run.evaluate(metric="choice")
+    ledger = (run.path / "ledger.jsonl").read_text()
+    (run.path / "ledger.jsonl").write_text(ledger + '{"file": "da')
+    with pytest.raises(UserError, match="nothing readable says"):
+        run.evaluate(metric=None)
+    (run.path / "ledger.jsonl").write_text(ledger)
     write_jsonl(data, rows[1:41])
     with pytest.raises(UserError, match="no longer what the run read"):
         run.evaluate()
     data.unlink()
     with pytest.raises(UserError, match=r"cannot be found.*where training ran"):
         run.evaluate()
+
+
+@pytest.mark.parametrize("share", ["#0.5", "#2"])
+def test_all_rows_that_a_run_held_out_are_scored_once_whatever_share_and_columns_it_read(
+    llama, tmp_path, rows, share
+):
+    texts = [[message["content"] for message in row["messages"]] for row in rows]
+    named = [{"asked": asked, "reply": reply} for asked, reply in texts]
+    data = write_jsonl(tmp_path / "data.jsonl", named)
+    run = tuition.train(
+        model=str(llama), data=f"{data}{share}", mapping={"prompt": "asked", "completion": "reply"}, seed=3,
+        output_dir=str(tmp_path / "run"), val_split=0.2, max_steps=1, samples=0,
+    )  # fmt: skip
+    found, facts = run.evaluate(metric=None), run_facts(run)
+    scored_in_training = facts["data"]["validation_examples"] // (2 if share == "#2" else 1)
+    assert found.rows_in == found.held_out.examples == scored_in_training
+    assert found.held_out.loss == pytest.approx(facts["result"]["best_eval_loss"], rel=1e-5)
 
 
 def run_facts(run):

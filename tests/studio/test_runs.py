@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import make_model, write_jsonl
 from tests.studio.conftest import Running
+from tests.studio.runfolders import write_run
 from tuition.errors import UserError
 from tuition.studio.confine import refuse_paths_elsewhere
 from tuition.studio.web import Studio
@@ -173,3 +174,11 @@ def test_over_the_network_only_files_of_the_working_folder_are_named(
     for name in ("/etc/passwd", "../x", "link/passwd", "a/../../b"):
         with pytest.raises(UserError, match="outside"):
             refuse_paths_elsewhere(far, [name])
+
+
+def test_several_greedy_answers_are_refused_by_the_page_as_by_the_command(
+    studio: Running, admin: httpx.Client
+) -> None:
+    write_run(studio.folder / "outputs" / "greedy")
+    refused = admin.post("/runs/greedy/compare", data={"other": "base", "samples": "3", "temperature": "0"})
+    assert refused.status_code == 422 and "would all be the same" in refused.text

@@ -144,9 +144,10 @@ def usable(store: Store) -> Usable:
 
 def _provenance(db: sqlite3.Connection, row: sqlite3.Row, group: str) -> dict[str, Any]:
     reviewers = db.execute(
-        """SELECT DISTINCT p.name FROM review r JOIN person p ON p.id = r.person_id
-        WHERE r.demonstration_id = ? AND r.decision <> 'returned' ORDER BY p.name""",
-        (row["id"],),
+        """SELECT DISTINCT p.name FROM event e JOIN person p ON p.id = e.person_id
+        WHERE e.target = ? AND e.verb = 'accepted' AND e.verb IN ('submitted', 'accepted', 'returned')
+        ORDER BY p.name""",  # who read it a second time decided nothing; the last condition names the index
+        (f"demonstration {row['id']}",),
     )
     tags = db.execute("SELECT tag FROM prompt_tag WHERE prompt_id = ? ORDER BY tag", (row["prompt_id"],))
     return {

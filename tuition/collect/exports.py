@@ -226,7 +226,7 @@ def _preferences(
 def _judged_pairs(store: Store) -> Iterator[dict[str, Any]]:
     query = """SELECT p.*, b.model_a, b.model_b, q.messages, so.name AS source, so.licence, so.consent
         FROM pair p JOIN batch b ON b.id = p.batch_id JOIN prompt q ON q.id = p.prompt_id
-        JOIN source so ON so.id = q.source_id WHERE p.expected IS NULL
+        JOIN source so ON so.id = q.source_id WHERE p.expected IS NULL AND b.tests = 0
         AND EXISTS (SELECT 1 FROM judgement WHERE pair_id = p.id AND state = 'judged') ORDER BY p.id"""
     said = """SELECT j.verdict, person.name FROM judgement j JOIN person ON person.id = j.person_id
         WHERE j.pair_id = ? AND j.state = 'judged' ORDER BY j.id"""

@@ -74,6 +74,12 @@ def right_and_done(store: Store, person_id: int, kind: str) -> tuple[int, int]:
     return int(right), int(done)
 
 
+def items_there(store: Store, kind: str) -> int:
+    """How many gold items of a kind people are given; with fewer than the rule asks for, nobody can pass."""
+    with store.reading() as db:
+        return int(db.execute(_THERE[kind]).fetchone()[0])
+
+
 def is_tested(store: Store, who: Person, kind: str) -> bool:
     """Whether the project asks this person for gold items."""
     return rule(store, kind).items > 0 and who.role in _TESTED
@@ -95,4 +101,10 @@ _COUNTED = {
     "judging": """SELECT coalesce(sum(substr(j.verdict, 1, 1) = p.expected AND j.verdict <> 'both_bad'), 0), count(*)
         FROM pair p JOIN judgement j ON j.pair_id = p.id
         WHERE p.expected IS NOT NULL AND j.person_id = ? AND j.state = 'judged'""",
+}
+
+_THERE = {
+    "writing": "SELECT count(*) FROM prompt WHERE gold = 1 AND paused = 0",
+    "judging": """SELECT count(*) FROM pair p JOIN batch b ON b.id = p.batch_id
+        WHERE p.expected IS NOT NULL AND b.closed_at IS NULL AND p.answer_a <> p.answer_b""",
 }

@@ -291,9 +291,11 @@ def find(
 
 
 def each(store: Store) -> Iterator[int]:
-    """The ids of all prompts that are no gold, in the order in which they are asked."""
+    """The ids of all prompts that are asked, in their order: none that is gold, or paused."""
     with store.reading() as db:
-        rows = db.execute("SELECT id FROM prompt WHERE gold = 0 ORDER BY priority DESC, id").fetchall()
+        rows = db.execute(
+            "SELECT id FROM prompt WHERE gold = 0 AND paused = 0 ORDER BY priority DESC, id"
+        ).fetchall()
     yield from (row[0] for row in rows)
 
 
@@ -363,7 +365,8 @@ def change(
     expected: str | None = None,
     by: int | None,
 ) -> None:
-    """Change how a prompt is asked; what is None stays. A gold prompt is asked of everybody.
+    """Change how a prompt is asked; what is None stays. A gold prompt is asked of everybody; one that
+    is gold no more is answered as it is, unless another overlap is given.
 
     Args:
         expected: a good answer, which reviewers are shown.
@@ -374,7 +377,10 @@ def change(
     """
     overlap = MOST_OVERLAP if gold else overlap
     with store.writing() as db:
-        taken = prompt(store, prompt_id).taken
+        before = prompt(store, prompt_id)
+        taken = before.taken
+        if before.gold and gold is False and overlap in (None, MOST_OVERLAP):
+            overlap = max(1, taken)  # it was everybody's as a test, and is nobody's more
         if overlap is not None and not max(1, taken) <= overlap <= MOST_OVERLAP:
             step = f"Choose {max(1, taken)} to {MOST_OVERLAP}"
             raise UserError(f"an overlap of {overlap} does not fit", next_step=step)

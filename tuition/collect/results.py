@@ -90,12 +90,15 @@ def results(store: Store, batch_id: int) -> Results:
 
 
 def _verdicts(db: sqlite3.Connection, batch_id: int, judged: Sequence[Said]) -> list[tuple[int, str]]:
-    """Prompt and verdict of each judgement, and a tie for each pair of identical answers."""
+    """Prompt and verdict of each judgement, and ties for each pair of identical answers: as many as other pairs have
+    judgements, so that a pair that needs nobody counts as much as one that several people judge."""
     same = db.execute(
         "SELECT prompt_id FROM pair WHERE batch_id = ? AND answer_a = answer_b AND expected IS NULL",
         (batch_id,),
     )
-    return [*((one.prompt_id, one.verdict) for one in judged), *((row[0], "tie") for row in same)]
+    of_each = max(1, round(len(judged) / max(1, len({one.pair_id for one in judged}))))
+    ties = ((row[0], "tie") for row in same for _ in range(of_each))
+    return [*((one.prompt_id, one.verdict) for one in judged), *ties]
 
 
 def _judged(db: sqlite3.Connection, batch_id: int) -> tuple[Said, ...]:

@@ -250,6 +250,7 @@ class Store:
                 version = self._version(db)
                 if version == 0:
                     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                self._refuse_tables_but_of(version, db)  # a migration would run the triggers of a stranger
                 migrate(db, after=version)
                 self._refuse_loose_ends(db)
                 db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
@@ -288,8 +289,10 @@ class Store:
     def _refuse_foreign_tables(self) -> None:
         """A file whose tables are not as the migrations make them could hold views and triggers of a stranger."""
         with self.reading() as db:
-            version, found = self._version(db), _tables(db)
-        if found != _tables_of(version):
+            self._refuse_tables_but_of(self._version(db), db)
+
+    def _refuse_tables_but_of(self, version: int, db: sqlite3.Connection) -> None:
+        if _tables(db) != _tables_of(version):
             raise UserError(
                 "its tables are not those that tuition makes",
                 where=str(self.path),

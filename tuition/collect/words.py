@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 
 _WITHOUT_BLANKS = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+# letters, but for those of New Tai Lue and two Vedic signs, which the index takes for marks between words
+_WORD = re.compile(r"[^\W_\u19b0-\u19c9\u1cf2\u1cf3]+")
 _MOST_WORDS = 20  # that are looked for: more narrow nothing down
 
 
@@ -25,7 +28,7 @@ def words_of(messages: str) -> str:
 
 def query_of(words: str) -> str:
     """The full-text query for prompts that hold all of these words; empty where none is a word."""
-    found = re.findall(r"[^\W_]+", _apart(words))[:_MOST_WORDS]
+    found = _WORD.findall(_apart(unicodedata.normalize("NFC", words)))[:_MOST_WORDS]
     return " ".join(f'"{word}"' for word in found) + "*" if found else ""
 
 

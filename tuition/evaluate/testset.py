@@ -44,6 +44,7 @@ def read_test_set(
     metrics: Sequence[Metric] = (),
     span_markers: tuple[str, str] | None = None,
     only: Container[tuple[str, int]] | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> TestSet:
     """Read what is to be scored.
 
@@ -51,6 +52,7 @@ def read_test_set(
         metrics: where one of them chooses, rows are read as multiple choice.
         span_markers: taken out of the text, for a model that learned spans; whole answers are scored.
         only: file and line of the rows that are meant; None: all.
+        mapping: which column is what; None: found in each row.
 
     Raises:
         UserError: no row can be.
@@ -67,7 +69,7 @@ def read_test_set(
         conversations = [conversation for conversation, _ in asked]
         choices = [choice for _, choice in asked][:limit]
     else:
-        reading = Reading(sources, only=only)
+        reading = Reading(sources, only=only, mapping=mapping)
         ledger = reading.ledger
         read = reading if span_markers is None else _unmarked(reading, span_markers, ledger)
         conversations, choices = list(read), []

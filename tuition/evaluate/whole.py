@@ -101,9 +101,9 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     Raises:
         UserError: anything the user can mend.
     """
-    wishes = _with_metrics_of_conditions(wishes)
     if not (wishes.data or wishes.general or wishes.rows):
         wishes = _on_held_out_rows(model, wishes)
+    wishes = _with_metrics_of_conditions(wishes)
     if wishes.judge is not None and not wishes.data:
         raise UserError("a judge needs prompts", where="--judge", next_step="Name rows: --data FILE")
     other = _other(model, wishes) if wishes.needs_base else None
@@ -140,9 +140,11 @@ def _on_held_out_rows(model: str, wishes: Wishes) -> Wishes:
 
 def _read(wishes: Wishes, span_markers: tuple[str, str] | None) -> _Material:
     read = partial(read_test_set, span_markers=span_markers)
-    only = None if wishes.held_out is None else wishes.held_out.places
+    held_out = wishes.held_out
+    if held_out is not None:
+        read = partial(read, only=held_out.places, mapping=held_out.mapping)
     return _Material(
-        read(wishes.data, limit=wishes.limit, metrics=wishes.metrics, only=only) if wishes.data else None,
+        read(wishes.data, limit=wishes.limit, metrics=wishes.metrics) if wishes.data else None,
         read(wishes.rows, limit=None) if wishes.rows else None,
     )
 

@@ -58,7 +58,13 @@ def set_rule(
 ) -> Response:
     """How many test items people must do well before they get live ones."""
     api.gold.set_rule(studio.store, kind, items=items, share=percent / 100, by=me.id)
-    return redirect("/tests", "Set." if items else "Nobody is tested any more.")
+    there = api.gold.items_there(studio.store, kind)
+    few = (
+        f" There are only {there:,} test items: nobody can pass until there are {items:,}."
+        if there < items
+        else ""
+    )
+    return redirect("/tests", f"Set.{few}" if items else "Nobody is tested any more.")
 
 
 @router.post("/prompt")

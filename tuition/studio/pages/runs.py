@@ -123,6 +123,11 @@ def compare(
     folder = api.board.find_run(studio.runs, name)
     refuse_paths_elsewhere(studio, [other])
     arguments = _compare_arguments(studio, folder, other, limit)
+    if samples > 1 and not temperature:
+        raise UserError(
+            "several answers to one prompt would all be the same",
+            next_step="Go back and give a temperature above 0, such as 1",
+        )
     if temperature:
         arguments += ["--temperature", f"{temperature:g}", "--samples", str(samples)]
     api.jobs.start(folder, "compare", arguments)
