@@ -276,3 +276,10 @@ def test_published_folders_are_whole_or_absent(tmp_path: Path) -> None:
         "b.txt is not in the manifest",
         "a.txt does not have the SHA-256 that the manifest says",
     ]
+
+
+def test_a_recipe_whose_data_is_no_name_is_refused_by_the_setting(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: starter\ndata: 5\n")
+    with pytest.raises(UserError, match=r"data: is a name or a list of names, not 5"):
+        tuition.train(recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,4 +221,12 @@ def _as_row(row: Any) -> Any:
 
 
 def as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    return (str(data),) if isinstance(data, str | Path) else tuple(str(name) for name in data)
+    if isinstance(data, str | Path):
+        return (str(data),)
+    if not isinstance(data, Iterable):
+        raise UserError(
+            f"is a name or a list of names, not {data!r:.40}",
+            where="data",
+            next_step="For example: data: rows.jsonl",
+        )
+    return tuple(str(name) for name in data)
