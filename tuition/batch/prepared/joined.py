@@ -7,11 +7,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Protocol, overload
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tuition.batch.prepared.byplace import ByPlace
 from tuition.batch.prepared.sides import typical_of
 from tuition.conversation import Rendered
 
@@ -29,7 +30,7 @@ class Part(Protocol):
     def example_lengths(self) -> npt.NDArray[np.int64]: ...
 
 
-class JoinedSide(Sequence[Rendered]):
+class JoinedSide(ByPlace):
     """The examples of several sides in order. Attributes are those of `PreparedSide`."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -43,17 +44,9 @@ class JoinedSide(Sequence[Rendered]):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Rendered]: ...
-    def __getitem__(self, index: int | slice) -> Rendered | list[Rendered]:
-        """One example, or those of a slice as a list. Raises as `PreparedSide` does."""
-        places = range(len(self))[index]
-        if isinstance(places, range):
-            return [self[place] for place in places]
-        number = bisect_right(self._starts, places) - 1
-        return self._parts[number][places - self._starts[number]]
+    def _example(self, place: int) -> Rendered:
+        number = bisect_right(self._starts, place) - 1
+        return self._parts[number][place - self._starts[number]]
 
     def example_lengths(self) -> npt.NDArray[np.int64]:
         """The length of each example in order: (examples,) int64, in tokens."""

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tuition.batch.prepared.byplace import ByPlace
 from tuition.batch.prepared.layout import ARROW, LENGTHS, NOT_LEARNED, SCHEMA, Block, damaged
 from tuition.conversation import Rendered
 from tuition.errors import Origin, UserError
@@ -24,7 +25,7 @@ _EXAMPLES_BETWEEN_RELEASES = 64
 _TOKENS_ON_A_SCREEN = 120
 
 
-class PreparedSide(Sequence[Rendered]):
+class PreparedSide(ByPlace):
     """One side's examples, read from the memory map as they are asked for; memory does not grow with them.
 
     `ids` is a read-only view of the file; `supervised` is made from labels and weights, for each example anew.
@@ -54,23 +55,6 @@ class PreparedSide(Sequence[Rendered]):
 
     def __len__(self) -> int:
         return self._starts[-1]
-
-    @overload
-    def __getitem__(self, index: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Rendered]: ...
-    def __getitem__(self, index: int | slice) -> Rendered | list[Rendered]:
-        """One example, or those of a slice as a list.
-
-        Raises:
-            IndexError: there is no such example.
-            UserError: its block is damaged.
-        """
-        # a range knows what Python says of negative places, of steps and of places beyond the end
-        places = range(len(self))[index]
-        if isinstance(places, range):
-            return [self._example(place) for place in places]
-        return self._example(places)
 
     def example_lengths(self) -> npt.NDArray[np.int64]:
         """The length of each example in order, without reading one: (examples,) int64, in tokens.

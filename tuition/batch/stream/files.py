@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from tuition import files
 from tuition.batch.corpus import find_or_clear
 from tuition.batch.plan import Plan
 from tuition.batch.prepared import JoinedSide, Prepared, PreparedKey, PreparedSide, find_prepared
+from tuition.batch.prepared.byplace import ByPlace
 from tuition.batch.stream.units import Kept, Unit, changed
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Rendered
@@ -183,7 +184,7 @@ def batch_of(examples: Sequence[Rendered], plan: Plan, step: int) -> list[Render
     return [examples[i] for i in plan.examples_of(step)]
 
 
-class StandIns(Sequence[Rendered]):
+class StandIns(ByPlace):
     """Examples as long as those of a side, made of the tokens of others: what a pass takes depends on lengths alone."""
 
     def __init__(self, lengths: npt.NDArray[np.int64], at_hand: Sequence[Rendered]) -> None:
@@ -194,19 +195,11 @@ class StandIns(Sequence[Rendered]):
     def __len__(self) -> int:
         return len(self._lengths)
 
-    @overload
-    def __getitem__(self, index: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Rendered]: ...
-    def __getitem__(self, index: int | slice) -> Rendered | list[Rendered]:
-        """One stand-in, or those of a slice as a list."""
-        places = range(len(self))[index]
-        if isinstance(places, range):
-            return [self[place] for place in places]
-        taken = np.arange(places, places + int(self._lengths[places])) % len(self._ids)
+    def _example(self, place: int) -> Rendered:
+        taken = np.arange(place, place + int(self._lengths[place])) % len(self._ids)
         supervised = self._supervised[taken].copy()
         supervised[0], supervised[-1] = 0.0, 1.0  # as in every example: the first never, at least one
-        return Rendered(self._ids[taken], supervised, Origin("stand-in", places + 1))
+        return Rendered(self._ids[taken], supervised, Origin("stand-in", place + 1))
 
     def example_lengths(self) -> npt.NDArray[np.int64]:
         """See `PreparedSide`."""
