@@ -108,11 +108,18 @@ def add_test_prompt(store: Store, question: str, *, expected: str, by: int) -> N
     """A question that tests who writes, with a good answer, which reviewers are shown beside what was written.
 
     Raises:
-        UserError: a text is empty.
+        UserError: a text is empty, or people answered the question already.
     """
     plain_text(expected, "the good answer", empty=False)
     with store.writing():
-        prompts.change(store, _typed(store, question, by), gold=True, expected=expected, by=by)
+        asked = prompts.prompt(store, _typed(store, question, by))
+        if asked.taken and not asked.gold:
+            raise UserError(
+                f"{asked.taken} answers to this question were begun or sent, and a test's answers are not learned",
+                where=f"prompt {asked.id}",
+                next_step="Ask another question, or mark the prompt as a test on its own page",
+            )
+        prompts.change(store, asked.id, gold=True, expected=expected, by=by)
 
 
 def add_test_pair(store: Store, question: str, *, better: str, worse: str, by: int) -> None:

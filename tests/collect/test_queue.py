@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.collect.conftest import Clock, add_prompts, answered
+from tuition import collecting
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -272,3 +273,13 @@ def test_who_is_at_work_on_a_prompt_that_comes_back_answers_it_in_the_new_round_
     queue.skip(store, skipped.id, reviewer.id, "unclear")
     queue.open_round(store, one)
     assert queue.claim(store, reviewer.id) is None, "what somebody skipped does not come back to them"
+
+
+def test_a_question_that_people_answer_already_becomes_no_test_unsaid(
+    store: Store, writer: people.Person
+) -> None:
+    admin = people.add_person(store, "Ada", "admin", by=None)
+    collecting.add_typed_prompt(store, "Is it safe?", by=admin.id)
+    assert queue.claim(store, writer.id) is not None
+    with pytest.raises(UserError, match="1 answers to this question were begun or sent"):
+        collecting.add_test_prompt(store, "Is it safe?", expected="Yes.", by=admin.id)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tuition.data import content_sha256, find_sources, read_rows, remote
-from tuition.data.remote import RemoteFile
+from tuition.data.remote import RemoteFile, remote_files
 from tuition.errors import UserError
 
 ROWS = [
@@ -128,6 +128,22 @@ def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated() -> None:
         with pytest.raises(UserError) as caught:
             find_sources([url])
         assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["jwt=hush", "pwd=hush", "apikey=hush", "authtoken=hush"])
+def test_every_common_name_of_a_secret_is_refused(query: str) -> None:
+    with pytest.raises(UserError, match="a password or a signature"):
+        remote_files(f"https://host/a.jsonl?{query}")
+
+
+def test_words_that_only_look_like_secrets_and_hosts_in_brackets_are_asked_for(
+    served: str, tmp_path: Path
+) -> None:
+    for address in (f"{served}/none.jsonl?author=me&keyword=cats", "http://[::1]:9/none.jsonl"):
+        with pytest.raises(UserError) as caught:
+            remote_files(address)
+        assert "password" not in str(caught.value)
+        assert "pattern" not in str(caught.value)
 
 
 def test_protocols_that_are_not_read_and_packages_that_are_not_here_are_named(

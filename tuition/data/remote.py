@@ -29,7 +29,9 @@ PROTOCOLS: dict[str, str] = {
     "memory": "",
 }
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://")
-_SECRET_KEY = re.compile(r"sig|token|credential|secret|passw|key|auth", re.IGNORECASE)
+_IPV6 = re.compile(r"://\[[0-9A-Fa-f:.]+\]")  # these brackets are no pattern
+_SECRET_KEY = re.compile(r"sig|token|credential|secret|passw|pwd|key|auth|jwt|hmac", re.IGNORECASE)
+_NO_SECRETS = {"author", "authors", "design", "keyword", "keywords"}  # words that only look like it
 # What file systems call the version of a file, in their several spellings.
 _VERSIONS = (
     "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "crc32c", "generation", "VersionId", "version_id",
@@ -113,7 +115,7 @@ def remote_files(spec: str) -> list[str]:
     """
     _refuse_secrets(spec)
     system, path = _system(spec)
-    if not re.search(r"[*\[]", spec):
+    if not re.search(r"[*\[]", _IPV6.sub("://", spec)):
         RemoteFile(spec).size()  # is it there?
         return [spec]
     found = sorted(_ask(spec, lambda: system.glob(path)))
@@ -122,10 +124,15 @@ def remote_files(spec: str) -> list[str]:
     return [str(system.unstrip_protocol(name)) for name in found]
 
 
+def _opens_a_door(pair: tuple[str, str]) -> bool:
+    key, _ = pair
+    return bool(_SECRET_KEY.search(key)) and key.lower() not in _NO_SECRETS
+
+
 def _refuse_secrets(url: str) -> None:
     """Names of data are written down in many places, so none may hold what opens a door."""
     parts = urlsplit(url)
-    if parts.username or any(_SECRET_KEY.search(key) for key, _ in parse_qsl(parts.query)):
+    if parts.username or any(map(_opens_a_door, parse_qsl(parts.query))):
         raise UserError(
             "the address holds a password or a signature, and names of data are written into ledgers and reports",
             where=f"{parts.scheme}://{parts.hostname or ''}{parts.path}",
