@@ -2,7 +2,7 @@
 
 The parts run side by side on two cores (LANES), each keeping its rows as it ends; those that measure run alone at the end.
 
-Settings: PARTS (all), LANES (2), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks), RANKS (2),
+Settings: PARTS (all), LANES (2), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks in each layout), RANKS (2),
 LAYOUT of them (both), SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
 operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to the studio (10000).
 """
@@ -61,11 +61,13 @@ def bound(kills: int) -> str:
 
 
 def of_ranks() -> Result:
-    """One of several processes is killed; torchrun starts all anew."""
+    """One of several processes is killed, or hangs; torchrun starts all anew."""
     layouts = os.environ.get("LAYOUT", "ddp,fsdp").split(",")
+    kills = setting("KILLS", 50)  # of each
     found = [
         ranks.prove(
-            setting("KILLS", 50) // len(layouts),
+            kills,
+            -(-kills // 10),
             ranks=setting("RANKS", 2),
             layout=layout,
             seed=setting("SEED", 0),
