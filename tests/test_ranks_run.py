@@ -59,12 +59,16 @@ def test_a_run_whose_ranks_are_killed_five_times_ends_by_itself_as_one_that_was_
 
 
 def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Over data that streams, so that the ranks wait for files of one another as well."""
     (place / "general.txt").write_text("What is this? It is a text that nobody learns.\n")
-    judged = {"eval_metrics": ["exact_match"], "eval_metrics_every_steps": 60, "eval_max_new_tokens": 8}
-    judged |= {"samples": 2, "general": ["general.txt"]}
-    run = start(place, "stopped", ranks=2, steps=60, parallel="fsdp", **judged)
+    for number in range(4):
+        write_jsonl(place / f"part-{number}.jsonl", rows[number::4])
+    asked = {"eval_metrics": ["exact_match"], "eval_metrics_every_steps": 60, "eval_max_new_tokens": 8}
+    asked |= {"samples": 2, "general": ["general.txt"], "dropout": 0.0, "dtype": "float32"}
+    asked |= {"data": "part-*.jsonl", "stream": True, "stream_files": 1}
+    run = start(place, "stopped", ranks=2, steps=60, parallel="fsdp", **asked)
     waited_for(lambda: any((place / "stopped" / "checkpoints").glob("step-*")), run)
     run.send_signal(signal.SIGTERM)
     assert run.wait(120) == 130
@@ -73,11 +77,18 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(
     assert 0 < facts["result"]["step"] < 60
     monkeypatch.chdir(place)
     tuition.train("stopped", resume=True)
-    figures, _ = outcome(place / "stopped")
-    assert [step for step, loss, _ in figures if loss is not None] == list(range(1, 61))
+
+    # the same examples in the same updates as in one process
+    tuition.train(**settings_of("one", 60, **asked))
+    stopped, one = (
+        [(step, loss) for step, loss, _ in outcome(place / name)[0] if loss is not None]
+        for name in ("stopped", "one")
+    )
+    assert [step for step, _ in stopped] == list(range(1, 61))
+    assert [loss for _, loss in stopped] == pytest.approx([loss for _, loss in one], abs=1e-4)
+    assert jsonl(place / "stopped" / "ledger.jsonl") == jsonl(place / "one" / "ledger.jsonl")
 
     # what needs a whole model was done while no rank had one, and came out as in one process
-    tuition.train(**settings_of("one", 1, **judged))
     assert base_answers(place / "stopped") == base_answers(place / "one")
     first_lines = [jsonl(place / name / "metrics.jsonl")[0] for name in ("stopped", "one")]
     assert first_lines[0] == first_lines[1]

@@ -3,7 +3,7 @@
 The parts run side by side on two cores (LANES), each keeping its rows as it ends; those that measure run alone at the end.
 
 Settings: PARTS (all), LANES (2), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks in each layout), RANKS (2),
-LAYOUT of them (both), SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
+LAYOUT of them (both), UPDATES (50) whose losses are compared, SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
 operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to the studio (10000).
 """
 
@@ -78,6 +78,11 @@ def of_ranks() -> Result:
     return Result([row for result in found for row in result.rows])
 
 
+def losses_of_ranks() -> Result:
+    """Many ranks learn as one does."""
+    return ranks.same_losses(setting("UPDATES", 50), tell=say)
+
+
 def sends() -> Result:
     """The studio is killed while people send what they wrote."""
     count = setting("POSTS", 2000)
@@ -137,9 +142,9 @@ def studio() -> Result:
 
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers, "requests": studio,
+    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "losses": losses_of_ranks, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers, "requests": studio,
 }  # fmt: skip
-LONGEST_FIRST = ("kills", "parsers", "ranks", "kinds", "disk", "sends", "requests", "damage")
+LONGEST_FIRST = ("kills", "parsers", "ranks", "kinds", "disk", "losses", "sends", "requests", "damage")
 ALONE = ("memory", "time")
 
 

@@ -118,6 +118,32 @@ def prove(
     )
 
 
+def same_losses(steps: int, *, tell: Callable[[str], None]) -> Result:
+    """Losses of many ranks beside those of one process, each layout and method."""
+    from tests.conftest import make_model
+    from tests.train import ranks as worker
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        model = str(make_model(place / "model", tie_word_embeddings=True))
+        alone = {
+            method: worker.one_alone(model, method, place / method, steps)[1] for method in ("full", "lora")
+        }
+        checkpoints = {method: str(place / method / "step-4") for method in alone}
+        for count in (2, 4):
+            (place / str(count)).mkdir()
+            found = worker.by_ranks(
+                count, place / str(count), model=model, steps=steps, checkpoints=checkpoints
+            )
+            for name, losses in found["losses"].items():
+                method = name.partition("-")[2]
+                near = sum(abs(a - b) < 1e-4 for a, b in zip(losses, alone[method], strict=True))
+                rows.append((f"losses of {count} ranks, {name}: within 1e-4 of one process", steps, near))
+            tell(f"losses of {count} ranks compared")
+    return Result(rows)
+
+
 def strike(
     place: Path, name: str, signals: Sequence[signal.Signals], chance: random.Random, **how: Any
 ) -> tuple[int, int]:
