@@ -103,6 +103,16 @@ def test_two_tabs_show_both_texts_and_overwrite_neither(chromium: Any, studio: R
     one = context.new_page()
     one.goto("/write")
     one.get_by_role("button", name="Next prompt").click()
+    one.get_by_label("Your answer").fill("typed a moment ago")
+    one.get_by_role("button", name="Add a turn").click()
+    one.get_by_label("What the user says next").fill("And **then**?")
+    one.locator("#read-1 strong").get_by_text("then").wait_for()  # each box is shown under itself
+    assert one.locator("#read-0").inner_text().strip() == "typed a moment ago"
+    assert one.locator("#conflict").is_hidden(), "the button carried the text, and no other is there"
+    one.on("dialog", lambda dialog: dialog.accept())
+    one.get_by_role("button", name="Take the last turn away").click()
+    assert one.get_by_label("Your answer").input_value() == "typed a moment ago"
+    assert one.locator("#conflict").is_hidden()
     other = context.new_page()
     other.goto(one.url)
     one.get_by_label("Your answer").fill("from the first")
