@@ -167,7 +167,7 @@ def test_the_pages_of_collecting_are_open_to_everybody(
         page.get_by_role("button", name="Next prompt").or_(page.get_by_role("button", name="Go on")).click()
         paths = [
             page.url.removeprefix(full.address), "/write", "/review", "/review?filter=hard", "/review/1", "/review/2",
-            "/review/1/again", "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/tests", "/overview",
+            "/review/1/again", "/review/questions/1", "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/tests", "/overview",
             "/overview/comparison/1", "/overview/comparison/1/pairs",
         ]  # fmt: skip
         found = []
