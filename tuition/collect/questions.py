@@ -98,7 +98,10 @@ def thread(store: Store, prompt_id: int) -> list[Remark]:
     query = """SELECT p.name, r.kind, r.text, r.open = 1 FROM remark r JOIN person p ON p.id = r.person_id
         WHERE r.prompt_id = ? ORDER BY r.id"""
     with store.reading() as db:
-        return [Remark(*row[:3], waits=bool(row[3])) for row in db.execute(query, (prompt_id,))]
+        return [
+            Remark(person, kind, text, bool(waits))
+            for person, kind, text, waits in db.execute(query, (prompt_id,))
+        ]
 
 
 def waiting(store: Store, *, limit: int = 50) -> list[Asked]:
@@ -117,4 +120,7 @@ def _asked(store: Store, condition: str, *values: int) -> list[Asked]:
         JOIN prompt q ON q.id = r.prompt_id JOIN person p ON p.id = r.person_id
         JOIN assignment a ON a.prompt_id = r.prompt_id AND a.person_id = r.person_id WHERE {condition}"""
     with store.reading() as db:
-        return [Asked(*row[:5], waits=bool(row[5])) for row in db.execute(query, values)]
+        return [
+            Asked(prompt_id, assignment_id, opening, person, text, bool(waits))
+            for prompt_id, assignment_id, opening, person, text, waits in db.execute(query, values)
+        ]
