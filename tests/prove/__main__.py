@@ -4,9 +4,10 @@ The parts run side by side on two cores (LANES), each keeping its rows as it end
 the end. About half an hour on two quiet cores; `SCALE=0.02 make prove` rehearses all of it in five minutes.
 
 Settings: PARTS (all), SCALE (1: the share of all the numbers below), LANES (2), MORE (1: numbers are added to those
-of the run before), KILLS (300; 60 of other kinds, 50 of ranks, 25 of each other command), RANKS (2), LAYOUT of them
-(both), SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk operation (1: all),
-STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to the studio (10000), POSTS to it (2000).
+of the run before), KILLS (300; 60 of other kinds, 50 of ranks in each layout, 25 of each other command), RANKS (2),
+LAYOUT of them (both), UPDATES (50) whose losses are compared, SEED (0), FRESH (20 of them), MINUTES for the kills (no
+limit), EVERY so-manieth disk operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to
+the studio (10000), POSTS to it (2000).
 """
 
 from __future__ import annotations
@@ -75,11 +76,13 @@ def bound(kills: int) -> str:
 
 
 def of_ranks() -> Result:
-    """One of several processes is killed; torchrun starts all anew."""
+    """One of several processes is killed, or hangs; torchrun starts all anew."""
     layouts = os.environ.get("LAYOUT", "ddp,fsdp").split(",")
+    kills = scaled("KILLS", 50)  # of each
     found = [
         ranks.prove(
-            max(1, scaled("KILLS", 50) // len(layouts)),
+            kills,
+            -(-kills // 10),
             ranks=setting("RANKS", 2),
             layout=layout,
             seed=setting("SEED", 0),
@@ -90,6 +93,11 @@ def of_ranks() -> Result:
     return Result([row for result in found for row in result.rows])
 
 
+def losses_of_ranks() -> Result:
+    """Many ranks learn as one does."""
+    return ranks.same_losses(max(8, scaled("UPDATES", 50)), tell=say)
+
+
 def other_commands() -> Result:
     """Commands that judge, ship and collect are killed too."""
     tally = commands.prove(scaled("KILLS", 25), tell=say)
@@ -97,9 +105,8 @@ def other_commands() -> Result:
     rows = []
     for name, kills in tally.kills.items():
         faults = sum(fault.startswith(f"{name},") for fault in tally.faults)
-        rows.append(
-            (f"SIGKILL of `{name}`: nothing half done, the end as if left alone", kills, kills - faults)
-        )
+        fault = f"SIGKILL of `{name}`: nothing half done, the end as if left alone"
+        rows.append((fault, kills, max(0, kills - faults)))
     return Result(rows)
 
 
@@ -162,20 +169,13 @@ def studio() -> Result:
 
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "commands": other_commands, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers, "requests": studio,
+    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "losses": losses_of_ranks, "commands": other_commands,
+    "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
+    "requests": studio,
 }  # fmt: skip
 LONGEST_FIRST = (
-    "parsers",
-    "ranks",
-    "kills",
-    "kinds",
-    "sends",
-    "memory",
-    "disk",
-    "commands",
-    "requests",
-    "damage",
-)
+    "ranks", "parsers", "kills", "losses", "kinds", "sends", "memory", "disk", "commands", "requests", "damage"
+)  # fmt: skip
 ALONE = ("time",)
 SCALE = float(os.environ.get("SCALE", "1"))
 

@@ -24,6 +24,7 @@ SETTINGS = (
     "KILLS",
     "RANKS",
     "LAYOUT",
+    "UPDATES",
     "SEED",
     "FRESH",
     "MINUTES",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 
@@ -67,6 +67,8 @@ class Finished:
             return is_open or all(self.ends_a_turn(token) for token in written[len(ids) :].tolist())
         same = self._same_until(ids, written)
         ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        if answer.is_cut:
+            ours = ours.rstrip("\ufffd")  # cut within a character
         if theirs.startswith(ours):
             return is_open or not self._without_special(theirs[len(ours) :])
         return not self._is_ended(written) and ours == theirs + self._eos
@@ -115,14 +117,24 @@ class Finished:
         return len(answer.example)
 
     def _written_end(self, answer: Answer) -> int:
-        """The end of the control token that ends the turn where it is written."""
+        """The end of the control token that ends the turn where it is written, or of the last where several do."""
         ids, written = answer.example.ids, answer.written.tolist()
         text_end = len(written)
         while text_end > answer.start and self.ends_a_turn(written[text_end - 1]):
             text_end -= 1
         within = sum(token in self._tokens.special_ids for token in written[answer.start : text_end])
         control = (n for n in range(answer.start, len(ids)) if int(ids[n]) in self._tokens.special_ids)
-        return next(islice(control, within, None), len(ids) - 1) + 1
+        end = next(islice(control, within, None), len(ids) - 1) + 1
+        ended = next(
+            (n for n in range(text_end, len(written)) if written[n] in self._tokens.special_ids), text_end
+        )
+        behind = zip(ids[end:].tolist(), written[ended + 1 :], answer.example.supervised[end:], strict=False)
+        weight = answer.weight if answer.is_joined else None  # with another it is learned with what follows
+        goes_on = takewhile(lambda each: each[0] == each[1] and weight in (None, each[2]), behind)
+        same = [token for token, *_ in goes_on]
+        while same and same[-1] not in self._tokens.special_ids:
+            same.pop()
+        return end + len(same)
 
     def ends_a_turn(self, token: int) -> bool:
         """Whether a token is a control token or white space."""
