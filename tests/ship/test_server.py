@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import tuition
-from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of
+from tests.studio.browsers import PHONE, chromium, faults_of
 from tuition.errors import UserError
 from tuition.ship.server import LONGEST_BODY, Server
 
@@ -64,11 +64,10 @@ def events(text: str) -> list[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
-@pytest.mark.parametrize(("width", "theme"), [(PHONE, "dark"), (DESKTOP, "light")])
 def test_a_message_that_is_sent_before_the_page_knows_its_models_is_answered_by_both(
-    server: Server, chromium: Any, width: int, theme: str
+    server: Server, chromium: Any
 ) -> None:
-    page = chromium.new_page(viewport={"width": width, "height": 844}, color_scheme=theme)
+    page = chromium.new_page(viewport={"width": PHONE, "height": 844}, color_scheme="dark")
     page.goto(server.address, wait_until="commit")
     page.locator("textarea").fill("What is 3 and 3?")
     page.keyboard.press("Enter")
