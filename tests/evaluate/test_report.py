@@ -517,7 +517,7 @@ def test_what_was_asked_names_the_task_and_the_settings_that_somebody_chose(tmp_
         "Train org/m (1.2B parameters) with a LoRA adapter on 90 examples of work/rows.jsonl for 2 epochs, "
         "12 updates of 16 examples. Judged by exact match against the base model."
     ) in words
-    chosen = words.split("Chosen by hand:")[1].split("Before and after")[0]
+    chosen = words.split("Not at their defaults:")[1].split("Before and after")[0]
     assert "lora_r: 8" in chosen and "max_length" not in chosen, "auto was nobody's choice"
 
 
