@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,15 @@ def kept_marks(
         some = examples[start : start + _KEPT_TOGETHER]
         key = _key(some)
         if len(book.found.get(key, ())) != len(some):
-            found = _scored(loaded, some, lambda done, before=start: on_scored(before + done))
+            found = _scored(loaded, some, partial(_counted_on, on_scored, start))
             book.add(key, found, {"examples": key, "marks": [astuple(mark) for mark in found]})
         marks += book.found[key]
         on_scored(len(marks))
     return marks
+
+
+def _counted_on(on_scored: Callable[[int], None], before: int, done: int) -> None:
+    on_scored(before + done)
 
 
 def _key(examples: Sequence[Rendered]) -> str:
