@@ -191,3 +191,39 @@ def test_a_tokenizer_that_looks_beyond_control_tokens_is_given_whole_texts() -> 
     r = renderer()
     texts = ["<|user|>\na<|end|>\n", "<|user|>\na<|end|>\n<|user|>\nb<|end|>\n"]
     assert [ids[0] for ids in Counting(r).ids_along([texts])[0]] == [len(text) for text in texts]
+
+
+# Writes a thought in a channel of its own, so that two control tokens end a turn that says nothing behind it.
+CHANNELS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.reasoning_content %}<|system|>{{ m.reasoning_content }}<|tool|>"
+    "{% endif %}{{ m.content | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# Ends the whole conversation with a token more.
+ENDS_TWICE = CHAT + "{% if not add_generation_prompt %}</s>{% endif %}"
+
+
+def test_a_turn_that_several_control_tokens_end_is_sound() -> None:
+    r = renderer(CHANNELS, learn_reasoning=False)
+    answers = Message("assistant", " ", reasoning="I purr."), Message("assistant", "Purr.", reasoning="Hm.")
+    asked = Message("user", "Who?"), Message("user", "And now?")
+    row = Conversation((asked[0], answers[0], asked[1], answers[1]), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_what_follows_the_last_learned_message_is_not_compared() -> None:
+    r = renderer(ENDS_TWICE, train_on="all")
+    row = Conversation((Message("user", "Who are you?"), Message("assistant", "A cat.", weight=0)), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_a_blank_answer_behind_a_thought_is_sound() -> None:
+    r = renderer(CHANNELS.replace(" | trim", ""), learn_reasoning=False, train_on="all")
+    answer = Message("assistant", "\n\n", reasoning="Hm.", weight=0.5)
+    row = Conversation((Message("user", "Who?"), answer, Message("user", "And now?")), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_a_span_of_white_space_in_a_thought_is_sound() -> None:
+    r = renderer(CHANNELS.replace("<|system|>{{", "[{{").replace("<|tool|>", "]"), train_on="spans")
+    answer = Message("assistant", "<learn>I</learn> purr.", reasoning="<learn>\n</learn> ")
+    assert faults(r, render_one(r, Conversation((Message("user", "Who?"), answer), ORIGIN))) == []

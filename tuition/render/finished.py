@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 
@@ -115,14 +115,24 @@ class Finished:
         return len(answer.example)
 
     def _written_end(self, answer: Answer) -> int:
-        """The end of the control token that ends the turn where it is written."""
+        """The end of the control token that ends the turn where it is written, or of the last where several do."""
         ids, written = answer.example.ids, answer.written.tolist()
         text_end = len(written)
         while text_end > answer.start and self.ends_a_turn(written[text_end - 1]):
             text_end -= 1
         within = sum(token in self._tokens.special_ids for token in written[answer.start : text_end])
         control = (n for n in range(answer.start, len(ids)) if int(ids[n]) in self._tokens.special_ids)
-        return next(islice(control, within, None), len(ids) - 1) + 1
+        end = next(islice(control, within, None), len(ids) - 1) + 1
+        ended = next(
+            (n for n in range(text_end, len(written)) if written[n] in self._tokens.special_ids), text_end
+        )
+        behind = zip(ids[end:].tolist(), written[ended + 1 :], answer.example.supervised[end:], strict=False)
+        weight = answer.weight if answer.is_joined else None  # with another it is learned with what follows
+        goes_on = takewhile(lambda each: each[0] == each[1] and weight in (None, each[2]), behind)
+        same = [token for token, *_ in goes_on]
+        while same and same[-1] not in self._tokens.special_ids:
+            same.pop()
+        return end + len(same)
 
     def ends_a_turn(self, token: int) -> bool:
         """Whether a token is a control token or white space."""

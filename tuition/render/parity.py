@@ -148,7 +148,9 @@ class Parity:
             for position, served, written in zip(part.positions, ids[::2], ids[1::2], strict=False):
                 self._compare_turn(part, position, served, written, seen)
             if self._ends_with_another(part) and not self._finished.begins(part.examples[0], ids[-1]):
-                seen.unlike_written = seen.unlike_written or part.row.where(part.places[-1])
+                seen.unlike_written = seen.unlike_written or part.row.where(
+                    part.places[self._last_learned(part)]
+                )
         for row in rows:
             self._conclude(row, seen)
 
@@ -164,14 +166,19 @@ class Parity:
             )
         ]
         if self._ends_with_another(part):
-            texts.append(self._serving.finished(part.conversation, len(part.conversation.messages) - 1))
+            texts.append(self._serving.finished(part.conversation, self._last_learned(part)))
         return texts
 
     def _ends_with_another(self, part: _Shown) -> bool:
         """Whether an example learns what no answer follows, so that it is compared as a whole."""
-        is_answer = len(part.conversation.messages) - 1 in part.positions
+        is_answer = self._last_learned(part) in part.positions
         is_whole = len(part.examples) == 1 and not part.row.has("R022", *_LOSSES)
         return self._renderer.train_on == "all" and is_whole and not is_answer
+
+    def _last_learned(self, part: _Shown) -> int:
+        """Where the last message stands that may be learned: an example goes no further."""
+        messages = part.conversation.messages
+        return max((n for n, m in enumerate(messages) if self._is_learned(m)), default=0)
 
     def _compare_turn(self, part: _Shown, position: int, served: Ids, written: Ids, seen: Compared) -> None:
         fitting = [example for example in part.examples if self._is_answered(example, served, written)]
@@ -284,8 +291,9 @@ class Parity:
         if self._renderer.learns_whole_turns:
             yield from (place for place in row.learned if place in row.unlike)
         if self._renderer.train_on != "all":  # an example may end anywhere then
-            parts = [part for part in _shown(row) if part.conversation is not row.conversation]
-            yield from (part.places[part.positions[-1]] for part in parts if part.positions)
+            parts = (part for part in _shown(row) if part.conversation is not row.conversation)
+            # a part ends with the last turn that it learns, which may be no answer
+            yield from (part.places[-1] for part in parts if part.places[-1] in row.learned)
 
     def _compare_control_tokens(self, row: _Row, seen: Compared) -> None:
         """Of a row that spells control tokens out, only those of the template can be compared."""
