@@ -42,9 +42,10 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
     Args:
         leads: this rank prepares the data; the others find it prepared.
     """
+    sources = sources_of(recipe.section(DataSettings))
+    # torch comes with it and takes seconds: data that is not there is said before
     from tuition.train.model import load_config, quiet_transformers
 
-    sources = sources_of(recipe.section(DataSettings))
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
