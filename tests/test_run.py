@@ -106,6 +106,15 @@ def test_an_interrupted_run_whose_data_streams_resumes_to_bitwise_the_same_weigh
     assert all(proof["ok"] for proof in json.loads((resumed.path / "run.json").read_text())["proof"])
 
 
+def test_a_job_that_a_scheduler_starts_again_begins_or_goes_on(settings: dict[str, Any]) -> None:
+    with pytest.raises(Interrupted):
+        tuition.train(**settings, resume_if_begun=True, watcher=StopAt(5))
+    run = tuition.train(**settings, resume_if_begun=True)
+    facts = json.loads((run.path / "run.json").read_text())
+    assert [sitting.get("from_step", 0) for sitting in facts["sittings"]] == [0, 5]
+    assert facts["status"] == "finished"
+
+
 def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path: Path) -> None:
     settings |= {"keep": "last", "val_split": 0.0, "save_every_steps": 2, "max_steps": 8}
     whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})

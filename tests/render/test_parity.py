@@ -227,3 +227,13 @@ def test_a_span_of_white_space_in_a_thought_is_sound() -> None:
     r = renderer(CHANNELS.replace("<|system|>{{", "[{{").replace("<|tool|>", "]"), train_on="spans")
     answer = Message("assistant", "<learn>I</learn> purr.", reasoning="<learn>\n</learn> ")
     assert faults(r, render_one(r, Conversation((Message("user", "Who?"), answer), ORIGIN))) == []
+
+
+@pytest.mark.parametrize("max_length", [15, 16, 18, 19])
+def test_a_blank_beginning_cut_within_a_character_is_sound(max_length: int) -> None:
+    base = renderer_of("byte-level", "chat")
+    settings = {"train_on": "assistant", "max_length": max_length, "too_long": "cut"}
+    r = Renderer(base.tokens.tokenizer, base.template, **settings)
+    outcome = render_one(r, talk(("user", "Who?"), ("assistant", "  \n \n\n日本 ")))
+    assert outcome.examples
+    assert faults(r, outcome) == []

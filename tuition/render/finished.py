@@ -67,6 +67,8 @@ class Finished:
             return is_open or all(self.ends_a_turn(token) for token in written[len(ids) :].tolist())
         same = self._same_until(ids, written)
         ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        if answer.is_cut:
+            ours = ours.rstrip("\ufffd")  # cut within a character
         if theirs.startswith(ours):
             return is_open or not self._without_special(theirs[len(ours) :])
         return not self._is_ended(written) and ours == theirs + self._eos
