@@ -42,8 +42,10 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
     Args:
         leads: this rank prepares the data; the others find it prepared.
     """
+    from tuition.train.libraries import import_large_ones
+
     sources = sources_of(recipe.section(DataSettings))
-    # torch comes with it and takes seconds: data that is not there is said before
+    import_large_ones()  # for seconds, so data that is not there is said before
     from tuition.train.model import load_config, quiet_transformers
 
     quiet_transformers()

@@ -109,8 +109,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
     refuse_missing(recipe.report_to)
     with prepared_once(folder, start):
         material = read_material(recipe, watcher, leads=start.rank == 0)
-    # torch comes with it and takes seconds: data that is not there is said before
-    from tuition.training.judging import make_judging
+    from tuition.training.judging import make_judging  # which imports torch
 
     judging = make_judging(material)
     watcher.stage("loading the model")
