@@ -36,15 +36,27 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return lambda *words: tuition(capsys, monkeypatch, *map(str, words))
 
 
-def test_help_answers_at_once_and_imports_no_torch() -> None:
+def imported_by(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """What the command said in a process of its own, and the modules that it imported to say it."""
+    command = [sys.executable, "-X", "importtime", "-m", "tuition", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return done, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
     started = time.perf_counter()
-    shown = subprocess.run([sys.executable, "-X", "importtime", "-m", "tuition", "--help"], capture_output=True, text=True, check=True)  # fmt: skip
-    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    shown, imported = imported_by(tmp_path, "--help")
     assert imported.isdisjoint({"torch", "transformers", "datasets", "numpy"})
-    assert "train" in shown.stdout
+    assert shown.returncode == 0 and "train" in shown.stdout
     assert (
         time.perf_counter() - started < 30
     )  # the time itself is measured by the benchmarks: machines differ
+
+
+def test_data_that_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    refused, imported = imported_by(tmp_path, "train", "--data", "no.jsonl", "--model", "starter")
+    assert refused.returncode == 2 and "no.jsonl: there is no such file" in refused.stderr
+    assert "tuition.door" in imported and "torch" not in imported
 
 
 def test_the_rooms_before_training_import_no_torch() -> None:

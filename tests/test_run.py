@@ -106,6 +106,15 @@ def test_an_interrupted_run_whose_data_streams_resumes_to_bitwise_the_same_weigh
     assert all(proof["ok"] for proof in json.loads((resumed.path / "run.json").read_text())["proof"])
 
 
+def test_a_job_that_a_scheduler_starts_again_begins_or_goes_on(settings: dict[str, Any]) -> None:
+    with pytest.raises(Interrupted):
+        tuition.train(**settings, resume_if_begun=True, watcher=StopAt(5))
+    run = tuition.train(**settings, resume_if_begun=True)
+    facts = json.loads((run.path / "run.json").read_text())
+    assert [sitting.get("from_step", 0) for sitting in facts["sittings"]] == [0, 5]
+    assert facts["status"] == "finished"
+
+
 def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path: Path) -> None:
     settings |= {"keep": "last", "val_split": 0.0, "save_every_steps": 2, "max_steps": 8}
     whole = tuition.train(**{**settings, "output_dir": str(tmp_path / "whole")})
@@ -158,6 +167,7 @@ def test_ctrl_c_saves_and_prints_the_resume_command(settings: dict[str, Any], tm
     assert checkpoint.name == f"step-{steps[-1]}"
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_the_textbook_example_is_short_and_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gpt2 = make_model(tmp_path / "gpt2", family="gpt2", tokenizer=make_tokenizer(template=None))
@@ -187,6 +197,7 @@ def test_the_textbook_example_is_short_and_right(tmp_path: Path, monkeypatch: py
     assert all(length < 60 for _, length in answers), "the exported model stops by itself"
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_a_merged_lora_answers_like_its_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", tokenizer=make_tokenizer(template=None), tie_word_embeddings=False)
     run = tuition.train(**{**settings, "model": str(base), "method": "lora"})
@@ -213,6 +224,7 @@ TOOL_TURNS = (
 )
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_a_lora_keeps_the_stop_token_that_only_tool_turns_end_with(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -235,6 +247,7 @@ def test_a_lora_keeps_the_stop_token_that_only_tool_turns_end_with(
         assert stop in tuition.api.load(str(exported)).renderer.stop_ids, name
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_an_export_that_would_answer_differently_is_refused(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import random
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import yaml
 
 from tests.conftest import write_jsonl
 from tuition import api
+from tuition.data import extent_of
 from tuition.errors import UserError
 from tuition.launch import LAUNCHERS, launch_file
 from tuition.recipe import make_recipe
@@ -83,13 +88,45 @@ def test_a_plan_is_made_from_a_recipe_and_its_files(llama: Path, tmp_path: Path)
         api.plan(model=str(llama), data=str(data), gpu="abacus")
 
 
+def test_rows_of_every_kind_of_file_are_known_before_they_are_read(tmp_path: Path) -> None:
+    """Counted where the file is short or says it, and guessed within a tenth by its size otherwise."""
+    import pyarrow as pa
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    chance = random.Random(0)
+    rows = [
+        {"prompt": f"what is {n}?", "completion": " ".join(map(str, chance.sample(range(10**6), 10)))}
+        for n in range(3000)
+    ]
+    text = write_jsonl(tmp_path / "a.jsonl", rows).read_bytes()
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(text))
+    with pa.output_stream(str(tmp_path / "c.jsonl.zst"), compression="zstd") as stream:
+        stream.write(text)
+    table = pa.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    pyarrow.feather.write_feather(table, str(tmp_path / "e.feather"), compression="uncompressed")
+    with (tmp_path / "f.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["prompt", "completion"])
+        writer.writeheader()
+        writer.writerows(rows)
+    fsspec.filesystem("memory").pipe_file("/rows/g.jsonl", text)
+    for name in (*map(str, sorted(tmp_path.iterdir())), "memory://rows/g.jsonl"):
+        extent = extent_of(name)
+        assert extent.rows == pytest.approx(3000, rel=0.1), name
+        assert extent.bytes == pytest.approx(len(text), rel=0.1), name
+    assert extent_of(f"{tmp_path}/d.parquet#0.5").rows == 1500
+    short = write_jsonl(tmp_path / "short.jsonl", rows[:70])
+    assert extent_of(str(short)).rows == 70
+
+
 def test_files_for_schedulers_start_torchrun_on_every_machine(tmp_path: Path) -> None:
     recipe = tmp_path / "my recipe.yaml"
     recipe.write_text("model: m\ndata: d\noutput_dir: /shared/run\n")
     for kind in LAUNCHERS:
         text = launch_file(kind, str(recipe), nodes=3, gpus=8)
         assert "--nnodes 3 --nproc-per-node 8" in text
-        assert f"-m tuition train '{recipe}'" in text
+        assert f"-m tuition train '{recipe}' --resume-if-begun" in text
     for document in yaml.safe_load_all(launch_file("kubernetes", str(recipe), nodes=3, gpus=8)):
         assert document["metadata"]["name"] == "my-recipe"
     assert yaml.safe_load(launch_file("skypilot", str(recipe), nodes=3, gpus=8))["num_nodes"] == 3

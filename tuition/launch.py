@@ -19,6 +19,7 @@ from tuition.errors import UserError
 
 STOPPED = 130
 _PORT = 29400
+_SECONDS_TO_SAVE = 110  # after a signal; schedulers are asked for two minutes
 
 
 def count_of(gpus: str | None, processes: int | None) -> int:
@@ -54,6 +55,7 @@ def run_ranks(arguments: Sequence[str], ranks: int, *, restarts: int) -> int:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(ranks), "--max-restarts", str(restarts), "--monitor-interval", "0.5"),
+        *("--shutdown-timeout", str(_SECONDS_TO_SAVE)),
         *("-m", "tuition", "train", *arguments),
     ]
     threads = str(max(1, (os.cpu_count() or 1) // ranks))
@@ -86,13 +88,14 @@ def slurm(recipe: Path, nodes: int, gpus: int) -> str:
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --cpus-per-task={8 * gpus}
-#SBATCH --signal=B:TERM@120  # two minutes before the limit: a checkpoint is written, and --resume goes on
-#SBATCH --requeue
+#SBATCH --signal=B:TERM@120  # two minutes before the limit: a checkpoint is written
+#SBATCH --requeue  # after a preemption; after the limit, sbatch this file again
+#SBATCH --open-mode=append
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 trap 'kill -TERM $job; wait $job' TERM
 srun --kill-on-bad-exit=1 {_torchrun(nodes, gpus, '"$first"', '"$SLURM_JOB_ID"')} \\
-    -m tuition train {shlex.quote(str(recipe))} &
+    {_train(recipe)} &
 job=$!
 wait $job
 """
@@ -127,7 +130,7 @@ spec:
         workingDir: /work
         command: [bash, -c]
         args:
-        - exec {_torchrun(nodes, gpus, f"{name}-0.{name}", name)} -m tuition train {shlex.quote(str(recipe))}
+        - exec {_torchrun(nodes, gpus, f"{name}-0.{name}", name)} {_train(recipe)}
         resources: {{limits: {{nvidia.com/gpu: {gpus}}}}}
         volumeMounts:
         - {{name: work, mountPath: /work}}
@@ -152,7 +155,7 @@ workdir: .
 setup: pip install tuition
 run: |
   {start} \\
-      -m tuition train {shlex.quote(str(recipe))}
+      {_train(recipe)}
 """
 
 
@@ -183,10 +186,15 @@ def launch_file(kind: str, recipe: str, *, nodes: int, gpus: int) -> str:
     return LAUNCHERS[kind](Path(recipe), nodes, gpus)
 
 
+def _train(recipe: Path) -> str:
+    """What each rank runs: a job that was preempted, and is started again, goes on."""
+    return f"-m tuition train {shlex.quote(str(recipe))} --resume-if-begun"
+
+
 def _torchrun(nodes: int, gpus: int, host: str, job: str) -> str:
     return (
-        f"torchrun --nnodes {nodes} --nproc-per-node {gpus} --max-restarts 3 --rdzv-backend c10d "
-        f"--rdzv-endpoint {host}:{_PORT} --rdzv-id {job}"
+        f"torchrun --nnodes {nodes} --nproc-per-node {gpus} --max-restarts 3 --shutdown-timeout {_SECONDS_TO_SAVE} "
+        f"--rdzv-backend c10d --rdzv-endpoint {host}:{_PORT} --rdzv-id {job}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tuition.errors import UserError
@@ -32,7 +31,7 @@ class Expected:
 def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
     """What a run of this recipe needs on so many GPUs of a kind.
 
-    Lengths are guessed from the bytes of the files, and half of the tokens are taken to be learned.
+    Rows and lengths are guessed from the data, and half of the tokens are taken to be learned.
 
     Raises:
         UserError: the GPU is not known, or the model is no common decoder.
@@ -81,21 +80,14 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
 
 
 def _data(recipe: Recipe) -> tuple[int, float]:
-    """Rows to learn from and their tokens, guessed from the bytes of files; nothing is rendered."""
-    from tuition.data import find_sources, split_share
+    """Rows to learn from and their tokens, guessed from the first rows and the sizes of files; nothing is rendered."""
+    from tuition.data import extent_of, find_sources
 
-    rows = bytes_read = 0
-    for name in find_sources(recipe.data).train:
-        path = Path(split_share(name)[0])
-        if not path.is_file():
-            raise UserError(
-                "is no file on this machine, and its rows cannot be counted",
-                where=name,
-                next_step="Download it, or name a file of about the same size",
-            )
-        with path.open("rb") as stream:
-            rows += sum(1 for line in stream if line.strip())
-        bytes_read += path.stat().st_size
-    if not rows:
-        raise UserError("holds no rows", where=", ".join(recipe.data), next_step="Name other data")
-    return rows, bytes_read / _BYTES_A_TOKEN
+    sources = find_sources(recipe.data)
+    extents = [extent_of(name) for name in sources.train]
+    rows = sum(extent.rows for extent in extents)
+    tokens = sum(extent.bytes for extent in extents) / _BYTES_A_TOKEN
+    learned = 1.0 if recipe.val_data else 1.0 - recipe.val_split
+    if recipe.replay:
+        learned /= 1.0 - recipe.replay_share  # general rows are taken to be as long
+    return max(1, round(rows * learned)), tokens * learned

@@ -18,6 +18,7 @@ from tuition.batch.stream import batch_of, stream_corpus
 from tuition.data import find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, RenderSettings, make_recipe
+from tuition.train.distributed import Ranks
 
 FILES, ROWS = 5, 40
 SIZES = (9, 1, 0, 14, 6, 6, 3)
@@ -167,6 +168,21 @@ def test_a_resume_begins_at_the_files_of_its_update_and_prepares_nothing(
     resumed = streamed(written, 1.0, leads=False)  # one that cannot prepare
     assert as_texts(batch_of(resumed.train, plan_of(resumed), step)) == expected
     assert (resumed.train.sha256, resumed.at_hand.sha256) == (corpus.train.sha256, corpus.at_hand.sha256)
+
+
+def test_two_ranks_over_files_that_come_and_go_take_each_example_once_and_as_one_rank_would(
+    written: Path, corpus: Corpus
+) -> None:
+    waits = streamed(written, 1.0, leads=False)  # as the second rank: it finds what the first has prepared
+    plan, ranks = plan_of(corpus), [Ranks(rank=rank, world=2) for rank in range(2)]
+    taken: list[Any] = []
+    for step in range(1, plan.steps_per_epoch + 1):
+        both = [batch_of(one.train, plan, step) for one in (corpus, waits)]
+        assert as_texts(both[0]) == as_texts(both[1])
+        mine = [example for rank, batch in zip(ranks, both, strict=True) for example in rank.share(batch)]
+        assert as_texts(mine) == as_texts(both[0])
+        taken += mine
+    assert as_texts(taken) == as_texts(corpus.train)
 
 
 def test_stand_ins_are_as_long_as_what_they_stand_for(corpus: Corpus) -> None:

@@ -2,8 +2,8 @@
 
 The parts run side by side on two cores (LANES), each keeping its rows as it ends; those that measure run alone at the end.
 
-Settings: PARTS (all), LANES (2), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks), RANKS (2),
-LAYOUT of them (both), SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
+Settings: PARTS (all), LANES (2), MORE (1: numbers are added to those of the run before), KILLS (300; 50 of ranks in each layout), RANKS (2),
+LAYOUT of them (both), UPDATES (50) whose losses are compared, SEED (0), FRESH (20 of them), MINUTES for the kills (no limit), EVERY so-manieth disk
 operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to the studio (10000).
 """
 
@@ -61,11 +61,13 @@ def bound(kills: int) -> str:
 
 
 def of_ranks() -> Result:
-    """One of several processes is killed; torchrun starts all anew."""
+    """One of several processes is killed, or hangs; torchrun starts all anew."""
     layouts = os.environ.get("LAYOUT", "ddp,fsdp").split(",")
+    kills = setting("KILLS", 50)  # of each
     found = [
         ranks.prove(
-            setting("KILLS", 50) // len(layouts),
+            kills,
+            -(-kills // 10),
             ranks=setting("RANKS", 2),
             layout=layout,
             seed=setting("SEED", 0),
@@ -74,6 +76,11 @@ def of_ranks() -> Result:
         for layout in layouts
     ]
     return Result([row for result in found for row in result.rows])
+
+
+def losses_of_ranks() -> Result:
+    """Many ranks learn as one does."""
+    return ranks.same_losses(setting("UPDATES", 50), tell=say)
 
 
 def sends() -> Result:
@@ -135,9 +142,9 @@ def studio() -> Result:
 
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
-    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers, "requests": studio,
+    "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "losses": losses_of_ranks, "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers, "requests": studio,
 }  # fmt: skip
-LONGEST_FIRST = ("kills", "parsers", "ranks", "kinds", "disk", "sends", "requests", "damage")
+LONGEST_FIRST = ("kills", "parsers", "ranks", "kinds", "disk", "losses", "sends", "requests", "damage")
 ALONE = ("memory", "time")
 
 

@@ -23,6 +23,7 @@ SETTINGS = (
     "KILLS",
     "RANKS",
     "LAYOUT",
+    "UPDATES",
     "SEED",
     "FRESH",
     "MINUTES",

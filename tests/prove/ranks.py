@@ -1,5 +1,5 @@
-"""Kill a rank of a run of many with SIGKILL, again and again; torchrun starts all anew, and the run ends as if nothing
-had been.
+"""Kill a rank of a run of many with SIGKILL, again and again, or freeze it with SIGSTOP; torchrun starts all anew, and
+the run ends as if nothing had been.
 
 What is compared: the weights to the bit, and each step's loss. `PARTS=ranks make prove` runs it.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tests.prove.page import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 _RESTARTS = 8  # torchrun's, a run
+_SECONDS_BETWEEN_BEATS = 10.0
+_SECONDS_OF_A_START = 5.0
 
 
 def start(place: Path, name: str, *, ranks: int, steps: int, **settings: Any) -> subprocess.Popen[str]:
@@ -83,8 +85,10 @@ def same(one: tuple[list[Any], dict[str, Any]], other: tuple[list[Any], dict[str
     return one[0] == other[0] and all(bool((one[1][name] == other[1][name]).all()) for name in one[1])
 
 
-def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str], None]) -> Result:
-    """Kill ranks of runs until enough were killed, and compare each run with one that was left alone."""
+def prove(
+    kills: int, freezes: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str], None]
+) -> Result:
+    """Kill and freeze ranks of runs until enough were, and compare each run with one that was left alone."""
     from tests.conftest import make_model, write_jsonl
 
     chance = random.Random(seed)
@@ -95,28 +99,71 @@ def prove(kills: int, *, ranks: int, layout: str, seed: int, tell: Callable[[str
             place / "data.jsonl",
             [{"prompt": f"What is {i}?", "completion": f"It is {i}." * (1 + i % 5)} for i in range(60)],
         )
-        calm = start(place, "calm", ranks=ranks, steps=24, parallel=layout)
+        how = {"ranks": ranks, "steps": 24, "parallel": layout}
+        calm = start(place, "calm", **how)
         assert calm.wait() == 0
-        whole, done, runs, different = outcome(place / "calm"), 0, 0, 0
-        while done < kills:
-            name = f"run-{runs}"
-            run = start(place, name, ranks=ranks, steps=24, parallel=layout)
-            try:
-                for strike in range(min(_RESTARTS - 1, kills - done)):
-                    # a run that was just begun is short, and one that starts again takes long to
-                    in_training = strike == 0 or chance.random() < 0.5
-                    done += _strike(run, place / name, chance, in_training=in_training)
-                code, runs = run.wait(), runs + 1
-            finally:
-                _end(run)
-            different += code != 0 or not same(whole, outcome(place / name))
-            tell(f"{done} kills, {runs} runs, {different} different")
+        whole, runs, different = outcome(place / "calm"), 0, 0
+        wanted, done = [signal.SIGKILL] * kills + [signal.SIGSTOP] * freezes, 0
+        while done < len(wanted):
+            struck, code = strike(place, f"run-{runs}", wanted[done : done + _RESTARTS - 1], chance, **how)
+            done, runs = done + struck, runs + 1
+            different += code != 0 or not same(whole, outcome(place / f"run-{runs - 1}"))
+            tell(f"{done} of {len(wanted)} ranks struck, {runs} runs, {different} different")
     return Result(
         [
-            (f"SIGKILL of a random rank of {ranks}, parallel: {layout}", done, done if not different else 0),
+            (f"SIGKILL of a random rank of {ranks}, parallel: {layout}", kills, 0 if different else kills),
+            (f"a random rank of {ranks} frozen, parallel: {layout}", freezes, 0 if different else freezes),
             (f"those runs ended by themselves, weights bitwise ({layout})", runs, runs - different),
         ]
     )
+
+
+def same_losses(steps: int, *, tell: Callable[[str], None]) -> Result:
+    """Losses of many ranks beside those of one process, each layout and method."""
+    from tests.conftest import make_model
+    from tests.train import ranks as worker
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        model = str(make_model(place / "model", tie_word_embeddings=True))
+        alone = {
+            method: worker.one_alone(model, method, place / method, steps)[1] for method in ("full", "lora")
+        }
+        checkpoints = {method: str(place / method / "step-4") for method in alone}
+        for count in (2, 4):
+            (place / str(count)).mkdir()
+            found = worker.by_ranks(
+                count, place / str(count), model=model, steps=steps, checkpoints=checkpoints
+            )
+            for name, losses in found["losses"].items():
+                method = name.partition("-")[2]
+                near = sum(abs(a - b) < 1e-4 for a, b in zip(losses, alone[method], strict=True))
+                rows.append((f"losses of {count} ranks, {name}: within 1e-4 of one process", steps, near))
+            tell(f"losses of {count} ranks compared")
+    return Result(rows)
+
+
+def strike(
+    place: Path, name: str, signals: Sequence[signal.Signals], chance: random.Random, **how: Any
+) -> tuple[int, int]:
+    """Send these signals to random ranks of a run, each after the start that the one before led to.
+
+    Args:
+        how: as `start` takes it.
+
+    Returns:
+        how many reached a rank before the run ended, and its exit code.
+    """
+    run, done = start(place, name, heartbeat_seconds=_SECONDS_BETWEEN_BEATS, **how), 0
+    try:
+        for number in signals:
+            # a run that was just begun is short, one that starts again takes long to, and only what trains is watched
+            in_training = done == 0 or number == signal.SIGSTOP or chance.random() < 0.5
+            done += _strike(run, place / name, number, chance, in_training=in_training)
+        return done, run.wait()
+    finally:
+        _end(run)
 
 
 def _end(run: subprocess.Popen[str]) -> None:
@@ -126,16 +173,26 @@ def _end(run: subprocess.Popen[str]) -> None:
         run.wait()
 
 
-def _strike(run: subprocess.Popen[str], folder: Path, chance: random.Random, *, in_training: bool) -> bool:
-    """Kill a rank at a random instant: behind a save, or of the next seconds; False where the run had ended."""
+def _strike(
+    run: subprocess.Popen[str],
+    folder: Path,
+    number: signal.Signals,
+    chance: random.Random,
+    *,
+    in_training: bool,
+) -> bool:
+    """Strike a rank at a random instant: behind a save, or of the next seconds; False where the run had ended."""
     checkpoints = folder / "checkpoints"
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
         if in_training:
             there = {path.name for path in checkpoints.glob("*")}
             waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
-        time.sleep(chance.uniform(0, 0.5 if in_training else 12))
-        os.kill(chance.choice(children_of(run)), signal.SIGKILL)
+        if number == signal.SIGKILL:  # whoever is frozen must still be watched, so without delay
+            time.sleep(chance.uniform(0, 0.3 if in_training else _SECONDS_OF_A_START))
+        ranks = children_of(run)
+        os.kill(chance.choice(ranks), number)
+        waited_for(lambda: not set(ranks) & set(children_of(run)), run)  # all of them are started again
     except (AssertionError, OSError, ValueError, IndexError):
         return False
     return True

@@ -14,7 +14,7 @@ from tests.render.helpers import ORIGIN, REWRITES_HISTORY, over, render_one, ren
 from tests.render.test_invariants import TEMPLATES, TOKENIZERS, renderer_of
 from tests.render.test_spans import THINKS
 from tuition.conversation import Conversation, Message
-from tuition.render import Outcome, Renderer, parity
+from tuition.render import Outcome, Renderer, shown
 from tuition.render.evidence import Evidence, Witness
 from tuition.render.parity import Parity
 from tuition.render.serving import Serving
@@ -80,7 +80,7 @@ def test_long_rows_are_compared_one_by_one_and_nothing_else_changes(monkeypatch:
 
     monkeypatch.setattr(Serving, "ids_along", counted)
     together = Parity(r).compare(outcomes)
-    monkeypatch.setattr(parity, "_IDS_AT_ONCE", 1)
+    monkeypatch.setattr(shown, "_IDS_AT_ONCE", 1)
     assert Parity(r).compare(outcomes) == together
     assert (together.answers, asked) == (8, [3, 1, 1, 1])
 
@@ -191,3 +191,58 @@ def test_a_tokenizer_that_looks_beyond_control_tokens_is_given_whole_texts() -> 
     r = renderer()
     texts = ["<|user|>\na<|end|>\n", "<|user|>\na<|end|>\n<|user|>\nb<|end|>\n"]
     assert [ids[0] for ids in Counting(r).ids_along([texts])[0]] == [len(text) for text in texts]
+
+
+# Writes a thought in a channel of its own, so that two control tokens end a turn that says nothing behind it.
+CHANNELS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.reasoning_content %}<|system|>{{ m.reasoning_content }}<|tool|>"
+    "{% endif %}{{ m.content | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# Ends the whole conversation with a token more.
+ENDS_TWICE = CHAT + "{% if not add_generation_prompt %}</s>{% endif %}"
+
+
+def test_a_turn_that_several_control_tokens_end_is_sound() -> None:
+    r = renderer(CHANNELS, learn_reasoning=False)
+    answers = Message("assistant", " ", reasoning="I purr."), Message("assistant", "Purr.", reasoning="Hm.")
+    asked = Message("user", "Who?"), Message("user", "And now?")
+    row = Conversation((asked[0], answers[0], asked[1], answers[1]), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_what_follows_the_last_learned_message_is_not_compared() -> None:
+    r = renderer(ENDS_TWICE, train_on="all")
+    row = Conversation((Message("user", "Who are you?"), Message("assistant", "A cat.", weight=0)), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_a_blank_answer_behind_a_thought_is_sound() -> None:
+    r = renderer(CHANNELS.replace(" | trim", ""), learn_reasoning=False, train_on="all")
+    answer = Message("assistant", "\n\n", reasoning="Hm.", weight=0.5)
+    row = Conversation((Message("user", "Who?"), answer, Message("user", "And now?")), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_a_span_of_white_space_in_a_thought_is_sound() -> None:
+    r = renderer(CHANNELS.replace("<|system|>{{", "[{{").replace("<|tool|>", "]"), train_on="spans")
+    answer = Message("assistant", "<learn>I</learn> purr.", reasoning="<learn>\n</learn> ")
+    assert faults(r, render_one(r, Conversation((Message("user", "Who?"), answer), ORIGIN))) == []
+
+
+@pytest.mark.parametrize("max_length", [15, 16, 18, 19])
+def test_a_blank_beginning_cut_within_a_character_is_sound(max_length: int) -> None:
+    base = renderer_of("byte-level", "chat")
+    settings = {"train_on": "assistant", "max_length": max_length, "too_long": "cut"}
+    r = Renderer(base.tokens.tokenizer, base.template, **settings)
+    outcome = render_one(r, talk(("user", "Who?"), ("assistant", "  \n \n\n日本 ")))
+    assert outcome.examples
+    assert faults(r, outcome) == []
+
+
+@pytest.mark.parametrize("max_length", range(30, 44))
+def test_an_answer_whose_next_question_is_cut_away_is_sound(max_length: int) -> None:
+    base = renderer_of("metaspace unigram", "chatml")
+    r = Renderer(base.tokens.tokenizer, base.template, train_on="all", max_length=max_length, too_long="cut")
+    answer = Message("assistant", "Paris ", weight=0.5)
+    row = Conversation((Message("user", "<b> the end "), answer, Message("user", "- list nice." * 9)), ORIGIN)
+    assert faults(r, render_one(r, row)) == []

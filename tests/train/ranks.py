@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -27,7 +29,7 @@ from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
 from tuition.train import loop
 from tuition.train.adapters import ADAPTERS
 from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
-from tuition.train.distributed import Layout, Ranks, join_ranks
+from tuition.train.distributed import ALONE, Layout, Ranks, join_ranks
 from tuition.train.fingerprint import order_sha256
 from tuition.train.journal import Position
 from tuition.train.loss import token_mean
@@ -35,6 +37,7 @@ from tuition.train.model import LoadedModel, load_config, load_model
 from tuition.train.selfcheck import choose_path
 from tuition.train.storage import whole
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU, FP32 = torch.device("cpu"), torch.float32
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
 PLAN = Plan(examples=22, batch_size=8, steps=1000, seed=3)
@@ -157,10 +160,44 @@ def evaluated(learner: loop.Learner) -> list[Any]:
     return [loss, [[mark.nats, mark.weight, mark.tokens, mark.hits] for mark in marks]]
 
 
+def resumed_by(world: int) -> tuple[tuple[Layout, str], ...]:
+    """What so many ranks resume."""
+    return CASES if world == 2 else (("ddp", "full"), ("fsdp", "full"), TWO_MACHINES)
+
+
 def joined(layout: Layout) -> Ranks:
     """The ranks of this test; those of `hsdp` as if they were on two machines."""
     ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
     return replace(ranks, local_world=2, local_rank=ranks.rank % 2) if layout == "hsdp" else ranks
+
+
+def by_ranks(count: int, place: Path, **job: Any) -> dict[str, Any]:
+    """What so many ranks found; their gradients and checkpoints lie in the folder.
+
+    Args:
+        job: model, steps, and checkpoints to go on from, by method.
+    """
+    (place / "job.json").write_text(json.dumps(job))
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
+            *("-m", "tests.train.ranks", str(place)),
+        ],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    return dict(json.loads((place / "result.json").read_text()))
+
+
+def one_alone(
+    model: str, method: str, place: Path, steps: int
+) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Gradients of the first update and losses of all in a single process, with a checkpoint after the fourth."""
+    learner = make(model, "ddp", method, ALONE)
+    first = gradients(learner)
+    found = losses(learner, 1, 4)
+    save(learner, place, 4)
+    return first, [*found, *losses(learner, 5, steps)]
 
 
 def main(place: Path) -> None:
@@ -176,22 +213,24 @@ def main(place: Path) -> None:
         result["losses"][name] = losses(learner, 1, job["steps"])
         if ddp.first:
             save_file(found, place / f"{name}.safetensors")
-    layouts: list[Layout] = ["ddp", "fsdp", "hsdp"] if ddp.world == 4 else ["ddp", "fsdp"]
-    for layout in layouts:  # from a checkpoint of other ranks, three updates, saved for others
-        learner = make(job["model"], layout, "full", joined(layout))
-        number = load(learner, Path(job["checkpoint"]))
-        result[f"evaluated-{layout}"] = ddp.all_of(evaluated(learner))
-        result[f"resumed-{layout}"] = losses(learner, number + 1, number + 3)
-        result[f"held-{layout}"] = ddp.all_of(save(learner, place / layout, number + 3))
-        again = make(job["model"], layout, "full", learner.ranks)
+    for layout, method in resumed_by(
+        ddp.world
+    ):  # from a checkpoint of other ranks, three updates, saved for others
+        name = f"{layout}-{method}"
+        learner = make(job["model"], layout, method, joined(layout))
+        number = load(learner, Path(job["checkpoints"][method]))
+        result[f"evaluated-{name}"] = ddp.all_of(evaluated(learner))
+        result[f"resumed-{name}"] = losses(learner, number + 1, number + 3)
+        result[f"held-{name}"] = ddp.all_of(save(learner, place / name, number + 3))
+        again = make(job["model"], layout, method, learner.ranks)
         ddp.any(False)  # written before it is read
-        load(again, place / layout / f"step-{number + 3}")
+        load(again, place / name / f"step-{number + 3}")
         pair = [losses(one, number + 4, number + 6) for one in (learner, again)]
         same = all(
             torch.equal(whole(p), whole(q))
             for p, q in zip(*(one.masters.parameters.values() for one in (learner, again)), strict=True)
         )
-        result[f"bitwise-{layout}"] = pair[0] == pair[1] and same
+        result[f"bitwise-{name}"] = pair[0] == pair[1] and same
     if ddp.world == 2:
         result["refused"] = ddp.all_of(refused(learner, place / "full", number + 6))
     if ddp.first:

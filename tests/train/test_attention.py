@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuition.train import attention, attention_varlen
+from tuition.train import attention, attention_products, attention_varlen
 from tuition.train.attention import segment_attention
 from tuition.train.attention_products import attention_by_products
 
@@ -51,7 +51,9 @@ def test_products_equal_the_textbook(
 ) -> None:
     *inputs, slope = tensors(tokens, keys)
     compare(
-        lambda q, k, v: attention_by_products(q, k, v, scale=WIDTH**-0.5, window=window, softcap=softcap),
+        lambda q, k, v: attention_by_products(
+            q, k, v, (tokens,), scale=WIDTH**-0.5, window=window, softcap=softcap
+        ),
         lambda q, k, v: textbook(q[0], k[0], v[0], window, softcap)[None],
         inputs,
         slope,
@@ -62,7 +64,7 @@ def test_dropped_weights_carry_no_gradient_and_the_mean_stays() -> None:
     q, k, v, _ = tensors(60)
     one = torch.ones_like(v).requires_grad_()
     torch.manual_seed(1)
-    output = attention_by_products(q, k, one, scale=1.0, dropout=0.5)
+    output = attention_by_products(q, k, one, (60,), scale=1.0, dropout=0.5)
     assert float(output.detach().mean()) == pytest.approx(1.0, abs=0.05)
     output.sum().backward()
     assert float(one.grad.sum()) == pytest.approx(float(output.detach().sum()), rel=1e-5)
@@ -134,6 +136,29 @@ def test_a_segment_attends_to_those_it_continues_and_not_to_its_siblings(
         monkeypatch.setattr(attention, "_LONGEST_REACH_BY_PRODUCTS", 0)
     *inputs, slope = tensors(sum(LENGTHS))
     compare(packed(window, softcap, PARENTS), by_chain(window, softcap), inputs, slope)
+
+
+@pytest.mark.parametrize("window", [None, 1, 25, 60])
+def test_short_siblings_share_a_block_and_see_nothing_of_one_another(window: int | None) -> None:
+    """Two pairs of siblings, one under the other, beside roots that share a block and one too long for any."""
+    lengths, parents = (50, 20, 30, 7, 9, 40, 44, 300), (-1, 0, 0, 2, 2, -1, -1, -1)
+    chains = ((0,), (0, 1), (0, 2), (0, 2, 3), (0, 2, 4), (5,), (6,), (7,))
+
+    def alone(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        queries, keys, values = (t[0].split(lengths) for t in (q, k, v))
+        joined = [[torch.cat([t[i] for i in chain]) for t in (keys, values)] for chain in chains]
+        parts = zip(queries, joined, strict=True)
+        return torch.cat([textbook(own, *seen, window, None) for own, seen in parts])[None]
+
+    blocks = attention_products._blocks(lengths, parents, 0, window, 1, torch.device("cpu"))
+    assert [block.rows.stop - block.rows.start for block in blocks] == [50, 50, 16, 84, 150, 150]
+    *inputs, slope = tensors(sum(lengths))
+    compare(
+        lambda q, k, v: attention_by_products(q, k, v, lengths, parents, scale=WIDTH**-0.5, window=window),
+        alone,
+        inputs,
+        slope,
+    )
 
 
 def test_gradients_of_many_descendants_are_added_up_in_float32() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,7 @@ from tuition.train.distributed import ALONE
 from tuition.train.folder import RunFolder
 from tuition.training.waiting import Start, prepared_once
 
-STEPS = int(os.environ.get("STEPS", "14"))  # `make prove` takes 50
-ROOT = Path(__file__).resolve().parents[2]
+STEPS = int(os.environ.get("STEPS", "14"))  # `make prove` compares 50
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +31,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def alone(folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a single process does: gradients and losses by method, and a checkpoint after step 4."""
-    place = tmp_path_factory.mktemp("alone")
-    found: dict[str, Any] = {"checkpoint": place / "step-4"}
+    """What a single process does: gradients and losses by method, and checkpoints after step 4."""
+    found: dict[str, Any] = {"checkpoints": {}}
     for method in ("full", "lora"):
-        learner = worker.make(folder, "ddp", method, ALONE)
-        found[f"gradients-{method}"] = worker.gradients(learner)
-        found[f"losses-{method}"] = worker.losses(learner, 1, 4)
-        if method == "full":
-            worker.save(learner, place, 4)
-        found[f"losses-{method}"] += worker.losses(learner, 5, STEPS)
+        place = tmp_path_factory.mktemp("alone")
+        found[f"gradients-{method}"], found[f"losses-{method}"] = worker.one_alone(
+            folder, method, place, STEPS
+        )
+        found["checkpoints"][method] = str(place / "step-4")
     return found
 
 
@@ -53,23 +47,14 @@ def many(
     folder: str, alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, tuple[Path, dict[str, Any]]]:
     """What two ranks did, going on from one, and four, going on from two."""
-    found, checkpoint = {}, alone["checkpoint"]
+    found, checkpoints = {}, alone["checkpoints"]
     for count in (2, 4):
         place = tmp_path_factory.mktemp(f"ranks{count}")
-        (place / "job.json").write_text(
-            json.dumps({"model": folder, "checkpoint": str(checkpoint), "steps": STEPS})
+        found[count] = (
+            place,
+            worker.by_ranks(count, place, model=folder, steps=STEPS, checkpoints=checkpoints),
         )
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            f"--nproc-per-node={count}",
-        ]
-        process = subprocess.run(
-            [*command, "-m", "tests.train.ranks", str(place)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        assert process.returncode == 0, process.stderr[-3000:]
-        found[count] = (place, json.loads((place / "result.json").read_text()))
-        checkpoint = place / "ddp" / "step-7"
+        checkpoints = {"full": str(place / "ddp-full" / "step-7")}
     return found
 
 
@@ -107,12 +92,24 @@ def test_a_run_goes_on_from_one_rank_to_two_to_four_to_one(
     many: dict[int, Any], alone: dict[str, Any], folder: str
 ) -> None:
     whole = alone["losses-full"]
-    for layout in ("ddp", "fsdp"):
-        assert many[2][1][f"resumed-{layout}"] == pytest.approx(whole[4:7], abs=1e-6)
-        assert many[4][1][f"resumed-{layout}"] == pytest.approx(whole[7:10], abs=1e-6)
+    for name in ("ddp-full", "fsdp-full"):
+        assert many[2][1][f"resumed-{name}"] == pytest.approx(whole[4:7], abs=1e-6)
+        assert many[4][1][f"resumed-{name}"] == pytest.approx(whole[7:10], abs=1e-6)
         last = worker.make(folder, "ddp", "full", ALONE)
-        assert worker.load(last, many[4][0] / layout / "step-10") == 10
+        assert worker.load(last, many[4][0] / name / "step-10") == 10
         assert worker.losses(last, 11, 13) == pytest.approx(whole[10:13], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_an_adapter_goes_on_from_one_rank_to_two_to_one(
+    many: dict[int, Any], alone: dict[str, Any], folder: str
+) -> None:
+    whole = alone["losses-lora"]
+    for name in ("ddp-lora", "fsdp-lora"):
+        assert many[2][1][f"resumed-{name}"] == pytest.approx(whole[4:7], abs=1e-6)
+        last = worker.make(folder, "ddp", "lora", ALONE)
+        assert worker.load(last, many[2][0] / name / "step-7") == 7
+        assert worker.losses(last, 8, 10) == pytest.approx(whole[7:10], abs=1e-6)
 
 
 @pytest.mark.slow
@@ -120,33 +117,33 @@ def test_held_out_figures_that_ranks_share_out_are_those_of_one_process(
     many: dict[int, Any], alone: dict[str, Any], folder: str
 ) -> None:
     one = worker.make(folder, "ddp", "full", ALONE)
-    for count, checkpoint in ((2, alone["checkpoint"]), (4, many[2][0] / "ddp" / "step-7")):
-        worker.load(one, checkpoint)
+    for count, checkpoint in ((2, alone["checkpoints"]["full"]), (4, many[2][0] / "ddp-full" / "step-7")):
+        worker.load(one, Path(checkpoint))
         figures = worker.evaluated(one)
         for layout in ("ddp", "fsdp") if count == 2 else ("ddp", "fsdp", "hsdp"):
-            assert many[count][1][f"evaluated-{layout}"] == [figures] * count
+            assert many[count][1][f"evaluated-{layout}-full"] == [figures] * count
 
 
-SAVED = [("ddp", 2), ("fsdp", 2), ("ddp", 4), ("fsdp", 4), ("hsdp", 4)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("layout", "count"), SAVED)
-def test_as_many_ranks_go_on_to_the_bit(many: dict[int, Any], count: int, layout: str) -> None:
-    assert many[count][1][f"bitwise-{layout}"]
+SAVED = [(f"{layout}-{method}", count) for count in (2, 4) for layout, method in worker.resumed_by(count)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layout", "count"), SAVED)
+@pytest.mark.parametrize(("name", "count"), SAVED)
+def test_as_many_ranks_go_on_to_the_bit(many: dict[int, Any], count: int, name: str) -> None:
+    assert many[count][1][f"bitwise-{name}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), SAVED)
 def test_each_rank_writes_what_it_holds_of_a_checkpoint_and_none_ever_holds_all(
-    many: dict[int, Any], folder: str, count: int, layout: str
+    many: dict[int, Any], folder: str, count: int, name: str
 ) -> None:
     place, result = many[count]
-    held = result[f"held-{layout}"]
-    if layout == "ddp":
+    held = result[f"held-{name}"]
+    if name.startswith("ddp"):
         assert held[1:] == [0] * (count - 1)
         return
-    (checkpoint,) = (place / layout).iterdir()
+    (checkpoint,) = (place / name).iterdir()
     stored = [load_file(path) for path in checkpoint.glob("*-of-*.safetensors")]
     assert len(stored) == 2 * count
     assert sum(held) == sum(t.numel() * t.element_size() for tensors in stored for t in tensors.values())
@@ -170,7 +167,7 @@ def test_the_reader_of_torch_itself_reads_what_ranks_wrote_in_parts(
     many: dict[int, Any], folder: str, layout: str
 ) -> None:
     learner = worker.make(folder, "ddp", "full", ALONE)
-    (checkpoint,) = (many[4][0] / layout).iterdir()
+    (checkpoint,) = (many[4][0] / f"{layout}-full").iterdir()
     read = {name: torch.zeros_like(p) for name, p in learner.masters.parameters.items()}
     dcp.load(read, storage_reader=dcp.HuggingFaceStorageReader(str(checkpoint)), no_dist=True)
     worker.load(learner, checkpoint)

@@ -82,6 +82,7 @@ def train(
     *,
     data: str | Path | Sequence[str | Path] | Rows | None = None,
     resume: bool = False,
+    resume_if_begun: bool = False,
     watcher: Watcher | None = None,
     command: str = "tuition.train(…)",
     **settings: Any,
@@ -93,6 +94,7 @@ def train(
         data: files, folders or hub names; or rows themselves: (prompt, completion) pairs, dictionaries
             in any shape that a file may have, or lists of messages.
         resume: go on from the newest checkpoint of the run folder.
+        resume_if_begun: the same where the folder holds a run, and begin one where it holds none.
         watcher: told what happens; None: silence.
         command: what run.json says the run was started with.
         settings: any key of the recipe, such as `model` or `epochs`.
@@ -106,7 +108,8 @@ def train(
     if start.many:
         refuse_strangers_among_ranks(given, rows)
     folder, given = choose_folder(recipe, given, resume=resume)
-    if start.restarts and folder.holds_a_run():  # one of the ranks died, and torchrun has started all again
+    # one of the ranks died, and torchrun has started all again; or a scheduler has
+    if (start.restarts or resume_if_begun) and folder.holds_a_run():
         given, resume = gather(folder.path, None, {})[0], True
     signals = Signals()
     with signals.listening(), folder.claimed() if start.rank == 0 else nullcontext():
@@ -144,7 +147,13 @@ def plan(
     return plan_of(make_recipe(dict(given)), gpus=gpus, gpu=gpu)
 
 
-def run_folder(recipe: str | Path | Recipe | None = None, *, resume: bool = False, **settings: Any) -> Path:
+def run_folder(
+    recipe: str | Path | Recipe | None = None,
+    *,
+    resume: bool = False,
+    resume_if_begun: bool = False,
+    **settings: Any,
+) -> Path:
     """The folder that `train` would write, after the same look at the door.
 
     Raises:
@@ -152,7 +161,7 @@ def run_folder(recipe: str | Path | Recipe | None = None, *, resume: bool = Fals
     """
     given, _ = gather(recipe, None, settings)
     folder, given = choose_folder(recipe, given, resume=resume)
-    refuse_mixed_runs(folder, resume)
+    refuse_mixed_runs(folder, resume or (resume_if_begun and folder.holds_a_run()))
     make_recipe(dict(given))
     return folder.path
 

@@ -19,6 +19,7 @@ from tuition.errors import Interrupted, UserError
 def _train(
     recipe: str | None,
     resume: bool,
+    resume_if_begun: bool,
     dry_run: bool,
     as_json: bool,
     set_: list[str],
@@ -44,11 +45,19 @@ def _train(
         return
     ranks = 1 if among_ranks() else count_of(gpus, processes)
     if ranks > 1:
-        _start_ranks(recipe, ranks, settings, resume=resume, restarts=restarts, as_json=as_json)
+        again = {"resume": resume, "resume_if_begun": resume_if_begun}
+        _start_ranks(recipe, ranks, settings, again, restarts=restarts, as_json=as_json)
         return
     try:
         with second_signal_leaves():
-            run = api.train(recipe, resume=resume, watcher=watcher, command=command_line(), **settings)
+            run = api.train(
+                recipe,
+                resume=resume,
+                resume_if_begun=resume_if_begun,
+                watcher=watcher,
+                command=command_line(),
+                **settings,
+            )
     except KeyboardInterrupt as stop:  # what the loop is told by a signal ends as Interrupted
         raise Stopped(str(stop) or "stopped before the first update; there is no run to resume") from None
     if os.environ.get("RANK", "0") != "0":
@@ -59,16 +68,28 @@ def _train(
 
 
 def _start_ranks(
-    recipe: str | None, ranks: int, settings: dict[str, Any], *, resume: bool, restarts: int, as_json: bool
+    recipe: str | None,
+    ranks: int,
+    settings: dict[str, Any],
+    again: dict[str, bool],
+    *,
+    restarts: int,
+    as_json: bool,
 ) -> None:
-    """Hand the run to torchrun, after looking at the door once and not once a rank."""
+    """Hand the run to torchrun, after looking at the door once and not once a rank.
+
+    Args:
+        again: `resume` and `resume_if_begun`.
+    """
     from tuition import api
     from tuition.launch import STOPPED, interrupted, run_ranks
 
-    folder = api.run_folder(recipe, resume=resume, **settings)
-    given = {**settings, **({} if resume else {"output_dir": str(folder)})}
+    folder = api.run_folder(recipe, **again, **settings)
+    given = {**settings, **({} if again["resume"] else {"output_dir": str(folder)})}
     arguments = [f"--set={key}={json.dumps(value)}" for key, value in given.items()]
-    arguments += [*([recipe] if recipe else []), *(["--resume"] * resume), *(["--json"] * as_json)]
+    arguments += [recipe] if recipe else []
+    arguments += [f"--{name.replace('_', '-')}" for name, wanted in again.items() if wanted]
+    arguments += ["--json"] * as_json
     code = run_ranks(arguments, ranks, restarts=restarts)
     if code in (0, STOPPED) and interrupted(folder):
         raise _interrupted(folder)
@@ -161,6 +182,8 @@ def _add_train() -> None:
             str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),
         inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
             bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
+        inspect.Parameter("resume_if_begun", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
+            bool, typer.Option("--resume-if-begun", help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.")]),
         inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
             bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
         inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),

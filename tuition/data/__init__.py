@@ -4,6 +4,7 @@ from tuition.data.catalogue import CODES, Code, finding
 from tuition.data.checks import CHECKS, DEEP_CHECKS
 from tuition.data.contamination import overlap
 from tuition.data.duplicates import near_duplicates
+from tuition.data.extent import extent_of
 from tuition.data.formats import FORMATS
 from tuition.data.learned import LearnedFrom, LearnedPrompts
 from tuition.data.ledger import Entry, Ledger, Side, Totals
@@ -36,6 +37,7 @@ __all__ = [
     "Totals",
     "content_sha256",
     "copies_of",
+    "extent_of",
     "find_sources",
     "finding",
     "fixed_rows",

@@ -68,6 +68,26 @@ def hub_rows(source: str) -> Iterator[Row]:
         yield row_from_value(value, Origin(source, number))
 
 
+def hub_count(source: str) -> int:
+    """How many rows a split has, by what the hub knows of it.
+
+    Raises:
+        UserError: the hub does not answer, or does not know.
+    """
+    import datasets
+
+    name, config, split = _parts(source)
+    info = _ask(source, lambda: datasets.load_dataset_builder(name, config).info)
+    known = (info.splits or {}).get(split or "train")
+    if known is None or not known.num_examples:
+        raise UserError(
+            "the hub does not say how many rows it has",
+            where=source,
+            next_step="Name a downloaded file of it",
+        )
+    return int(known.num_examples)
+
+
 def hub_sha256(source: str) -> str:
     """The SHA-256 of a data set's name and revision.
 

@@ -41,6 +41,11 @@ class RunSettings(Section):
         description="Trackers that are told the figures of metrics.jsonl too: tensorboard, trackio, wandb, mlflow. "
         "None reaches the network unless its own environment variables ask for it.",
     )
+    heartbeat_seconds: float = Field(
+        900.0,
+        gt=0,
+        description="With several ranks: one that has not got on for so long ends, and torchrun starts all again.",
+    )
     samples: int = Field(
         8, ge=0, description="Held-out prompts that are answered before and after, for the report; 0: none."
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 
@@ -65,8 +65,9 @@ class Finished:
         is_open = answer.is_cut or answer.asked is not None
         if np.array_equal(ids, written[: len(ids)]):
             return is_open or all(self.ends_a_turn(token) for token in written[len(ids) :].tolist())
-        same = self._same_until(ids, written)
-        ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        ours, theirs = self._as_texts(ids, written)
+        if answer.is_cut:
+            ours = ours.rstrip("\ufffd")  # cut within a character
         if theirs.startswith(ours):
             return is_open or not self._without_special(theirs[len(ours) :])
         return not self._is_ended(written) and ours == theirs + self._eos
@@ -76,8 +77,7 @@ class Finished:
         ids = example.ids
         if np.array_equal(ids, written[: len(ids)]):
             return True
-        same = self._same_until(ids, written)
-        ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        ours, theirs = self._as_texts(ids, written)
         return theirs.startswith(ours)
 
     def end(self, answer: Answer) -> int:
@@ -115,14 +115,24 @@ class Finished:
         return len(answer.example)
 
     def _written_end(self, answer: Answer) -> int:
-        """The end of the control token that ends the turn where it is written."""
+        """The end of the control token that ends the turn where it is written, or of the last where several do."""
         ids, written = answer.example.ids, answer.written.tolist()
         text_end = len(written)
         while text_end > answer.start and self.ends_a_turn(written[text_end - 1]):
             text_end -= 1
         within = sum(token in self._tokens.special_ids for token in written[answer.start : text_end])
         control = (n for n in range(answer.start, len(ids)) if int(ids[n]) in self._tokens.special_ids)
-        return next(islice(control, within, None), len(ids) - 1) + 1
+        end = next(islice(control, within, None), len(ids) - 1) + 1
+        ended = next(
+            (n for n in range(text_end, len(written)) if written[n] in self._tokens.special_ids), text_end
+        )
+        behind = zip(ids[end:].tolist(), written[ended + 1 :], answer.example.supervised[end:], strict=False)
+        weight = answer.weight if answer.is_joined else None  # with another it is learned with what follows
+        goes_on = takewhile(lambda each: each[0] == each[1] and weight in (None, each[2]), behind)
+        same = [token for token, *_ in goes_on]
+        while same and same[-1] not in self._tokens.special_ids:
+            same.pop()
+        return end + len(same)
 
     def ends_a_turn(self, token: int) -> bool:
         """Whether a token is a control token or white space."""
@@ -130,12 +140,13 @@ class Finished:
 
     # --- as text ---
 
-    def _same_until(self, ids: Ids, written: Ids) -> int:
-        """The last control token before the first difference: from there on the texts can be compared alone."""
+    def _as_texts(self, ids: Ids, written: Ids) -> tuple[str, str]:
+        """Both without white space, from the last control token before the first difference."""
         shared = min(len(ids), len(written))
         differences = np.flatnonzero(ids[:shared] != written[:shared])
         first = int(differences[0]) if len(differences) else shared
-        return next((n for n in range(first - 1, 0, -1) if int(ids[n]) in self._tokens.special_ids), 0)
+        same = next((n for n in range(first - 1, 0, -1) if int(ids[n]) in self._tokens.special_ids), 0)
+        return squeezed(self._tokens.decode(ids[same:])), squeezed(self._tokens.decode(written[same:]))
 
     def _is_ended(self, ids: Ids) -> bool:
         """Whether a control token ends the text, white space aside."""

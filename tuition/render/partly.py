@@ -105,6 +105,8 @@ class Partly:
             after = begin + len(thought) if begin >= 0 else 0
             at = _place_of_cut(text, content, after) if content else after
         ranges = [(begin + start, begin + stop) for start, stop in asked.thought_ranges if begin >= 0]
+        if asked.thought_ranges and not thought:  # white space that may stand anywhere before the content
+            ranges += [(place, place) for place in range(at + 1)]
         for start, stop in asked.content_ranges:
             ranges.append((at + start, len(text) + 1 if stop > len(squeezed(asked.content)) else at + stop))
         return ranges, len(text) + 1 if content else at

@@ -68,9 +68,24 @@ def segment_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     queries, keys, values = (tensor.transpose(1, 2) for tensor in (query, key, value))
     kernel = attention_varlen.kernel_for(query, dropout=dropout, softcap=softcap)
+    if kernel is None and all(
+        softcap is not None or _is_short(query, tokens, seen, sliding_window, dropout)
+        for tokens, seen in zip(segment_lengths, _keys_seen(segment_lengths, segment_parents), strict=True)
+    ):
+        return attention_by_products(
+            queries,
+            keys,
+            values,
+            segment_lengths,
+            segment_parents,
+            scale=scale,
+            window=sliding_window,
+            softcap=softcap,
+            dropout=dropout,
+        ), None
     if kernel is None:
         pieces = [
-            _one_segment(q, k, v, scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
+            _one_segment(q, k, v, scale=scale, dropout=dropout, window=sliding_window)
             for q, k, v in zip(
                 queries.split(segment_lengths, dim=1),
                 _with_ancestors(keys, segment_lengths, segment_parents),
@@ -78,7 +93,7 @@ def segment_attention(
                 strict=True,
             )
         ]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
+        return torch.cat(pieces, dim=1), None
     key_lengths = segment_lengths
     if segment_parents is not None:
         pieces = _with_ancestors(keys, segment_lengths, segment_parents)
@@ -104,25 +119,31 @@ def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, .
     return [piece.to(row.dtype) for piece in whole]
 
 
+def _keys_seen(lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> tuple[int, ...]:
+    """How many keys the last token of each segment has before it and at it."""
+    if parents is None:
+        return lengths
+    seen: list[int] = []
+    for length, parent in zip(lengths, parents, strict=True):
+        seen.append(length + (seen[parent] if parent >= 0 else 0))
+    return tuple(seen)
+
+
+def _is_short(query: Tensor, tokens: int, keys: int, window: int | None, dropout: float) -> bool:
+    """Whether a segment is computed faster by products, and in not much more memory."""
+    reach = keys if window is None else min(keys, window)
+    few = reach <= _LONGEST_REACH_BY_PRODUCTS or tokens * reach <= _LONGEST_REACH_BY_PRODUCTS**2
+    return query.device.type == "cpu" and few and dropout == 0.0
+
+
 def _one_segment(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    scale: float,
-    dropout: float,
-    window: int | None,
-    softcap: float | None,
+    query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float, window: int | None
 ) -> Tensor:
     """One segment: (1, tokens, heads, head_dim), keys and values with those it continues before its own."""
     tokens, keys = query.shape[1], key.shape[1]
+    if _is_short(query, tokens, keys, window, dropout):
+        return attention_by_products(query, key, value, (tokens,), scale=scale, window=window)
     reach = keys if window is None else min(keys, window)
-    few = reach <= _LONGEST_REACH_BY_PRODUCTS or tokens * reach <= _LONGEST_REACH_BY_PRODUCTS**2
-    short = query.device.type == "cpu" and few and dropout == 0.0
-    if softcap is not None or short:
-        return attention_by_products(
-            query, key, value, scale=scale, window=window, softcap=softcap, dropout=dropout
-        )
     plain = reach == keys == tokens
     attended = F.scaled_dot_product_attention(
         query.transpose(1, 2),

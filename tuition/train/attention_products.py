@@ -1,37 +1,44 @@
-"""Causal attention of one segment by batched matrix products, for CPUs and for softcapped scores.
+"""Causal attention of a pack by batched matrix products, for CPUs and for softcapped scores.
 
-Queries go in blocks, and each block sees only the keys it can reach, so that nothing above the diagonal is
-computed but for the block on it. Scores and softmax are float32; the other products are in the dtype of the
-input. Key and value heads that several query heads share are never copied.
+Queries go in blocks, and each block sees only the keys it can reach. Short segments that continue the same one
+share a block, because a call costs as much as some ten thousand scores. Scores and softmax are float32; the other
+products are in the dtype of the input. Key and value heads that several query heads share are never copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_BLOCK = 128  # queries; 64 and 256 were slower from 400 tokens up, and no better below
+_BLOCK = 128  # queries, about: 64 and 256 were slower from 400 tokens up
 
 
 def attention_by_products(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    lengths: tuple[int, ...],
+    parents: tuple[int, ...] | None = None,
     *,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention where the last query sees the last key: keys before the first query are its prefix.
+    """Attention within each segment, and to all of the segments that it continues.
 
     Args:
         query: (1, tokens, heads, head_dim).
-        key: (1, keys, key_value_heads, head_dim), keys ≥ tokens; value likewise.
+        key: (1, keys, key_value_heads, head_dim), keys ≥ tokens; value likewise. Keys before the first query's
+            are what all segments without a parent continue.
+        lengths: tokens of each segment; they sum to `tokens`.
+        parents: the segment that each continues, an earlier one, or −1; None: none continues another.
         scale: of the scores.
         window: most keys that a query sees, its own included; None: all before it.
         softcap: scores are squashed to ±softcap by tanh.
@@ -40,8 +47,38 @@ def attention_by_products(
     Returns:
         (1, tokens, heads, head_dim).
     """
-    output: Tensor = _ByProducts.apply(query, key, value, scale, window, softcap, dropout)
+    sharing = query.shape[2] // key.shape[2]
+    parents = parents or (-1,) * len(lengths)
+    blocks = _blocks(lengths, parents, key.shape[1] - query.shape[1], window, sharing, query.device)
+    output: Tensor = _ByProducts.apply(query, key, value, blocks, scale, softcap, dropout)
     return output
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Queries that are multiplied with the same keys.
+
+    Attributes:
+        rows: of the queries.
+        seen: of the keys, piece by piece.
+        hidden: (query heads that share a key head × queries, keys) float32, 0 where a query sees a key and −inf
+            elsewhere.
+    """
+
+    rows: slice
+    seen: tuple[slice, ...]
+    hidden: Tensor
+
+    def of(self, row: Tensor) -> Tensor:
+        """(groups, all keys, head_dim) → (groups, keys seen, head_dim)."""
+        pieces = [row[:, piece] for piece in self.seen]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def add(self, total: Tensor, part: Tensor) -> None:
+        """The inverse of `of`: gradients of the keys seen are added to those of all."""
+        sizes = [piece.stop - piece.start for piece in self.seen]
+        for piece, own in zip(self.seen, part.split(sizes, dim=1), strict=True):
+            total[:, piece] += own
 
 
 class _ByProducts(torch.autograd.Function):
@@ -51,25 +88,22 @@ class _ByProducts(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
+        blocks: tuple[Block, ...],
         scale: float,
-        window: int | None,
         softcap: float | None,
         dropout: float,
     ) -> Tensor:
         groups = key.shape[2]
         output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
-        k_exact = k.float().transpose(1, 2)
+        k, v = key[0].transpose(0, 1).float(), value[0].transpose(0, 1)
         kept: list[Tensor] = []
-        blocks = list(_blocks(query.shape[1], key.shape[1], window))
-        for rows, seen, mask in blocks:
-            q = _by_group(query, rows, groups)
-            hidden = mask_of(*mask, query.device).repeat(q.shape[1] // (rows.stop - rows.start), 1)
+        for block in blocks:
+            q, seen = _by_group(query, block.rows, groups).float(), block.of(k).transpose(1, 2)
             if softcap is None:
-                scores = torch.baddbmm(hidden, q.float(), k_exact[:, :, seen], alpha=scale)
+                scores = torch.baddbmm(block.hidden, q, seen, alpha=scale)
             else:
-                squashed = torch.bmm(q.float(), k_exact[:, :, seen]).mul_(scale / softcap).tanh_()
-                scores = hidden + softcap * squashed
+                squashed = torch.bmm(q, seen).mul_(scale / softcap).tanh_()
+                scores = block.hidden + softcap * squashed
             weights = scores.softmax(-1).to(query.dtype)
             kept.append(weights)
             if softcap is not None:
@@ -78,7 +112,7 @@ class _ByProducts(torch.autograd.Function):
                 stays = torch.rand(weights.shape, device=weights.device).ge_(dropout).div_(1.0 - dropout)
                 kept.append(stays.to(query.dtype))
                 weights = weights * kept[-1]
-            _put(output, rows, torch.bmm(weights, v[:, seen]))
+            _put(output, block.rows, torch.bmm(weights, block.of(v)))
         ctx.save_for_backward(query, key, value, *kept)
         ctx.settings = (scale, softcap, dropout, blocks)
         return output
@@ -90,54 +124,30 @@ class _ByProducts(torch.autograd.Function):
         groups, left = key.shape[2], iter(kept)
         k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
         d_query = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        # Float32, in which the gradients of many that continue a segment are added up
         d_key = torch.zeros(k.shape, device=query.device)
         d_value = torch.zeros(v.shape, device=query.device)
-        for rows, seen, _ in blocks:
+        for block in blocks:
             weights = next(left)
             bend = next(left) if softcap is not None else None
             stays = next(left) if dropout else None
-            q, d_output = _by_group(query, rows, groups), _by_group(upstream, rows, groups)
+            q, d_output = (_by_group(tensor, block.rows, groups) for tensor in (query, upstream))
             used = weights if stays is None else weights * stays
-            d_value[:, seen] += torch.bmm(used.transpose(1, 2), d_output)
-            d_weights = torch.bmm(d_output, v[:, seen].transpose(1, 2))
+            block.add(d_value, torch.bmm(used.transpose(1, 2), d_output))
+            d_weights = torch.bmm(d_output, block.of(v).transpose(1, 2))
             if stays is not None:
                 d_weights.mul_(stays)
             d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
             if bend is not None:
                 d_scores.mul_(bend)
-            _put(d_query, rows, torch.bmm(d_scores, k[:, seen]).mul_(scale))
-            d_key[:, seen] += torch.bmm(d_scores.transpose(1, 2), q)
+            _put(d_query, block.rows, torch.bmm(d_scores, block.of(k)).mul_(scale))
+            block.add(d_key, torch.bmm(d_scores.transpose(1, 2), q))
         return (
             d_query,
             d_key.mul_(scale).to(key.dtype).transpose(0, 1)[None],
             d_value.to(value.dtype).transpose(0, 1)[None],
             *(None,) * 4,
         )
-
-
-def _blocks(
-    tokens: int, keys: int, window: int | None
-) -> Iterator[tuple[slice, slice, tuple[int, int, int, int | None]]]:
-    """Rows of queries, the keys that they see, and what `mask_of` needs for the two."""
-    before = keys - tokens
-    for start in range(0, tokens, _BLOCK):
-        stop = min(start + _BLOCK, tokens)
-        first = 0 if window is None else max(0, before + start - window + 1)
-        bound = None if window is None or before + stop - first <= window else window
-        yield (
-            slice(start, stop),
-            slice(first, before + stop),
-            (stop - start, before + stop - first, before + start - first, bound),
-        )
-
-
-@lru_cache(maxsize=256)
-def mask_of(rows: int, columns: int, place: int, window: int | None, device: torch.device) -> Tensor:
-    """(rows, columns) float32, 0 where a query sees a key and −inf elsewhere; query 0 stands at key `place`."""
-    with torch.inference_mode(False):
-        back = torch.arange(rows, device=device)[:, None] + place - torch.arange(columns, device=device)
-        hidden = (back < 0) if window is None else (back < 0) | (back >= window)
-        return torch.zeros(rows, columns, device=device).masked_fill_(hidden, float("-inf"))
 
 
 def _by_group(tensor: Tensor, rows: slice, groups: int) -> Tensor:
@@ -150,3 +160,96 @@ def _put(target: Tensor, rows: slice, grouped: Tensor) -> None:
     """The inverse of `_by_group`, written into `target`."""
     heads, head_dim = target.shape[2:]
     target[0, rows] = grouped.view(heads, -1, head_dim).transpose(0, 1)
+
+
+# --- which queries see which keys ---
+
+Part = tuple[int, int, int]
+"""A segment, and its first and last token (exclusive) that a block holds."""
+
+
+@lru_cache(maxsize=4)  # every layer of a pass asks for the same, and each lane is in a pass of its own
+def _blocks(
+    lengths: tuple[int, ...],
+    parents: tuple[int, ...],
+    before: int,
+    window: int | None,
+    sharing: int,
+    device: torch.device,
+) -> tuple[Block, ...]:
+    """The blocks of a pack.
+
+    Args:
+        before: keys that stand before the first query's.
+        sharing: query heads that share a key head.
+    """
+    ends = list(accumulate(lengths, initial=before))
+    found = []
+    for parts in _parts(lengths, parents):
+        (segment, start, _), (last, _, stop) = parts[0], parts[-1]
+        rows = slice(ends[segment] + start - before, ends[last] + stop - before)
+        chain = _chain(parents[segment], parents, ends)
+        above = sum(piece.stop - piece.start for piece in chain)
+        unseen = 0 if window is None else max(0, above + start - window + 1)
+        hidden = _hidden(parts, above, window, device)[:, unseen:].repeat(sharing, 1)
+        seen = _joined([*chain, slice(ends[segment], ends[last] + stop)], unseen)
+        found.append(Block(rows, seen, hidden))
+    return tuple(found)
+
+
+def _parts(lengths: tuple[int, ...], parents: tuple[int, ...]) -> Iterator[list[Part]]:
+    """What makes a block: short neighbours that continue the same segment, or a piece of a long one."""
+    short: list[Part] = []
+    for segment, length in enumerate(lengths):
+        pieces = max(1, round(length / _BLOCK))
+        together = sum(stop for _, _, stop in short) + length
+        if short and (parents[segment] != parents[segment - 1] or together > _BLOCK):
+            yield short
+            short = []
+        if pieces == 1:
+            short.append((segment, 0, length))
+        else:
+            edges = [length * piece // pieces for piece in range(pieces + 1)]
+            yield from ([(segment, start, stop)] for start, stop in pairwise(edges))
+    if short:
+        yield short
+
+
+def _chain(segment: int, parents: tuple[int, ...], ends: list[int]) -> list[slice]:
+    """Keys of a segment and of all that it continues, the first of them first."""
+    chain = []
+    while segment >= 0:
+        chain.append(slice(ends[segment], ends[segment + 1]))
+        segment = parents[segment]
+    return [slice(0, ends[0]), *reversed(chain)]
+
+
+def _joined(pieces: list[slice], unseen: int) -> tuple[slice, ...]:
+    """The pieces without their first `unseen` keys; neighbours become one."""
+    joined: list[slice] = []
+    for piece in pieces:
+        start = min(piece.stop, piece.start + unseen)
+        unseen -= start - piece.start
+        if joined and joined[-1].stop == start:
+            joined[-1] = slice(joined[-1].start, piece.stop)
+        elif start < piece.stop:
+            joined.append(slice(start, piece.stop))
+    return tuple(joined)
+
+
+def _hidden(parts: list[Part], above: int, window: int | None, device: torch.device) -> Tensor:
+    """(queries, keys) float32, 0 where a query sees a key and −inf elsewhere.
+
+    Args:
+        above: keys that all parts continue; they come first.
+    """
+    place = torch.cat([torch.arange(start, stop) for _, start, stop in parts]) + above
+    of_key = torch.cat([torch.arange(above), *(torch.arange(stop) + above for _, _, stop in parts)])
+    owner = torch.cat([torch.full((stop - start,), segment) for segment, start, stop in parts])
+    of_keys_owner = torch.cat(
+        [torch.full((above,), -1), *(torch.full((stop,), segment) for segment, _, stop in parts)]
+    )
+    back = place[:, None] - of_key
+    strange = (of_keys_owner >= 0) & (of_keys_owner != owner[:, None])
+    hidden = strange | (back < 0) if window is None else strange | (back < 0) | (back >= window)
+    return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf")).to(device)

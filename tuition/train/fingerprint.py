@@ -18,7 +18,7 @@ _FREE = {
     "output_dir", "device", "micro_batch_size", "micro_batch_tokens", "activation_checkpointing",
     "share_prefixes",
     "save_every_steps", "eval_every_steps", "log_every_steps", "samples", "keep", "keep_checkpoints",
-    "not_finite", "allow_unproved", "masters", "parallel", "stream_gb",
+    "not_finite", "allow_unproved", "heartbeat_seconds", "masters", "parallel", "stream_gb",
     "report_to", "keep_every_epoch", "average_checkpoints", "average_of", "max_forgetting",
 }  # fmt: skip
 # Names of what is hashed by its content: a file that was renamed is the same file.

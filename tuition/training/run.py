@@ -21,6 +21,7 @@ from tuition.train.journal import Journal, NoJournal, Position
 from tuition.training.facts import begin_sitting, changed_surroundings, facts_of, now, sitting_of
 from tuition.training.keeping import write_model, write_samples
 from tuition.training.opening import opening_of
+from tuition.training.pulse import Pulse
 from tuition.training.ready import Ready, get_ready, whole_again
 from tuition.training.telling import Telling
 from tuition.training.trackers import Trackers, session_of
@@ -64,6 +65,7 @@ class Training:
         self.command = command
         self.signals = signals
         self.start = start
+        self.pulse = Pulse(start.rank, recipe.heartbeat_seconds)
         self.writes = start.rank == 0
         self.started = time.monotonic()
         self.notes: list[str] = []
@@ -258,7 +260,8 @@ class Training:
             on_skip=telling.skipped,
         )
         pacing = loop.Pacing(int(recipe.save_every_steps), recipe.log_every_steps, recipe.keep_every_epoch)
-        with self.signals.gently(), self.saver:
+        watched = self.pulse.watched() if self.start.many else nullcontext()
+        with self.signals.gently(), self.saver, watched:
             self.watcher.begin(ready.plan.steps, self.progress.step)
             loop.train(
                 ready.learner,
@@ -288,6 +291,7 @@ class Training:
 
     def _should_stop(self) -> bool:
         """Whether a rank was asked to; the same on all, and so is an end because a checkpoint cannot be written."""
+        self.pulse.beat()
         failed, asked = self.ready.learner.ranks.sums(self.saver.failed, self.signals.asked())
         if failed:
             self.saver.wait()  # says what is wrong, on the ranks that write
@@ -300,6 +304,7 @@ class Training:
 
     def _hurry(self) -> bool:
         """Several ranks can stop between updates only: in the middle of one, they wait for one another."""
+        self.pulse.beat()
         return not self.start.many and self.signals.hurry()
 
     def _refuse_to_linger(self) -> None:

@@ -1,0 +1,52 @@
+"""A rank that stands still ends itself, so that torchrun starts all of them again.
+
+Nothing is sent for it: whoever waits for a rank that hangs stands still too. So a rank whose process or machine is
+frozen is found by the others, which end, and torchrun ends what is left.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_STUCK = 3  # the exit code; any but 0 has torchrun start all again
+
+
+class Pulse:
+    """Whether a rank gets on.
+
+    Args:
+        rank: which this is, to say it.
+        seconds: that may pass between two beats.
+    """
+
+    def __init__(self, rank: int, seconds: float) -> None:
+        self._rank, self._seconds = rank, seconds
+        self._beat_at = time.monotonic()
+
+    def beat(self) -> None:
+        """Something was done."""
+        self._beat_at = time.monotonic()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, this process ends where it has not got on for too long, and says on stderr where it stood."""
+        over = threading.Event()
+        self.beat()
+        threading.Thread(target=self._watch, args=(over,), name="pulse", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(self._seconds / 10):
+            if time.monotonic() - self._beat_at > self._seconds:
+                sentence = f"tuition: rank {self._rank} has not got on for {self._seconds:g} s (heartbeat_seconds) and ends; it stood here:\n"
+                os.write(2, sentence.encode())
+                faulthandler.dump_traceback()
+                os._exit(_STUCK)  # no clean way out: what hangs would hang it too
