@@ -182,6 +182,7 @@ def test_a_run_answers_with_the_template_it_was_trained_with(
     assert run.generate("Hi", max_new_tokens=2) is not None
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_what_learned_plain_text_is_shipped_without_a_template(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -98,6 +98,21 @@ class RunFolder:
         """True when a run was begun here. run.json is the last thing that beginning one writes."""
         return os.path.lexists(self.facts)
 
+    def kept_model(self) -> Path:
+        """The folder of what the run learned: its adapter, or its whole model.
+
+        Raises:
+            UserError: the run has not come to its end.
+        """
+        kept = next((folder for folder in (self.adapter, self.model) if folder.exists()), None)
+        if kept is None:
+            raise UserError(
+                "the run has no model yet",
+                where=str(self.path),
+                next_step=f"Finish it: tuition train {self.path} --resume",
+            )
+        return kept
+
     def read_facts(self) -> dict[str, Any]:
         """What run.json says.
 
