@@ -35,7 +35,7 @@ def pairs(
     data = write_jsonl(place / "prompts.jsonl", rows[:3])
     file = place / "pairs.jsonl"
     counts = tuition.api.preferences(
-        str(full_run.path), str(data), file, metric=short, samples=24, temperature=1.2, max_new_tokens=100
+        str(full_run.path), str(data), file, metric=short, samples=12, temperature=1.2, max_new_tokens=100
     )
     return file, counts
 
@@ -51,7 +51,7 @@ def test_pairs_of_one_prompt_share_a_group_and_the_better_answer_is_chosen(pairs
         assert len(row["chosen"][0]["content"]) < len(row["rejected"][0]["content"])
         assert row["judged_by"].startswith("python:")
     answers = counts.answers - counts.unfinished - counts.repeated
-    assert counts.prompts == 3 and counts.answers == 72
+    assert counts.prompts == 3 and counts.answers == 36
     assert counts.pairs + counts.ties <= answers * (answers - 1) / 2
 
 
@@ -60,7 +60,7 @@ def test_the_same_seed_draws_the_same_pairs(
 ) -> None:
     again = tmp_path / "again.jsonl"
     tuition.api.preferences(
-        str(full_run.path), str(pairs[0].parent / "prompts.jsonl"), again, metric=short, samples=24,
+        str(full_run.path), str(pairs[0].parent / "prompts.jsonl"), again, metric=short, samples=12,
         temperature=1.2, max_new_tokens=100,
     )  # fmt: skip
     assert again.read_bytes() == pairs[0].read_bytes()
@@ -73,7 +73,7 @@ def test_the_command_counts_and_names_rows_without_a_prompt(
     from tuition import cli
 
     data = write_jsonl(tmp_path / "prompts.jsonl", [*rows[:2], {"no": "prompt"}])
-    words = ["--data", data, "--to", tmp_path / "pairs.jsonl", "--metric", short, "--samples", 24]
+    words = ["--data", data, "--to", tmp_path / "pairs.jsonl", "--metric", short, "--samples", 12]
     words += ["--temperature", 1.2, "--max-new-tokens", 100, "--json"]
     monkeypatch.setattr("sys.argv", ["tuition", "preferences", str(full_run.path), *map(str, words)])
     with pytest.raises(SystemExit) as leaving:
@@ -81,7 +81,7 @@ def test_the_command_counts_and_names_rows_without_a_prompt(
     said, complaint = capsys.readouterr()
     assert leaving.value.code == 1
     counts = json.loads(said)
-    assert (counts["prompts"], counts["without_prompt"], counts["answers"]) == (2, 1, 48)
+    assert (counts["prompts"], counts["without_prompt"], counts["answers"]) == (2, 1, 24)
     assert counts["pairs"] == len((tmp_path / "pairs.jsonl").read_bytes().splitlines())
     assert "1 rows have no prompt" in complaint
 
@@ -143,7 +143,7 @@ def test_a_judge_that_speaks_another_language_writes_nothing(
     to = tmp_path / "pairs.jsonl"
     with pytest.raises(UserError, match="not that of a chat completion"):
         tuition.api.preferences(
-            str(full_run.path), str(data), to, judge=judging.judge, samples=24, temperature=1.2, limit=1,
+            str(full_run.path), str(data), to, judge=judging.judge, samples=12, temperature=1.2, limit=1,
             max_new_tokens=100,
         )  # fmt: skip
     assert not to.exists()
