@@ -323,27 +323,27 @@ def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path
 def test_an_interrupted_evaluation_says_how_to_go_on(
     run: Any, llama: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from tuition.evaluate import answers
+    from tuition.evaluate.kept import Kept
 
     rows = [{"prompt": "go on " * n, "completion": f"{n}"} for n in range(1, 5)]
     (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setenv("TUITION_CACHE", str(tmp_path / "cache"))
-    add = answers.AnswerBook.add
+    add = Kept.add
 
-    def stop_after_two(book: Any, key: str, given: Any) -> None:
-        add(book, key, given)
-        if len(book.answers) == 2:
+    def stop_after_two(book: Any, key: str, thing: Any, row: Any) -> None:
+        add(book, key, thing, row)
+        if len(book.found) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(answers.AnswerBook, "add", stop_after_two)
+    monkeypatch.setattr(Kept, "add", stop_after_two)
     command = ("evaluate", llama, "--data", tmp_path / "held.jsonl", "--max-new-tokens", 2)
     code, _, err = run(*command)
     assert code == 130
-    assert "the answers so far are kept. The same command goes on from there" in err
-    monkeypatch.setattr(answers.AnswerBook, "add", add)
+    assert "what was found so far is kept. The same command goes on from there" in err
+    monkeypatch.setattr(Kept, "add", add)
     assert run(*command)[0] == 0
-    (kept,) = (tmp_path / "cache" / "answers").iterdir()
-    assert len(kept.read_text().splitlines()) == 1 + 4
+    kept = [file.read_text().splitlines() for file in (tmp_path / "cache" / "answers").iterdir()]
+    assert sorted(map(len, kept)) == [1 + 1, 1 + 4], "what was found of the loss, and four answers"
 
 
 def test_train_takes_every_setting_as_a_flag(run: Any) -> None:

@@ -284,3 +284,13 @@ def test_a_recipe_whose_data_is_no_name_is_refused_by_the_setting(tmp_path: Path
     recipe.write_text("model: starter\ndata: 5\n")
     with pytest.raises(UserError, match=r"data: is a name or a list of names, not 5"):
         tuition.train(recipe)
+
+
+def test_a_run_folder_where_none_can_be_made_is_refused_and_not_waited_for(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "unmounted" / "runs")
+    with pytest.raises(UserError, match=r"the run folder cannot be written \(No such file or directory\)"):
+        tuition.train(**{**settings, "output_dir": str(dangling)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "data.jsonl"]

@@ -182,11 +182,26 @@ def figures(run: Path) -> list[dict[str, Any]]:
 # --- real kills ---
 
 
-def test_twenty_kills_at_random_instants_change_no_bit() -> None:
+@pytest.fixture(scope="module")
+def killed() -> list[dict[str, Any]]:
+    """What was left by processes that were killed: of training, and of other commands."""
     shown = subprocess.run(
-        [sys.executable, "-m", "tests.prove.interruptions"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent.parent, env={**os.environ, "KILLS": "20", "FRESH": "0"},
+        [sys.executable, "-m", "tests.prove.share"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
-    verdict = json.loads(shown.stdout.splitlines()[-1])
-    assert verdict["different"] == [], shown.stdout
-    assert sum(verdict["kills"].values()) == 20
+    assert shown.returncode == 0, shown.stderr[-3000:]
+    return [json.loads(line) for line in shown.stdout.splitlines()[-2:]]
+
+
+def test_twenty_kills_at_random_instants_change_no_bit(killed: list[dict[str, Any]]) -> None:
+    training, _ = killed
+    assert training["different"] == []
+    assert sum(training["kills"].values()) == 20
+
+
+def test_a_killed_evaluation_export_drawing_or_import_loses_nothing_and_ends_the_same(
+    killed: list[dict[str, Any]],
+) -> None:
+    _, others = killed
+    assert others["faults"] == []
+    assert others["kills"] == {"evaluate": 2, "export": 2, "preferences": 2, "collect import": 2}
