@@ -167,11 +167,16 @@ def studio() -> Result:
     return Result([(name, outcome.requests, outcome.requests - faults)])
 
 
+def rows() -> Result:
+    """Odd rows are compared with what serving makes of them."""
+    return oddrows.prove(setting("ROWS", 5000), setting("SEED", 0), tell=say)
+
+
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
     "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "losses": losses_of_ranks, "commands": other_commands,
     "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
-    "requests": studio,
+    "requests": studio, "rows": rows,
 }  # fmt: skip
 LONGEST_FIRST = (
     "ranks", "parsers", "kills", "losses", "kinds", "sends", "memory", "disk", "commands", "requests", "damage"
