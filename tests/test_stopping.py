@@ -193,12 +193,14 @@ def killed() -> list[dict[str, Any]]:
     return [json.loads(line) for line in shown.stdout.splitlines()[-2:]]
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_instants_change_no_bit(killed: list[dict[str, Any]]) -> None:
     training, _ = killed
     assert training["different"] == []
     assert sum(training["kills"].values()) == 20
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_export_drawing_or_import_loses_nothing_and_ends_the_same(
     killed: list[dict[str, Any]],
 ) -> None:
