@@ -6,7 +6,10 @@ import atexit
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,11 @@ def make_model(folder: Path, *, family: str = "llama", tokenizer: Any = None, **
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: of what is left at the end each process takes a little."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with a chat template."""
@@ -133,3 +141,61 @@ def settings(llama: Path, data: Path, tmp_path: Path) -> dict[str, Any]:
         "model": str(llama), "data": str(data), "output_dir": str(tmp_path / "run"), "batch_size": 8,
         "max_steps": 12, "learning_rate": 3e-3, "val_split": 0.2, "samples": 2, "save_every_steps": 4,
     }  # fmt: skip
+
+
+# --- one reader of exports ---
+
+# The reader as it is, in a process that never imports tuition, asked again and again.
+_READ_ON = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("reader", sys.argv[1])
+reader = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reader)
+for line in sys.stdin:
+    try:
+        reader.main(*json.loads(line))
+        failure = None
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    print("ANSWER", json.dumps(failure), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def one_reader() -> Iterator[Callable[[Path, Path], str | None]]:
+    """Reads what a fresh process would read, without starting one for every export: that costs seconds."""
+    from tuition.ship import gate, reader
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _READ_ON, reader.__file__], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **gate.READER_SETTINGS},
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    questions, answers = process.stdin, process.stdout
+
+    def read(request: Path, answer: Path) -> str | None:
+        questions.write(json.dumps([str(request), str(answer)]) + "\n")
+        questions.flush()
+        said = next(line for line in answers if line.startswith("ANSWER"))
+        return json.loads(said.removeprefix("ANSWER"))  # type: ignore[no-any-return]
+
+    yield read
+    questions.close()
+    process.wait()
+
+
+@pytest.fixture
+def few_questions_of_one_reader(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_reader: Callable[..., str | None]
+) -> None:
+    """Exports of this test are read by one process that serves all tests; a test marked `fresh` has its own."""
+    if request.node.get_closest_marker("fresh") is None:
+        ask_one_reader(monkeypatch, one_reader)
+
+
+def ask_one_reader(monkeypatch: pytest.MonkeyPatch, one_reader: Callable[..., str | None]) -> None:
+    """Have the gate of exports ask a few questions of a process that runs already."""
+    from tuition.ship import gate
+
+    monkeypatch.setattr(gate, "run_reader", one_reader)
+    monkeypatch.setattr(gate, "MOST_PROMPTS", 4)

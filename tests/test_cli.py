@@ -36,15 +36,27 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return lambda *words: tuition(capsys, monkeypatch, *map(str, words))
 
 
-def test_help_answers_at_once_and_imports_no_torch() -> None:
+def imported_by(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """What the command said in a process of its own, and the modules that it imported to say it."""
+    command = [sys.executable, "-X", "importtime", "-m", "tuition", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return done, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
     started = time.perf_counter()
-    shown = subprocess.run([sys.executable, "-X", "importtime", "-m", "tuition", "--help"], capture_output=True, text=True, check=True)  # fmt: skip
-    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    shown, imported = imported_by(tmp_path, "--help")
     assert imported.isdisjoint({"torch", "transformers", "datasets", "numpy"})
-    assert "train" in shown.stdout
+    assert shown.returncode == 0 and "train" in shown.stdout
     assert (
         time.perf_counter() - started < 30
     )  # the time itself is measured by the benchmarks: machines differ
+
+
+def test_data_that_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    refused, imported = imported_by(tmp_path, "train", "--data", "no.jsonl", "--model", "starter")
+    assert refused.returncode == 2 and "no.jsonl: there is no such file" in refused.stderr
+    assert "tuition.door" in imported and "torch" not in imported
 
 
 def test_the_rooms_before_training_import_no_torch() -> None:
@@ -311,27 +323,27 @@ def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path
 def test_an_interrupted_evaluation_says_how_to_go_on(
     run: Any, llama: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from tuition.evaluate import answers
+    from tuition.evaluate.kept import Kept
 
     rows = [{"prompt": "go on " * n, "completion": f"{n}"} for n in range(1, 5)]
     (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setenv("TUITION_CACHE", str(tmp_path / "cache"))
-    add = answers.AnswerBook.add
+    add = Kept.add
 
-    def stop_after_two(book: Any, key: str, given: Any) -> None:
-        add(book, key, given)
-        if len(book.answers) == 2:
+    def stop_after_two(book: Any, key: str, thing: Any, row: Any) -> None:
+        add(book, key, thing, row)
+        if len(book.found) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(answers.AnswerBook, "add", stop_after_two)
+    monkeypatch.setattr(Kept, "add", stop_after_two)
     command = ("evaluate", llama, "--data", tmp_path / "held.jsonl", "--max-new-tokens", 2)
     code, _, err = run(*command)
     assert code == 130
-    assert "the answers so far are kept. The same command goes on from there" in err
-    monkeypatch.setattr(answers.AnswerBook, "add", add)
+    assert "what was found so far is kept. The same command goes on from there" in err
+    monkeypatch.setattr(Kept, "add", add)
     assert run(*command)[0] == 0
-    (kept,) = (tmp_path / "cache" / "answers").iterdir()
-    assert len(kept.read_text().splitlines()) == 1 + 4
+    kept = [file.read_text().splitlines() for file in (tmp_path / "cache" / "answers").iterdir()]
+    assert sorted(map(len, kept)) == [1 + 1, 1 + 4], "what was found of the loss, and four answers"
 
 
 def test_train_takes_every_setting_as_a_flag(run: Any) -> None:

@@ -182,6 +182,7 @@ def test_a_run_answers_with_the_template_it_was_trained_with(
     assert run.generate("Hi", max_new_tokens=2) is not None
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_what_learned_plain_text_is_shipped_without_a_template(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -283,3 +284,13 @@ def test_a_recipe_whose_data_is_no_name_is_refused_by_the_setting(tmp_path: Path
     recipe.write_text("model: starter\ndata: 5\n")
     with pytest.raises(UserError, match=r"data: is a name or a list of names, not 5"):
         tuition.train(recipe)
+
+
+def test_a_run_folder_where_none_can_be_made_is_refused_and_not_waited_for(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "unmounted" / "runs")
+    with pytest.raises(UserError, match=r"the run folder cannot be written \(No such file or directory\)"):
+        tuition.train(**{**settings, "output_dir": str(dangling)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "data.jsonl"]

@@ -51,6 +51,7 @@ def planted(settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_in_an_overfit_run_the_best_by_answers_is_not_the_best_by_loss_and_is_the_one_exported(
     planted: dict[str, Any], tmp_path: Path
 ) -> None:

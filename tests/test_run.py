@@ -167,6 +167,7 @@ def test_ctrl_c_saves_and_prints_the_resume_command(settings: dict[str, Any], tm
     assert checkpoint.name == f"step-{steps[-1]}"
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_the_textbook_example_is_short_and_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gpt2 = make_model(tmp_path / "gpt2", family="gpt2", tokenizer=make_tokenizer(template=None))
@@ -196,6 +197,7 @@ def test_the_textbook_example_is_short_and_right(tmp_path: Path, monkeypatch: py
     assert all(length < 60 for _, length in answers), "the exported model stops by itself"
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_a_merged_lora_answers_like_its_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", tokenizer=make_tokenizer(template=None), tie_word_embeddings=False)
     run = tuition.train(**{**settings, "model": str(base), "method": "lora"})
@@ -222,6 +224,7 @@ TOOL_TURNS = (
 )
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_a_lora_keeps_the_stop_token_that_only_tool_turns_end_with(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -244,6 +247,7 @@ def test_a_lora_keeps_the_stop_token_that_only_tool_turns_end_with(
         assert stop in tuition.api.load(str(exported)).renderer.stop_ids, name
 
 
+@pytest.mark.usefixtures("few_questions_of_one_reader")
 def test_an_export_that_would_answer_differently_is_refused(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

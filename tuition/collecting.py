@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tuition.collect import Store, batches, losses, prompts
@@ -16,6 +16,7 @@ from tuition.conversation import Message
 from tuition.data import find_sources
 from tuition.data.asked import Asked, read_asked
 from tuition.data.catalogue import finding
+from tuition.data.language import LETTERS_READ, language_of, named_language
 from tuition.data.storefiles import is_store_name, store_path
 from tuition.errors import Finding, UserError
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from tuition.evaluate.demonstrations import RowMarks
 
 TYPED = "typed in the studio"
+PROMPTS_PER_USER = 200  # as the founding paper took (InstructGPT, appendix A)
+_USERS_NAMED = 5
+_LEAST_WORDS = 4  # a question is short, and is shown with what it seems to be; it decides nothing
 
 
 # --- prompts from files ---
@@ -33,13 +37,23 @@ class Imported:
     """What an import did.
 
     Attributes:
-        read: prompts read; each is new, known, or has a finding that says why it is none.
+        read: prompts read; each is new, known, left out, or has a finding that says why it is none.
+        beyond: user → prompts that were left out, because they had asked as many as one user may.
     """
 
     read: int
     new: int
     known: int
     findings: tuple[Finding, ...]
+    beyond: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> str:
+        """A sentence about what was left out; empty where nothing was."""
+        users = sorted(self.beyond.items(), key=lambda pair: -pair[1])
+        named = ", ".join(f"{count:,} of '{user}'" for user, count in users[:_USERS_NAMED])
+        others = f" and of {len(users) - _USERS_NAMED:,} others" if len(users) > _USERS_NAMED else ""
+        return f"left out, beyond what one user may ask: {named}{others}" if users else ""
 
 
 def import_prompts(
@@ -51,6 +65,7 @@ def import_prompts(
     consent: str = "",
     tags: Sequence[str] = (),
     overlap: int = 1,
+    per_user: int = PROMPTS_PER_USER,
     by: int | None = None,
     called: str | None = None,
 ) -> Imported:
@@ -58,6 +73,7 @@ def import_prompts(
 
     Args:
         source: what the store calls the place they came from; licence and consent hold for it.
+        per_user: the most that one user of the source may have in the store; 0: any number.
         called: the name of the file in origins and findings, where `data` is a temporary copy of an upload.
 
     Raises:
@@ -83,9 +99,10 @@ def import_prompts(
                 )
 
     added = prompts.add(
-        store, read(), source=source, licence=licence, consent=consent, tags=tags, overlap=overlap, by=by
-    )
-    return Imported(rows, added.new, added.known, tuple(findings))
+        store, read(), source=source, licence=licence, consent=consent, tags=tags, overlap=overlap,
+        per_user=per_user or None, by=by,
+    )  # fmt: skip
+    return Imported(rows, added.new, added.known, tuple(findings), added.beyond)
 
 
 def add_typed_prompt(
@@ -98,7 +115,8 @@ def add_typed_prompt(
     """
     plain_text(text, "the prompt", empty=False)
     instruction = (Message("system", plain_text(system, "the instruction")),) if system.strip() else ()
-    new = prompts.NewPrompt((*instruction, Message("user", text)), TYPED, tags=tuple(tags))
+    messages = (*instruction, Message("user", text))
+    new = prompts.NewPrompt(messages, TYPED, tags=tuple(tags), language=_language_of(messages))
     return prompts.add(
         store, [new], source=TYPED, licence="the project's own", consent="typed for this project", by=by
     )
@@ -164,7 +182,15 @@ def new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:
         source_user=_text(row.get("user", row.get("user_id"))),
         group=asked.conversation.group,
         tags=_tags(row),
+        language=named_language(_text(row.get("language", row.get("lang"))) or "")[:60]
+        or _language_of(messages),
     )
+
+
+def _language_of(messages: Sequence[Message]) -> str:
+    """The language that what is asked seems to be in; empty where it does not show."""
+    asked = "\n".join(message.content for message in messages if message.role == "user")
+    return language_of(asked[:LETTERS_READ], least_words=_LEAST_WORDS)
 
 
 def _is_unicode(messages: Iterable[Message], expected: str) -> bool:

@@ -103,7 +103,7 @@ def _prompts_to_compare(store: Store, data: Sequence[str], by: int | None) -> li
         return list(prompts.each(store))
     ids = []
     for file in find_sources(data).train:
-        import_prompts(store, [file], source=Path(file).name, by=by)
+        import_prompts(store, [file], source=Path(file).name, per_user=0, by=by)  # all of them are compared
         for asked in read_asked([file]):
             new = None if isinstance(asked, Finding) else new_prompt(asked)
             if isinstance(new, prompts.NewPrompt):

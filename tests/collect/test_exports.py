@@ -22,6 +22,7 @@ from tuition.collect import (
     prompts,
     queue,
     reviewing,
+    sources,
 )
 from tuition.collect import demonstrations as demos
 from tuition.collect.accepted import read_accepted, usable
@@ -85,7 +86,7 @@ def test_the_same_export_gives_the_same_bytes_whatever_happened_since(
     drawn = make(store, validation=0.3)
     first = exports.write(store, drawn.id, tmp_path / "first")
     reviewing.review(store, done[0], reviewer.id, "returned", rev=1, comment="on second thoughts, no")
-    prompts.state_source(store, "ours", licence="all rights reserved", by=None)
+    sources.state_source(store, "ours", licence="all rights reserved", by=None)
     again = exports.write(store, drawn.id, tmp_path / "again")
     assert {p.name: p.read_bytes() for p in first.iterdir()} == {
         p.name: p.read_bytes() for p in again.iterdir()
@@ -288,8 +289,8 @@ def test_what_cannot_be_trained_on_is_said_before_with_what_to_state(
     write_and_accept(store, writer, reviewer)
     said = "1 of 3 accepted can be trained on: state consent and licence for asked.jsonl"
     assert usable(store).sentence == said
-    prompts.state_source(store, "asked.jsonl", licence="CC0-1.0", by=None)
+    sources.state_source(store, "asked.jsonl", licence="CC0-1.0", by=None)
     assert usable(store).sentence.endswith("state consent for asked.jsonl")
-    prompts.state_source(store, "asked.jsonl", consent="signed", by=None)
+    sources.state_source(store, "asked.jsonl", consent="signed", by=None)
     assert usable(store).sentence == ""
     assert [one.refusal for one in read_accepted(store)] == [None] * 3

@@ -252,6 +252,16 @@ def test_answers_that_name_a_model_are_counted_as_leaks(store: Store) -> None:
         pairs=[batches.NewPair(one, "I am Base-7B.", "I am a model.")],
     )  # fmt: skip
     assert batch.leaks == 1
+    checkpoint = batches.open_batch(
+        store, name="x", model_a="outputs/nightly/checkpoints/step-20", model_b=BASE, sampling={}, by=None,
+        pairs=[batches.NewPair(one, "Nightly am I called.", "At step-20 I stopped.")],
+    )  # fmt: skip
+    assert checkpoint.leaks == 1
+    alone = batches.open_batch(
+        store, name="x", model_a="outputs/nightly/checkpoints/step-20", model_b=BASE, sampling={}, by=None,
+        pairs=[batches.NewPair(one, "Climb step-20 first.", "No.")],
+    )  # fmt: skip
+    assert alone.leaks == 0
 
 
 # --- statistics ---

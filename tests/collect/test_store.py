@@ -79,6 +79,12 @@ def test_what_people_did_in_a_store_of_the_first_version_is_all_there_in_the_sec
             assert db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
 
 
+def test_an_older_store_that_may_only_be_read_says_how_it_is_brought_up(tmp_path: Path) -> None:
+    path = old_store(tmp_path / "team.db", 1)
+    with pytest.raises(UserError, match=r"has version 1, .*tuition collect status"):
+        Store(path, read_only=True)
+
+
 def test_no_trigger_of_a_stranger_runs_when_an_older_store_is_migrated(tmp_path: Path) -> None:
     path = old_store(tmp_path / "team.db", 1)
     with closing(sqlite3.connect(path)) as db:

@@ -72,6 +72,8 @@ REJECTED: list[tuple[str | bytes, str]] = [
     (chat(USER, ANSWER, tools="[1]"), "D012"),
     ('{"instruction": "a", "instances": []}', "D013"),
     ('{"data": {"prompt": "a"}, "annotations": []}', "D014"),
+    ('{"prompt": "a", "completion": "b", "weight": 1e308}', "D010"),
+    ('{"prompt": "a", "completion": "b", "weight": 1e-320}', "D010"),
 ]
 
 # What to do where the code alone does not say it: the line of the file → the step.

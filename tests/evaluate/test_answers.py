@@ -5,11 +5,14 @@ import json
 import pytest
 import torch
 
-from tests.conftest import make_model
+from tests.conftest import make_model, write_jsonl
 from tuition.conversation import Message
-from tuition.evaluate.answers import AnswerBook, answer_all, weights_digest
-from tuition.evaluate.generate import Generated, generate
+from tuition.evaluate.answers import answer_all, answer_book, weights_digest
+from tuition.evaluate.generate import generate
+from tuition.evaluate.heldout import score_examples
 from tuition.evaluate.load import load_answerer
+from tuition.evaluate.marks import examine
+from tuition.evaluate.testset import read_test_set
 
 PROMPTS = [([Message("user", "go on " * (n % 4) + f"with {n}")], ()) for n in range(12)]
 
@@ -26,6 +29,13 @@ def test_a_batch_answers_as_one_prompt_alone_would(tmp_path, family):
 @pytest.fixture
 def answerer(llama):
     return load_answerer(str(llama), device="cpu")
+
+
+@pytest.fixture
+def trained_on(answerer, rows, tmp_path_factory):
+    """A model, and ten rows with their answers."""
+    file = write_jsonl(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows[:10])
+    return answerer, read_test_set((str(file),), limit=None)
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(answerer, tmp_path, monkeypatch):
@@ -55,6 +65,36 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(answerer, tmp_path, 
     assert len(asked) == 12 - kept, "the third call asks nothing"
 
 
+def test_an_interrupted_loss_goes_on_where_it_stopped_and_is_the_same_to_the_bit(
+    trained_on, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tuition.evaluate.marks._KEPT_TOGETHER", 4)
+    answerer, test_set = trained_on
+
+    def examined(folder, on_progress=lambda *_: None):
+        return examine(
+            answerer, test_set, metrics=(), max_new_tokens=1, on_progress=on_progress, answers_folder=folder
+        )
+
+    def stop(name, done, total):
+        if done >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        examined(tmp_path, stop)
+    (file,) = tmp_path.iterdir()
+    assert len(file.read_text().splitlines()) == 1 + 2, "eight of ten stand there"
+    scored = []
+
+    def counting(loaded, examples, **options):
+        scored.extend(examples)
+        return score_examples(loaded, examples, **options)
+
+    monkeypatch.setattr("tuition.evaluate.marks.score_examples", counting)
+    assert examined(tmp_path) == examined(None)
+    assert len(scored) == 2 + 10, "and are not scored again"
+
+
 def test_other_settings_or_weights_have_other_answers(answerer, tmp_path):
     answer_all(answerer, PROMPTS[:2], tmp_path, max_new_tokens=5)
     answer_all(answerer, PROMPTS[:2], tmp_path, max_new_tokens=6)
@@ -70,16 +110,15 @@ def test_other_settings_or_weights_have_other_answers(answerer, tmp_path):
     assert weights_digest(answerer.loaded.model) == before
 
 
-def test_a_line_that_was_cut_off_is_answered_again(tmp_path):
-    book = AnswerBook(tmp_path, {"weights": "x"})
-    book.add("a", Generated("one", 1, True))
-    book.add("b", Generated("two\u2028 lines\n", 2, False))
-    book.path.write_text(book.path.read_text()[:-9])
-    again = AnswerBook(tmp_path, {"weights": "x"})
-    assert again.answers == {"a": Generated("one", 1, True)}
-    again.add("b", Generated("two\u2028 lines\n", 2, False))
-    assert AnswerBook(tmp_path, {"weights": "x"}).answers == book.answers
-    assert json.loads(book.path.read_text().splitlines()[0])["weights"] == "x"
+def test_a_line_that_was_cut_off_is_answered_again(answerer, tmp_path):
+    given = answer_all(answerer, PROMPTS[:3], tmp_path, max_new_tokens=4)
+    (file,) = tmp_path.iterdir()
+    settings = json.loads(file.read_text().splitlines()[0])
+    settings.pop("fingerprint")
+    file.write_text(file.read_text()[:-9])
+    assert len(answer_book(tmp_path, settings).found) == 2
+    assert answer_all(answerer, PROMPTS[:3], tmp_path, max_new_tokens=4) == given
+    assert len(answer_book(tmp_path, settings).found) == 3
 
 
 def test_equal_prompts_are_answered_once(answerer, tmp_path):

@@ -33,7 +33,7 @@ class Server:
                 text = (
                     reply
                     if isinstance(reply, bytes)
-                    else json.dumps({"choices": [{"message": {"content": reply}}]}).encode()
+                    else json.dumps(completion_of(body["model"], reply)).encode()
                 )
                 self.send_response(200)
                 self.end_headers()
@@ -43,8 +43,22 @@ class Server:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         self.judge = Judge(f"http://127.0.0.1:{self.http.server_port}/v1", "wise", seconds=20)
+
+
+def completion_of(model, reply):
+    message = {"role": "assistant", "content": reply, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 @pytest.fixture

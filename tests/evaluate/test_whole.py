@@ -341,3 +341,17 @@ def test_a_mistyped_run_is_refused_before_the_hub_is_asked(trained, monkeypatch)
         api.evaluate(f"{folder}/rnu")
     with pytest.raises(UserError, match="there is no such folder"):
         api.load(f"{folder}/rnu")
+
+
+def test_a_mistyped_run_is_told_once_and_a_bare_name_is_shown_where_it_lies(trained, monkeypatch, capsys):
+    from tuition.cli.shared import _say_that_it_is_no_folder as say
+
+    monkeypatch.chdir(trained.path.parent.parent)
+    say(f"{trained.path.parent.name}/rnu")
+    assert capsys.readouterr().err == "", "the refusal that follows names the runs, and no hub is asked"
+    Path("outputs").symlink_to(trained.path.parent)
+    say("run")
+    assert (
+        "run is no folder here (but outputs/run is); it is looked for on the hub" in capsys.readouterr().err
+    )
+    Path("outputs").unlink()

@@ -83,7 +83,7 @@ def resident_bytes() -> int:
 
 # --- time ---
 
-_STEPS, _PAIRS = 100, 6
+_STEPS = 100
 
 
 class Clock(Watcher):
@@ -123,11 +123,11 @@ class StepCost:
         )
 
 
-def step_cost() -> StepCost:
-    """Pairs of the same run with ten checkpoints and with one."""
+def step_cost(*, pairs: int) -> StepCost:
+    """So many pairs of the same run with ten checkpoints and with one."""
     import tuition
 
-    pairs = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model = make_model(root / "model", hidden_size=96, intermediate_size=256, num_hidden_layers=4)
@@ -141,7 +141,7 @@ def step_cost() -> StepCost:
             )  # fmt: skip
             return clock.seconds
 
-        for pair in range(_PAIRS):
+        for pair in range(pairs):
             first, second = (
                 lambda n=pair: run(f"with-{n}"),
                 lambda n=pair: run(f"without-{n}", save_every_steps=_STEPS),
@@ -150,5 +150,5 @@ def step_cost() -> StepCost:
                 plain, saving = second(), first()
             else:
                 saving, plain = first(), second()
-            pairs.append((saving, plain))
-    return StepCost(pairs)
+            found.append((saving, plain))
+    return StepCost(found)

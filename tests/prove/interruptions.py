@@ -2,7 +2,8 @@
 
 Half of the kills come inside a save, at a random disk operation of the thread that writes; the others at any
 instant of a sitting, some of them in a fresh process of the command line. Weights must be equal to the bit, and
-the journal line by line. Run: make prove (KILLS=1000 for more, FRESH=20 of them in fresh processes).
+the journal line by line. Run: PARTS=kills make prove (KILLS=1000 for more, FRESH=20 of
+them in fresh processes).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -214,16 +214,3 @@ def rows() -> list[dict[str, str]]:
         {"prompt": f"What is {i}?", "completion": " ".join(["it is"] * (1 + i % 7)) + f" {i}"}
         for i in range(80)
     ]
-
-
-def main() -> int:
-    """Print a line a run and a verdict; exit 1 on any difference."""
-    kills, minutes = int(os.environ.get("KILLS", "300")), float(os.environ.get("MINUTES", "1e9"))
-    fresh = int(os.environ.get("FRESH", "20"))
-    tally = prove(kills, fresh=fresh, minutes=minutes, tell=lambda text: print(text, flush=True))
-    print(json.dumps({"kills": tally.kills, "runs": tally.runs, "different": tally.different}))
-    return 1 if tally.different else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

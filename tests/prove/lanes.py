@@ -31,7 +31,10 @@ def run_all(parts: Sequence[str], alone: Sequence[str], lanes: int, tell: Callab
                     del at_work[part]
                     survived &= process.returncode == 0
                     said = "" if process.returncode == 0 else f" with exit {process.returncode}"
-                    tell(f"=== {part} ended{said} after {(time.monotonic() - began) / 60:.1f} minutes")
+                    left = ", ".join([*at_work, *(name for name, _ in waiting)]) or "nothing"
+                    tell(
+                        f"=== {(time.monotonic() - began) / 60:.1f} minutes: {part} ended{said}; left: {left}"
+                    )
             if waiting and len(at_work) < waiting[0][1]:
                 part, _ = waiting.pop(0)
                 at_work[part] = _start(part)
@@ -50,7 +53,7 @@ def _start(part: str) -> subprocess.Popen[bytes]:
     """A part in a group of its own, so that all that it started can be stopped with it."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.prove"],
-        env={"OMP_NUM_THREADS": "1", **os.environ, "PARTS": part},
+        env={"OMP_NUM_THREADS": "1", **os.environ, "PARTS": part, "PROVE_ALL": "1"},
         stdout=subprocess.DEVNULL,
         process_group=0,
     )

@@ -20,6 +20,7 @@ _PAGE = _ROOT / "docs" / "reliability.md"
 _RESULTS = _ROOT / "benchmarks" / "results" / "prove.json"
 _BEGIN, _END = "<!-- table: written by `make prove` -->", "<!-- end of the table -->"
 SETTINGS = (
+    "SCALE",
     "KILLS",
     "RANKS",
     "LAYOUT",
@@ -32,6 +33,7 @@ SETTINGS = (
     "INPUTS",
     "REQUESTS",
     "POSTS",
+    "ROWS",
 )
 
 
@@ -67,7 +69,8 @@ def keep(part: str, result: Result, *, some: str = "") -> None:
 def _keep(part: str, result: Result, some: str) -> None:
     kept = json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
     given = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
-    command = " ".join([*given, *([some] if some else []), f"PARTS={part}", "make prove"])
+    chosen = [] if os.environ.get("PROVE_ALL") else [f"PARTS={part}"]  # all of them, part by part
+    command = " ".join([*given, *([some] if some else []), *chosen, "make prove"])
     run = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "command": command}
     more = bool(os.environ.get("MORE"))
     nothing: dict[str, list[Any]] = {"rows": [], "notes": [], "runs": []}
@@ -115,11 +118,19 @@ def table(parts: list[str]) -> str:
     ]
     for part in found:
         lines += ["", *part["notes"]] if part["notes"] else []
-    lines += ["", "Run, on a shared machine of two cores:", ""]
-    lines += [
-        f"- `{r['command']}`, {r['date']}, commit {r['commit']}" for part in found for r in part["runs"]
-    ]
+    lines += ["", "Run, on two cores:", ""]
+    lines += [f"- {run}: {', '.join(names)}" for run, names in _runs(kept, parts).items()]
     return "\n".join(lines)
+
+
+def _runs(kept: dict[str, Any], parts: list[str]) -> dict[str, list[str]]:
+    """Command, date and commit → the parts that were run so."""
+    found: dict[str, list[str]] = {}
+    for part in (part for part in parts if part in kept):
+        for run in kept[part]["runs"]:
+            names = found.setdefault(f"`{run['command']}`, {run['date']}, commit {run['commit']}", [])
+            names += [] if part in names else [part]
+    return found
 
 
 def write(parts: list[str]) -> str:

@@ -65,7 +65,7 @@ def _of_services(root: Path) -> dict[str, Parser]:
 
 def _of_evaluation(root: Path) -> dict[str, Parser]:
     from tuition.data.learned import LearnedFrom
-    from tuition.evaluate.answers import AnswerBook
+    from tuition.evaluate.answers import answer_book
     from tuition.evaluate.forgetting import General, read_plain_text
     from tuition.evaluate.measures import find_metrics, split_names
 
@@ -95,7 +95,7 @@ def _of_evaluation(root: Path) -> dict[str, Parser]:
         return False
 
     def answers(path: Path) -> bool:
-        return not AnswerBook(path.parent, {}).answers
+        return not answer_book(path.parent, {}).found
 
     def schema(path: Path) -> bool:
         (metric,) = find_metrics(split_names(f"json_schema:{path}"))

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,8 @@ def sitting(
         die_at_operation: it kills itself at the n-th disk operation of the thread that writes checkpoints.
         note: a file for the names of the modules that it had at its end.
     """
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        _to_log(folder)
-        files.disk = Deadly(die_at_operation)
+
+    def train() -> None:
         import tuition
 
         if _begun(folder):
@@ -70,6 +66,20 @@ def sitting(
             tuition.train(**settings, output_dir=str(folder))
         if note is not None:
             note.write_text(json.dumps(list(sys.modules)))
+
+    return forked(train, log_of(folder), Deadly(die_at_operation, thread="checkpoint"))
+
+
+def forked(act: Callable[[], object], log: Path, disk: files.Disk) -> int:
+    """Fork a process that does this on this disk, and says what it has to say in the log; its id."""
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        _to_log(log)
+        files.disk = disk
+        act()
         status = 0
     except BaseException:
         import traceback
@@ -85,7 +95,7 @@ def fresh_sitting(settings: dict[str, Any], folder: Path) -> int:
     words = [str(folder), "--resume"] if _begun(folder) else given
     process = os.fork()
     if not process:
-        _to_log(folder)
+        _to_log(log_of(folder))
         os.environ["PYTHONPATH"] = str(_ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "tuition", "train", *words])
     return process
@@ -100,29 +110,29 @@ def log_of(folder: Path) -> Path:
     return folder.with_suffix(".log")
 
 
-def _to_log(folder: Path) -> None:
-    log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def _to_log(path: Path) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
 
 
 class Deadly(Unsynced):
-    """A disk at whose n-th operation in the thread that writes checkpoints this process kills itself.
+    """A disk at whose n-th operation this process kills itself; only those of one thread are counted, where it is named.
 
     Nothing waits for the real disk: a kill, unlike a power cut, loses nothing that the system was given.
     """
 
-    def __init__(self, operation: int | None) -> None:
-        self._left = operation
+    def __init__(self, operation: int | None, *, thread: str | None = None) -> None:
+        self._at = operation
+        self._thread = thread
+        self.operations = 0
 
     def __getattribute__(self, name: str) -> Any:
-        if (
-            not name.startswith("_")
-            and self._left is not None
-            and threading.current_thread().name == "checkpoint"
-        ):
-            self._left -= 1
-            if self._left == 0:
+        if name.startswith("_") or name == "operations":
+            return super().__getattribute__(name)
+        if self._thread in (None, threading.current_thread().name):
+            self.operations += 1
+            if self.operations == self._at:
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().__getattribute__(name)
 

@@ -88,10 +88,12 @@ TOKENIZERS = [
 
 
 @cache
-def renderer_of(kind: str, template: str) -> Renderer:
+def renderer_of(kind: str, template: str, **options: Any) -> Renderer:
+    """One for all examples of a test: what it tries of a tokenizer costs more than to render."""
     tokenizer = tokenizer_of(kind)
     chosen = ChatTemplate(TEMPLATES[template], dict(tokenizer.special_tokens_map), template)
-    return Renderer(tokenizer, chosen, train_on="assistant", max_length=10**6, too_long="drop")
+    settings = {"train_on": "assistant", "max_length": 10**6, "too_long": "drop", **options}
+    return Renderer(tokenizer, chosen, **settings)
 
 
 hostile = st.sampled_from(

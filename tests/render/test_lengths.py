@@ -22,12 +22,11 @@ from tests.render.helpers import (
     renderer,
     talk,
 )
-from tests.render.test_invariants import TEMPLATES, TOKENIZERS, tokenizer_of
+from tests.render.test_invariants import TOKENIZERS, renderer_of
 from tuition.conversation import Conversation, Message, Rendered
 from tuition.errors import Finding
 from tuition.render import Renderer
 from tuition.render.renderer import Outcome
-from tuition.render.template import ChatTemplate
 
 LONG = "word " * 40
 SPEAKER = [("system", "Be kind.")]
@@ -302,13 +301,10 @@ def histories(r: Renderer, conversation: Conversation, position: int) -> list[tu
 def test_what_is_kept_fits_is_as_served_and_is_learned_once(
     policy: str, kind: str, template: str, conversation: Conversation, limit: int
 ) -> None:
-    tokenizer = tokenizer_of(kind)
-    chosen = ChatTemplate(TEMPLATES[template], dict(tokenizer.special_tokens_map), template)
-    options: dict[str, Any] = {"train_on": "assistant"}
-    r = Renderer(tokenizer, chosen, max_length=limit, too_long=policy, **options)
-    unlimited = Renderer(tokenizer, chosen, max_length=10**6, too_long="drop", **options)
+    r = renderer_of(kind, template, too_long=policy)
+    r.max_length = limit
     outcome = render_one(r, conversation)
-    all_runs = _learned_runs(render_one(unlimited, conversation))
+    all_runs = _learned_runs(render_one(renderer_of(kind, template), conversation))
     kept_runs = _learned_runs(outcome)
     assert all(kept_runs.count(run) <= all_runs.count(run) for run in kept_runs)  # at most once
     if len(kept_runs) < len(all_runs):  # nothing vanishes in silence

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import CHAT, make_tokenizer
+from tests.prove import oddrows
 from tests.render.helpers import ORIGIN, REWRITES_HISTORY, over, render_one, renderer, talk
 from tests.render.test_invariants import TEMPLATES, TOKENIZERS, renderer_of
 from tests.render.test_spans import THINKS
 from tuition.conversation import Conversation, Message
-from tuition.render import Outcome, Renderer, parity
+from tuition.render import Outcome, Renderer, shown
 from tuition.render.evidence import Evidence, Witness
 from tuition.render.parity import Parity
 from tuition.render.serving import Serving
@@ -80,7 +81,7 @@ def test_long_rows_are_compared_one_by_one_and_nothing_else_changes(monkeypatch:
 
     monkeypatch.setattr(Serving, "ids_along", counted)
     together = Parity(r).compare(outcomes)
-    monkeypatch.setattr(parity, "_IDS_AT_ONCE", 1)
+    monkeypatch.setattr(shown, "_IDS_AT_ONCE", 1)
     assert Parity(r).compare(outcomes) == together
     assert (together.answers, asked) == (8, [3, 1, 1, 1])
 
@@ -237,3 +238,16 @@ def test_a_blank_beginning_cut_within_a_character_is_sound(max_length: int) -> N
     outcome = render_one(r, talk(("user", "Who?"), ("assistant", "  \n \n\n日本 ")))
     assert outcome.examples
     assert faults(r, outcome) == []
+
+
+@pytest.mark.parametrize("max_length", range(30, 44))
+def test_an_answer_whose_next_question_is_cut_away_is_sound(max_length: int) -> None:
+    base = renderer_of("metaspace unigram", "chatml")
+    r = Renderer(base.tokens.tokenizer, base.template, train_on="all", max_length=max_length, too_long="cut")
+    answer = Message("assistant", "Paris ", weight=0.5)
+    row = Conversation((Message("user", "<b> the end "), answer, Message("user", "- list nice." * 9)), ORIGIN)
+    assert faults(r, render_one(r, row)) == []
+
+
+def test_odd_rows_are_found_sound() -> None:
+    assert oddrows.prove(30).survived  # PARTS=rows make prove: 5,000

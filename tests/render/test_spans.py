@@ -24,7 +24,7 @@ from tests.render.helpers import (
     renderer,
     talk,
 )
-from tests.render.test_invariants import TEMPLATES, TOKENIZERS, tokenizer_of
+from tests.render.test_invariants import TEMPLATES, TOKENIZERS, renderer_of, tokenizer_of
 from tuition.conversation import Conversation, Message
 from tuition.data import find_sources
 from tuition.errors import UserError
@@ -271,9 +271,7 @@ def test_the_learned_tokens_are_those_that_show_a_character_of_a_span(
     kind: str, template: str, pieces: list[tuple[str, bool]]
 ) -> None:
     """Compared with a slow way of telling: the text of ever longer prefixes says which characters a token adds."""
-    tokenizer = tokenizer_of(kind)
-    chosen = ChatTemplate(TEMPLATES[template], dict(tokenizer.special_tokens_map), template)
-    r = Renderer(tokenizer, chosen, train_on="spans", max_length=9999, too_long="drop")
+    r = renderer_of(kind, template, train_on="spans")
     answer = "".join(f"<learn>{text}</learn>" if inside else text for text, inside in pieces)
     outcome = render_one(r, talk(("user", "q"), ("assistant", answer)))
     if outcome.rejection is not None:  # the vocabulary lacks a sign, or the template trims the only span away

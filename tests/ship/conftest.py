@@ -1,12 +1,7 @@
-"""Runs to export, trained once for all tests of the room, and one reader of exports that serves them all."""
+"""Runs to export, trained once for all tests of the room."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +9,11 @@ import pytest
 
 import tuition
 from tests.conftest import make_model, write_jsonl
-from tuition.ship import gate, reader
-
-# The reader as it is, in a process that never imports tuition, asked again and again.
-_READ_ON = """
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("reader", sys.argv[1])
-reader = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reader)
-for line in sys.stdin:
-    try:
-        reader.main(*json.loads(line))
-        failure = None
-    except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
-    print("ANSWER", json.dumps(failure), flush=True)
-"""
-
-
-@pytest.fixture(scope="session")
-def one_reader() -> Iterator[Callable[[Path, Path], str | None]]:
-    """Reads what a fresh process would read, without starting one for every export: that costs seconds."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _READ_ON, reader.__file__], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **gate.READER_SETTINGS},
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    questions, answers = process.stdin, process.stdout
-
-    def read(request: Path, answer: Path) -> str | None:
-        questions.write(json.dumps([str(request), str(answer)]) + "\n")
-        questions.flush()
-        said = next(line for line in answers if line.startswith("ANSWER"))
-        return json.loads(said.removeprefix("ANSWER"))  # type: ignore[no-any-return]
-
-    yield read
-    questions.close()
-    process.wait()
 
 
 @pytest.fixture(autouse=True)
-def few_questions_of_one_reader(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_reader: Callable[..., str | None]
-) -> None:
-    """A test marked `fresh` asks all the questions, of a process of its own."""
-    if request.node.get_closest_marker("fresh") is None:
-        monkeypatch.setattr(gate, "run_reader", one_reader)
-        monkeypatch.setattr(gate, "MOST_PROMPTS", 4)
+def exports_of_this_room(few_questions_of_one_reader: None) -> None:
+    """Nearly every test here exports."""
 
 
 def _train(tmp: Path, base: Path, rows: list[dict[str, Any]], **settings: Any) -> tuition.Run:

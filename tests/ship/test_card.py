@@ -34,6 +34,10 @@ def test_a_card_holds_recipe_ledger_figures_and_what_was_checked(
     assert "`data.jsonl`" in card
     assert str(full_run.path.parent) not in card, "paths of somebody's disk stay there"
     assert "| `batch_size` | 8 |" in card
+    assert f"| epochs | {facts['plan']['epochs']:.3g}, in 12 updates |" in card, (
+        "not those of a recipe that stops before"
+    )
+    assert f"| tokens gone through | {facts['result']['tokens']:,}, of them learned " in card
     assert "| exact_match on 8 prompts | 0.500 [0.250, 0.750]" in card
     assert "Nothing else was measured" in card
     assert "An answer ends with `<|end|>`." in card

@@ -93,6 +93,16 @@ def test_what_is_no_checkpoint_of_the_run_is_refused_with_those_that_are(
         tuition.api.at_checkpoint(str(tmp_path), "best")
 
 
+def test_a_checkpoint_of_a_run_without_a_model_is_refused_with_the_command_that_ends_it(
+    run: tuition.Run, tmp_path: Path
+) -> None:
+    interrupted = tuition.Run(shutil.copytree(run.path, tmp_path / "run"))
+    shutil.rmtree(interrupted.path / "model")
+    for word in ("best", "step-4", "epoch-9"):
+        with pytest.raises(UserError, match=f"no model yet.*tuition train {interrupted.path} --resume"):
+            interrupted.at(word)
+
+
 def test_a_checkpoint_of_another_run_or_a_damaged_one_answers_nothing(
     run: tuition.Run, tmp_path: Path
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
 import pytest
 
 import tuition
+from tests.conftest import ask_one_reader
 from tuition.ship.server import Server
 
 PROMPTS = [f"What is {n} and {n * n % 7}?" for n in range(10)]  # fifty: python -m tests.prove.served
@@ -17,14 +18,19 @@ PROMPTS = [f"What is {n} and {n * n % 7}?" for n in range(10)]  # fifty: python 
 
 @pytest.fixture(scope="module")
 def models(
-    full_run: tuition.Run, lora_run: tuition.Run, tmp_path_factory: pytest.TempPathFactory
+    full_run: tuition.Run,
+    lora_run: tuition.Run,
+    tmp_path_factory: pytest.TempPathFactory,
+    one_reader: Callable[..., str | None],
 ) -> dict[str, tuple[Any, Any]]:
     """For each way to name a model: what is served, and the run in this process that it must answer like."""
     runs = {"full": full_run, "lora": lora_run}
     here = {name: tuition.api.load(str(run.path), device="cpu") for name, run in runs.items()}
     out = tmp_path_factory.mktemp("exported")
-    full = full_run.export(out / "full")
-    merged = lora_run.export(out / "merged")
+    with pytest.MonkeyPatch.context() as patch:
+        ask_one_reader(patch, one_reader)
+        full = full_run.export(out / "full")
+        merged = lora_run.export(out / "merged")
     named = {
         "run": (str(full_run.path), "full"), "folder": (str(full), "full"),
         "adapter": (str(lora_run.path / "adapter"), "lora"), "merged": (str(merged), "lora"),

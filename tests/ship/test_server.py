@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 import tuition
+from tests.studio.browsers import PHONE, chromium, faults_of
 from tuition.errors import UserError
 from tuition.ship.server import LONGEST_BODY, Server
+
+__all__ = ["chromium"]
 
 HI = [{"role": "user", "content": "What is 3 and 3?"}]
 
@@ -59,6 +62,22 @@ def events(text: str) -> list[Any]:
     lines = text.removesuffix("\n\n").split("\n\n")
     assert lines[-1] == "data: [DONE]"
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_a_message_that_is_sent_before_the_page_knows_its_models_is_answered_by_both(
+    server: Server, chromium: Any
+) -> None:
+    page = chromium.new_page(viewport={"width": PHONE, "height": 844}, color_scheme="dark")
+    page.goto(server.address, wait_until="commit")
+    page.locator("textarea").fill("What is 3 and 3?")
+    page.keyboard.press("Enter")
+    expected = chat(server)[1]["choices"][0]["message"]["content"].strip()
+    for column in ("tuned", "base"):
+        answer = page.locator("section", has=page.get_by_role("heading", name=column)).locator(".assistant")
+        answer.filter(has_text=expected).wait_for()
+    page.locator("#send:enabled").wait_for()
+    assert faults_of(page) == []
+    page.close()
 
 
 def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:

@@ -106,15 +106,15 @@ def test_turns_are_added_and_shown_as_read_without_scripts(studio: Running) -> N
     more = writer.post(
         f"{address}/turn", data={"turn": "**First.**", "rev": 0, "more": "true"}, follow_redirects=True
     )
-    assert more.text.count("<textarea") == 3 and "What the user says next" in more.text
+    assert more.text.count('name="turn"') == 3 and "What the user says next" in more.text
     shown = writer.post(f"{address}/show", data={"turn": ["**First.**", "And?", "Then."], "rev": 1})
     assert "<strong>First.</strong>" in shown.text
     fewer = writer.post(
         f"{address}/turn", data={"turn": ["a", "b", "c"], "rev": 2, "more": "false"}, follow_redirects=True
     )
-    assert fewer.text.count("<textarea") == 1
+    assert fewer.text.count('name="turn"') == 1
     fragment = writer.post("/write/preview", data={"turn": "*so*"}, headers={"HX-Request": "true"})
-    assert fragment.text.strip() == "<p><em>so</em></p>"
+    assert fragment.text.strip() == '<p dir="auto"><em>so</em></p>'
 
 
 class Service(BaseHTTPRequestHandler):
@@ -168,10 +168,35 @@ def test_skipping_and_flagging_ask_for_a_reason(studio: Running, admin: httpx.Cl
     writer = studio.signed_in("Zoe", "writer")
     address, _ = begin(writer)
     assert writer.post(f"{address}/skip", data={"reason": " "}).status_code == 422
-    assert writer.post(f"{address}/flag", data={"reason": "a real name"}).status_code == 303
+    fields = {"turn": ["It", "<b>", "**so**"], "rev": 0}
+    assert writer.post(f"{address}/flag", data={**fields, "flagged": " "}).status_code == 422
+    assert (
+        writer.post(f"{address}/flag", data={**fields, "flagged": "a real name", "rev": 1}).status_code == 303
+    )
+    assert "It</textarea>" in writer.get(address).text, "what was typed is kept without scripts too"
+    shown = [writer.post(f"/write/preview?turn_number={n}", data=fields).text for n in range(3)]
+    assert ["It" in shown[0], "&lt;b&gt;" in shown[1], "<strong>so</strong>" in shown[2]] == [True] * 3
     assert "a real name" in admin.get("/prompts").text
     assert writer.post(f"{address}/skip", data={"reason": "unclear"}).status_code == 303
     assert f"Prompt {prompt_id}" in admin.get("/prompts").text
+
+
+def test_a_writers_question_is_answered_by_who_reviews(studio: Running, admin: httpx.Client) -> None:
+    prompt_id = add_prompt(studio, "Which one?")
+    writer, reviewer = studio.signed_in("Quinn", "writer"), studio.signed_in("Rita", "reviewer")
+    address, _ = begin(writer)
+    asked = {"turn": "half a text", "rev": 0, "question": "Do you mean <i>the old</i> one?"}
+    assert writer.post(f"{address}/ask", data=asked).status_code == 303
+    assert "half a text</textarea>" in writer.get(address).text
+    assert "Do you mean &lt;i&gt;the old&lt;/i&gt; one?" in reviewer.get("/review").text
+    where = f"/review/questions/{prompt_id}"
+    assert writer.get(where).status_code == 403
+    assert reviewer.post(where, data={"answer": "\n"}).status_code == 422
+    assert reviewer.post(where, data={"answer": "The **new** one."}).status_code == 303
+    assert "the old" not in reviewer.get("/review").text, "it waits no more"
+    assert "The <strong>new</strong> one." in writer.get(address).text
+    assert "answered</span>" in writer.get("/write").text
+    assert "The <strong>new</strong> one." in admin.get(f"/prompts/{prompt_id}").text
 
 
 def test_an_empty_answer_is_refused_and_the_text_stays(studio: Running) -> None:

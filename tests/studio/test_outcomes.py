@@ -115,4 +115,4 @@ def test_what_cannot_be_trained_on_is_said_on_the_pages_before_a_run(
     said = "0 of 1 accepted can be trained on: state consent and licence for asked.jsonl"
     for path in ("/start", "/review?filter=accepted", "/overview"):
         assert said in admin.get(path).text, path
-    assert "not trained on, not exported: no consent, no licence stated" in admin.get("/prompts").text
+    assert "neither trained on nor exported" in admin.get("/prompts").text

@@ -65,7 +65,7 @@ def _wait_for_button(tab: httpx.Client, name: str, words: str) -> None:
 def test_a_run_outlives_the_studio_is_stopped_and_resumed(studio: Running, material: Path) -> None:
     tab, form = studio.signed_in("Ada", "admin"), _form("long", max_steps="100000", eval_every_steps="50000")
     shown = tab.post("/start/recipe", data=form, headers={"HX-Request": "true"}).text
-    command = unescape(shown.split("<code>")[1].split("</code>")[0])
+    command = unescape(re.sub("<[^>]+>", "", shown.split("<code>")[1].split("</code>")[0]))
     assert tab.post("/start", data=form).status_code == 303
     assert tab.post("/start", data=form).status_code == 422, "the name is taken"
     _wait(tab, "long", "running")

@@ -103,6 +103,16 @@ def test_two_tabs_show_both_texts_and_overwrite_neither(chromium: Any, studio: R
     one = context.new_page()
     one.goto("/write")
     one.get_by_role("button", name="Next prompt").click()
+    one.get_by_label("Your answer").fill("typed a moment ago")
+    one.get_by_role("button", name="Add a turn").click()
+    one.get_by_label("What the user says next").fill("And **then**?")
+    one.locator("#read-1 strong").get_by_text("then").wait_for()  # each box is shown under itself
+    assert one.locator("#read-0").inner_text().strip() == "typed a moment ago"
+    assert one.locator("#conflict").is_hidden(), "the button carried the text, and no other is there"
+    one.on("dialog", lambda dialog: dialog.accept())
+    one.get_by_role("button", name="Take the last turn away").click()
+    assert one.get_by_label("Your answer").input_value() == "typed a moment ago"
+    assert one.locator("#conflict").is_hidden()
     other = context.new_page()
     other.goto(one.url)
     one.get_by_label("Your answer").fill("from the first")
@@ -157,7 +167,7 @@ def test_the_pages_of_collecting_are_open_to_everybody(
         page.get_by_role("button", name="Next prompt").or_(page.get_by_role("button", name="Go on")).click()
         paths = [
             page.url.removeprefix(full.address), "/write", "/review", "/review?filter=hard", "/review/1", "/review/2",
-            "/review/1/again", "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/tests", "/overview",
+            "/review/1/again", "/review/questions/1", "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/tests", "/overview",
             "/overview/comparison/1", "/overview/comparison/1/pairs",
         ]  # fmt: skip
         found = []

@@ -37,14 +37,17 @@ from tuition.collect import (
     overview,
     people,
     prompts,
+    questions,
     queue,
     results,
     reviewing,
     sessions,
+    sources,
     suggestions,
 )
 from tuition.collect.accepted import latest_event, usable
 from tuition.collecting import (
+    PROMPTS_PER_USER,
     Imported,
     add_test_pair,
     add_test_prompt,
@@ -59,6 +62,7 @@ from tuition.comparing import Drawing, compare
 from tuition.fewshot import add_few_shot
 
 __all__ = [
+    "PROMPTS_PER_USER",
     "Checked",
     "ConflictError",
     "Drawing",
@@ -115,6 +119,7 @@ __all__ = [
     "prompts",
     "push",
     "quarantine",
+    "questions",
     "queue",
     "read_report_facts",
     "read_samples",
@@ -127,6 +132,7 @@ __all__ = [
     "serve",
     "sessions",
     "set_suggestion_service",
+    "sources",
     "suggestion_service",
     "suggestions",
     "talk",

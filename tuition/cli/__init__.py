@@ -6,7 +6,7 @@ adds its commands; the help shows them in this order.
 
 # ruff: noqa: I001  the order of the help
 from tuition.cli.shared import app
-from tuition.cli import training, rows, answers, shipping, around
+from tuition.cli import training, rows, evaluating, answers, shipping, around
 from tuition.cli.entry import main
 
-__all__ = ["answers", "app", "around", "main", "rows", "shipping", "training"]
+__all__ = ["answers", "app", "around", "evaluating", "main", "rows", "shipping", "training"]

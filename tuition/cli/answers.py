@@ -1,12 +1,10 @@
-"""Commands that ask a model, and show what was found: evaluate, generate, chat, report."""
+"""Commands that ask a model, and show what a run found: report, generate, chat."""
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,131 +21,6 @@ from tuition.cli.shared import (
     print_json,
 )
 from tuition.errors import UserError
-
-if TYPE_CHECKING:
-    from tuition.evaluate.score import Evaluation
-
-
-@app.command()
-def evaluate(
-    model: ModelName,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Rows with the answers expected; without it, those that a run held out.", show_default=False
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="A model to compare with, on the same prompts.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How answers are scored, several by commas; loss scores no answers. exact_match unless named: "
-            "contains, number, f1, squad_f1, rouge_l, choice, json, chrf, bleu, regex:PATTERN, json_schema:FILE, "
-            "python:FILE.py:FUNCTION.",
-            show_default=False,
-        ),
-    ] = None,
-    general: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="General text, to see what training took away; starter: a small one.", show_default=False
-        ),
-    ] = None,
-    max_forgetting: Annotated[float, typer.Option(min=0, help="Bits a byte that may be lost there.")] = 0.05,
-    rows: Annotated[
-        list[str] | None,
-        typer.Option(help="Demonstrations: the loss of each before and after training.", show_default=False),
-    ] = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A condition; exit code 0 where all hold, 1 where one does not: exact_match>=baseline+0.05, "
-            "loss<=1.2. Without one, exit code 1 where rows could not be scored.",
-            show_default=False,
-        ),
-    ] = None,
-    require_certain: Annotated[
-        bool, typer.Option("--require-certain", help="The whole interval must meet the conditions.")
-    ] = False,
-    judge: Annotated[
-        str | None, typer.Option(help="URL of an OpenAI-compatible API whose model compares the answers.")
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(help="Its name; the key is read from TUITION_JUDGE_KEY.")
-    ] = None,
-    harness: Annotated[
-        str | None,
-        typer.Option(help="Tasks of lm-evaluation-harness: print its command, and do nothing else."),
-    ] = None,
-    run: Annotated[bool, typer.Option("--run", help="With --harness: run that command.")] = False,
-    python: Annotated[
-        str | None, typer.Option(help="With --harness: the Python that has lm_eval.", show_default=False)
-    ] = None,
-    max_new_tokens: Tokens = 256,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Answer only the first so many prompts; the loss is of all rows."),
-    ] = None,
-    checkpoint: Checkpoint = None,
-    device: Device = "auto",
-    trust: Trust = None,
-    as_json: Json = False,
-) -> None:
-    """Score a model on held-out rows: loss, and metrics with intervals; --baseline compares."""
-    from tuition.evaluate.judge import make_judge
-    from tuition.screen import Counter
-
-    model = at(model, checkpoint)
-    if harness is not None:
-        raise typer.Exit(_harness(model, harness, python, run=run))
-    with Counter() as counter:
-        result = _evaluated(
-            model,
-            data or (),
-            baseline=baseline,
-            metric=metric or ["exact_match"],
-            general=general or (),
-            rows=rows or (),
-            require=require or (),
-            require_certain=require_certain,
-            most_forgotten=max_forgetting,
-            judge=make_judge(judge, judge_model),
-            max_new_tokens=max_new_tokens,
-            limit=limit,
-            device=device,
-            trust_remote_code=trust,
-            on_progress=counter.show,
-        )
-    _show_evaluation(result, as_json=as_json)
-    left_unscored = bool(result.rejected) and not result.gate
-    if left_unscored or not result.passed:
-        raise typer.Exit(1)
-
-
-def _evaluated(model: str, data: Sequence[str], **wishes: Any) -> Evaluation:
-    """What `api.evaluate` finds, or a word on how to go on where it is stopped."""
-    from tuition import api
-
-    try:
-        return api.evaluate(model, data, **wishes)
-    except KeyboardInterrupt:
-        complain("interrupted; the answers so far are kept. The same command goes on from there")
-        raise typer.Exit(130) from None
-
-
-def _show_evaluation(result: Evaluation, *, as_json: bool) -> None:
-    from tuition.screen import show_evaluation
-
-    if as_json:
-        print_json(result.to_json())
-    else:
-        show_evaluation(result)
-    if result.rejected:
-        complain(
-            f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; see `tuition check`"
-        )
 
 
 @app.command()
@@ -179,18 +52,6 @@ def report(
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
-
-
-def _harness(model: str, tasks: str, python: str | None, *, run: bool) -> int:
-    from tuition import api
-
-    command = api.harness_command(model, tasks, python=python)
-    if not run:
-        print(" ".join(map(shlex.quote, command)))
-        return 0
-    from tuition.evaluate.harness import run_harness
-
-    return run_harness(command)
 
 
 @app.command()

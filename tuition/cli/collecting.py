@@ -40,6 +40,9 @@ def import_(
     consent: Annotated[str, typer.Option(help="How its people agreed.", show_default=False)] = "",
     tag: Annotated[list[str], typer.Option(help="For all of them.", show_default=False)] = [],  # noqa: B006  Typer copies it
     overlap: Annotated[int, typer.Option(min=1, max=100, help="How many people answer each.")] = 1,
+    per_user: Annotated[
+        int, typer.Option(min=0, help="Prompts that one user of the source may have; 0: any number.")
+    ] = 200,
     as_json: Json = False,
 ) -> None:
     """Take prompts into the store; without files, only state a source's licence and consent."""
@@ -57,22 +60,24 @@ def import_(
     with api.Store(store) as opened:
         if data:
             done = api.import_prompts(
-                opened, data, source=named, licence=licence, consent=consent, tags=tag, overlap=overlap
-            )
+                opened, data, source=named, licence=licence, consent=consent, tags=tag, overlap=overlap,
+                per_user=per_user,
+            )  # fmt: skip
         else:
-            api.prompts.state_source(opened, named, licence=licence, consent=consent, by=None)
+            api.sources.state_source(opened, named, licence=licence, consent=consent, by=None)
             done = api.Imported(0, 0, 0, ())
-        stated = next(one for one in api.prompts.sources(opened) if one.name == named)
+        stated = next(one for one in api.sources.sources(opened) if one.name == named)
     if as_json:
         print_json({
             "read": done.read, "new": done.new, "known": done.known, "source": named, "cleared": stated.cleared,
-            "findings": [finding.to_json() for finding in done.findings],
+            "left_out": dict(done.beyond), "findings": [finding.to_json() for finding in done.findings],
         })  # fmt: skip
     else:
         for finding in done.findings:
             print(finding)
         print(
             f"{done.read:,} read = {done.new:,} new + {done.known:,} known + {len(done.findings):,} refused"
+            + (f" + {sum(done.beyond.values()):,} {done.left_out}" if done.beyond else "")
         )
         if not stated.cleared:
             print(
@@ -227,7 +232,7 @@ def status(store: StoreFile = "team.db", as_json: Json = False) -> None:
 def _with_sources(store: Any) -> list[tuple[Any, Any]]:
     from tuition import api
 
-    stated = {source.name: source for source in api.prompts.sources(store)}
+    stated = {source.name: source for source in api.sources.sources(store)}
     return [(share, stated[share.name]) for share in api.overview.by_source(store)]
 
 

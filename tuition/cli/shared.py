@@ -47,8 +47,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 def _say_that_it_is_no_folder(name: str) -> str:
     """A mistyped folder looks like a name on the hub, so that the hub is asked is said before it is."""
     may_be_hub_name = name.count("/") <= 1 and not name.startswith((".", "/", "~", "-"))
-    if name and name != "starter" and may_be_hub_name and not os.path.lexists(name):
-        complain(f"there is no folder {name} here; it is looked for on the hub, or in its cache")
+    if not name or name == "starter" or not may_be_hub_name or os.path.lexists(name):
+        return name
+    beside = Path(name).parent
+    if beside != Path() and any(beside.glob("*/run.json")):
+        return name  # api names the runs that lie there, and asks no hub
+    run = Path("outputs") / name
+    hint = f" (but {run} is)" if (run / "run.json").exists() else ""
+    complain(f"{name} is no folder here{hint}; it is looked for on the hub, or in its cache")
     return name
 
 

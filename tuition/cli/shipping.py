@@ -130,7 +130,8 @@ def preferences(
     else:
         print(
             f"{counts.pairs:,} pairs of {counts.groups:,} prompts written to {to} (of {counts.prompts:,} prompts and "
-            f"{counts.answers:,} answers; {counts.repeated:,} repeated, {counts.unfinished:,} unfinished, {counts.ties:,} ties)"
+            f"{counts.answers:,} answers; {counts.repeated:,} repeated, {counts.unfinished:,} unfinished, {counts.ties:,} ties"
+            f"{f', {counts.unreadable:,} without a verdict' if counts.unreadable else ''})"
         )
     if counts.without_prompt:
         complain(f"{counts.without_prompt:,} rows have no prompt; see `tuition check`")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tuition.collect.prompts import Source
+from tuition.collect.sources import Source
 from tuition.collect.store import Store, as_json
 
 # What a demonstration was at an event is what the last event about it before then says.

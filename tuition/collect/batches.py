@@ -204,8 +204,8 @@ def _batch(db: sqlite3.Connection, row: sqlite3.Row) -> Batch:
 
 
 def _short(model: str) -> str:
-    """A model's name as an answer would say it; shorter ones stand in any text."""
-    name = model.rstrip("/").rsplit("/", 1)[-1]
+    """A model's name as an answer would say it, a checkpoint's by its run; shorter ones stand in any text."""
+    name = model.partition("/checkpoints/")[0].rstrip("/").rsplit("/", 1)[-1]
     return name if len(name) > 3 else model
 
 

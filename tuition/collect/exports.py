@@ -16,8 +16,8 @@ from typing import Any
 
 from tuition import files
 from tuition.collect.accepted import iso, prompt_groups, read_accepted, refusal_of
-from tuition.collect.prompts import Source
 from tuition.collect.refusals import NotFoundError
+from tuition.collect.sources import Source
 from tuition.collect.store import Store, as_json
 from tuition.collect.winrate import WORTH
 from tuition.errors import UserError

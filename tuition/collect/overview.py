@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tuition.collect.store import Store
 from tuition.errors import UserError
 
-_MIX = "target mix"
+_MIXES = {"tag": "target mix", "language": "target mix of languages"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PersonProgress:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One source or tag.
+    """One source, tag or language.
 
     Attributes:
         target: the share of accepted demonstrations that is wanted, 0 to 1; None: nobody said.
@@ -127,6 +127,14 @@ def by_tag(store: Store) -> list[Share]:
     return _shares(store, target_mix(store), query)
 
 
+def by_language(store: Store) -> list[Share]:
+    """Likewise by the language in which it is asked, named or as it seems; what does not show is in none."""
+    query = """SELECT substr(t.key, 10), t.value, coalesce(accepted.value, 0) FROM tally t
+        LEFT JOIN tally accepted ON accepted.key = 'accepted ' || t.key
+        WHERE t.key GLOB 'language *' AND t.value > 0"""
+    return _shares(store, target_mix(store, "language"), query)
+
+
 def _shares(store: Store, mix: Mapping[str, float], query: str) -> list[Share]:
     with store.reading() as db:
         counted = {name: (asked, accepted) for name, asked, accepted in db.execute(query)}
@@ -138,18 +146,21 @@ def _shares(store: Store, mix: Mapping[str, float], query: str) -> list[Share]:
     return shares
 
 
-def target_mix(store: Store) -> dict[str, float]:
-    """Tag → the share of demonstrations that is wanted of it."""
-    return dict(store.setting(_MIX, {}))
+def target_mix(store: Store, kind: str = "tag") -> dict[str, float]:
+    """Tag or language → the share of demonstrations that is wanted of it."""
+    return dict(store.setting(_MIXES[kind], {}))
 
 
-def set_target_mix(store: Store, mix: Mapping[str, float], *, by: int | None) -> None:
+def set_target_mix(store: Store, mix: Mapping[str, float], kind: str = "tag", *, by: int | None) -> None:
     """State the wanted shares, 0 to 1 each; tags may overlap, so they need not sum to 1.
+
+    Args:
+        kind: tag or language.
 
     Raises:
         UserError: a share is not within 0 to 1.
     """
-    for tag, share in mix.items():
+    for name, share in mix.items():
         if not 0 <= share <= 1:
-            raise UserError(f"the share of '{tag}' is {share}", next_step="Write a share from 0 to 1")
-    store.set_setting(_MIX, dict(mix), by=by)
+            raise UserError(f"the share of '{name}' is {share}", next_step="Write a share from 0 to 1")
+    store.set_setting(_MIXES[kind], dict(mix), by=by)

@@ -1,4 +1,4 @@
-"""Prompts: what people are asked to answer, and from whom it came under which consent and licence.
+"""Prompts: what people are asked to answer.
 
 A prompt is a conversation that ends before the answer. The same conversation is kept once, whatever file it
 comes from. Reading files is the data room's work; here prompts arrive as values.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 from tuition.collect.refusals import NotFoundError
+from tuition.collect.sources import Source, state_source
 from tuition.collect.store import Store, as_json
 from tuition.collect.texts import plain_text
 from tuition.collect.words import query_of, words_of
@@ -27,32 +29,6 @@ _OPENING_CHARACTERS = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where prompts came from.
-
-    Attributes:
-        licence: under which their text may be used; empty: nobody said.
-        consent: how the people who wrote them agreed; empty: nobody said, and nothing of it is exported.
-    """
-
-    id: int
-    name: str
-    licence: str
-    consent: str
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Which of consent and licence nobody stated."""
-        stated = {"consent": self.consent, "licence": self.licence}
-        return tuple(name for name, text in stated.items() if not text.strip())
-
-    @property
-    def cleared(self) -> bool:
-        """Whether consent and licence are both stated."""
-        return not self.missing
-
-
-@dataclass(frozen=True, slots=True)
 class NewPrompt:
     """A prompt on its way into the store.
 
@@ -62,6 +38,7 @@ class NewPrompt:
         expected: an answer that came with it, shown to reviewers and never to writers.
         source_user: who asked it, so that nobody stands on two sides of a split.
         group: prompts of one group stay on one side of a split.
+        language: in which it is asked; empty where nobody said and it does not show.
         priority: higher is asked earlier.
     """
 
@@ -72,6 +49,7 @@ class NewPrompt:
     source_user: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
+    language: str = ""
     priority: float = 0.0
 
 
@@ -97,6 +75,7 @@ class Prompt:
     group: str | None
     expected: str
     tags: tuple[str, ...]
+    language: str
     priority: float
     overlap: int
     taken: int
@@ -107,10 +86,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What an import did: prompts that are new, and those that were known already."""
+    """What an import did.
+
+    Attributes:
+        beyond: user → prompts that were left out, because they had asked as many as one user may.
+    """
 
     new: int
     known: int
+    beyond: Mapping[str, int] = field(default_factory=dict)
 
 
 def add(
@@ -122,34 +106,47 @@ def add(
     consent: str = "",
     tags: Sequence[str] = (),
     overlap: int = 1,
+    per_user: int | None = None,
     by: int | None,
 ) -> Added:
-    """Add prompts, committed some hundreds at a time; a known prompt gains the tags and nothing else.
+    """Add prompts, committed some hundreds at a time; a known prompt gains the tags, a language where it has none,
+    and nothing else.
 
     Args:
         source: its name; licence and consent, where given, hold for all of its prompts from now on.
         tags: for all of them, beside their own.
         overlap: how many people are to answer each.
+        per_user: the most that one user of the source may have in the store; None: any number. The founding paper
+            took 200, so that nobody's habits are learned as everybody's (InstructGPT, appendix A).
 
     Raises:
         UserError: a text cannot be kept, or the overlap is not 1 to 100.
     """
     if not 1 <= overlap <= MOST_OVERLAP:
         raise UserError(f"an overlap of {overlap} is not 1 to {MOST_OVERLAP}", next_step="Choose another")
-    new = known = 0
+    fates: Counter[str] = Counter()
+    beyond: Counter[str] = Counter()
     source_id = state_source(store, source, licence=licence, consent=consent, by=by).id
     coming = iter(prompts)
     while some := list(islice(coming, ROWS_A_COMMIT)):
         with store.writing() as db:
-            fresh = sum(_add_one(store, db, prompt, source_id, tags, overlap) for prompt in some)
-            store.note("imported", f"source {source_id}", by=by, new=fresh, known=len(some) - fresh)
-        new, known = new + fresh, known + len(some) - fresh
-    return Added(new, known)
+            came = [_add_one(store, db, prompt, source_id, tags, overlap, per_user) for prompt in some]
+            store.note("imported", f"source {source_id}", by=by, **Counter(came))
+        fates.update(came)
+        beyond.update(str(p.source_user) for p, fate in zip(some, came, strict=True) if fate == "beyond")
+    return Added(fates["new"], fates["known"], dict(beyond))
 
 
 def _add_one(
-    store: Store, db: sqlite3.Connection, prompt: NewPrompt, source_id: int, tags: Sequence[str], overlap: int
-) -> bool:
+    store: Store,
+    db: sqlite3.Connection,
+    prompt: NewPrompt,
+    source_id: int,
+    tags: Sequence[str],
+    overlap: int,
+    per_user: int | None,
+) -> str:
+    """What became of it: new, known, or beyond what its user may ask."""
     messages = as_json([_message_json(message) for message in prompt.messages])
     plain_text(messages, "the prompt", longest=4_000_000)
     tools = as_json([dict(tool) for tool in prompt.tools])
@@ -157,19 +154,32 @@ def _add_one(
     row = (
         key, messages, tools, _opening(prompt.messages), source_id, prompt.source_user, prompt.origin, prompt.group,
         plain_text(prompt.expected, "the answer that came with it"), prompt.priority, overlap, store.now(),
+        plain_text(prompt.language, "the language", longest=60).strip(),
     )  # fmt: skip
+    known = db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()
+    if known is None and _asked_enough(db, source_id, prompt.source_user, per_user):
+        return "beyond"
     cursor = db.execute(
         """INSERT INTO prompt(key, messages, tools, opening, source_id, source_user, origin, group_id, expected,
-        priority, overlap, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING""",
+        priority, overlap, created_at, language) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
+        ON CONFLICT(key) DO UPDATE SET language = excluded.language WHERE language = '' AND excluded.language <> ''""",
         row,
     )
-    fresh = cursor.rowcount == 1
-    (prompt_id,) = db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()
-    if fresh:
+    prompt_id = int(known[0] if known else cursor.lastrowid or 0)
+    if known is None:
         db.execute("INSERT INTO prompt_words(rowid, text) VALUES (?, ?)", (prompt_id, words_of(messages)))
     for tag in {*prompt.tags, *tags}:
         _add_tag(db, prompt_id, tag)
-    return fresh
+    return "new" if known is None else "known"
+
+
+def _asked_enough(db: sqlite3.Connection, source_id: int, user: str | None, per_user: int | None) -> bool:
+    if user is None or per_user is None:
+        return False
+    asked = db.execute(
+        "SELECT count(*) FROM prompt WHERE source_id = ? AND source_user = ?", (source_id, user)
+    ).fetchone()
+    return int(asked[0]) >= per_user
 
 
 def _message_json(message: Message) -> dict[str, Any]:
@@ -191,31 +201,6 @@ def _opening(messages: Sequence[Message]) -> str:
     """The beginning of what is asked last, on one line: how a prompt is known in lists."""
     asked = [message.content for message in messages if message.role == "user"] or [messages[-1].content]
     return " ".join(asked[-1].split())[:_OPENING_CHARACTERS]
-
-
-# --- sources ---
-
-
-def state_source(store: Store, name: str, *, licence: str = "", consent: str = "", by: int | None) -> Source:
-    """The source of that name; what is given of licence and consent is stated for all its prompts."""
-    name = plain_text(name, "the source", longest=200, empty=False).strip()
-    stated = {"licence": licence.strip(), "consent": consent.strip()}
-    with store.writing() as db:
-        fresh = db.execute("INSERT OR IGNORE INTO source(name) VALUES (?)", (name,)).rowcount
-        for column, text in stated.items():
-            if text:
-                plain_text(text, column, longest=2_000)
-                db.execute(f"UPDATE source SET {column} = ? WHERE name = ?", (text, name))
-        row = db.execute("SELECT * FROM source WHERE name = ?", (name,)).fetchone()
-        if fresh or any(stated.values()):
-            store.note("stated", f"source {row['id']}", by=by, name=name, **stated)
-    return Source(*row)
-
-
-def sources(store: Store) -> list[Source]:
-    """All sources."""
-    with store.reading() as db:
-        return [Source(*row) for row in db.execute("SELECT * FROM source ORDER BY name")]
 
 
 # --- looking ---
@@ -326,6 +311,7 @@ def _prompt(db: sqlite3.Connection, row: sqlite3.Row) -> Prompt:
         group=row["group_id"],
         expected=row["expected"],
         tags=tuple(tag for (tag,) in tagged),
+        language=row["language"],
         priority=row["priority"],
         overlap=row["overlap"],
         taken=row["taken"],

@@ -233,7 +233,7 @@ def _agreement(decisions: tuple[tuple[str, str], ...]) -> Agreement:
 
 
 def read_differently(store: Store, *, limit: int = 50) -> list[Demonstration]:
-    """Texts that one reader would accept as they are and the other would not, the newest first."""
+    """Texts about which two readers would decide differently, the newest first."""
     query = (
         f"SELECT demonstration_id FROM ({_BOTH}) WHERE first <> second ORDER BY demonstration_id DESC LIMIT ?"
     )

@@ -272,7 +272,37 @@ _TALLIES_OF_ACCEPTED = (
 )
 
 _SECOND = (*_WORDS, *_TALLIES_OF_ACCEPTED, *_ROUNDS, *_SAMPLES, *_SECOND_READINGS)
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+
+# --- the third version ---
+
+# What people ask and are told about a prompt. `open`: a question that nobody has answered yet.
+_QUESTIONS = (
+    """CREATE TABLE remark(
+        id INTEGER PRIMARY KEY, prompt_id INTEGER NOT NULL REFERENCES prompt(id),
+        person_id INTEGER NOT NULL REFERENCES person(id), kind TEXT NOT NULL CHECK (kind IN ('question', 'answer')),
+        text TEXT NOT NULL, open INTEGER NOT NULL, created_at REAL NOT NULL)""",
+    "CREATE INDEX remark_of ON remark(prompt_id, id)",
+    "CREATE INDEX remark_by ON remark(person_id, id)",
+    "CREATE INDEX remark_open ON remark(id) WHERE open = 1",
+)
+
+# In which language it is asked, empty where it does not show; and how many prompts each user of a source asked.
+_ACCEPTED_LANGUAGE = "INSERT INTO tally SELECT 'accepted language ' || language, {} FROM prompt WHERE id = {} AND language <> '' "
+_LANGUAGES = (
+    "ALTER TABLE prompt ADD COLUMN language TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX prompt_user ON prompt(source_id, source_user) WHERE source_user IS NOT NULL",
+    f"""CREATE TRIGGER tally_of_language AFTER INSERT ON prompt WHEN NEW.language <> '' BEGIN
+        INSERT INTO tally VALUES ('language ' || NEW.language, 1) {_ADD}; END""",
+    f"""CREATE TRIGGER tally_of_language_known_later AFTER UPDATE OF language ON prompt
+        WHEN OLD.language = '' AND NEW.language <> '' BEGIN
+        INSERT INTO tally VALUES ('language ' || NEW.language, 1) {_ADD};
+        INSERT INTO tally VALUES ('accepted language ' || NEW.language, {_ACCEPTED_OF.format("NEW.id")}) {_ADD}; END""",
+    f"""CREATE TRIGGER tally_of_decision_by_language AFTER UPDATE OF status ON demonstration WHEN {_TURN} <> 0 BEGIN
+        {_ACCEPTED_LANGUAGE.format(_TURN, "NEW.prompt_id")} {_ADD}; END""",
+)
+
+_THIRD = (*_QUESTIONS, *_LANGUAGES)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 
 
 def migrate(db: sqlite3.Connection, *, after: int = 0, up_to: int = len(MIGRATIONS)) -> None:

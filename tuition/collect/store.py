@@ -289,7 +289,14 @@ class Store:
     def _refuse_foreign_tables(self) -> None:
         """A file whose tables are not as the migrations make them could hold views and triggers of a stranger."""
         with self.reading() as db:
-            self._refuse_tables_but_of(self._version(db), db)
+            version = self._version(db)
+            if version < len(MIGRATIONS):  # only one that is opened to be read can still be old here
+                raise UserError(
+                    f"the store has version {version}, and this tuition reads {len(MIGRATIONS)}",
+                    where=str(self.path),
+                    next_step=f"Bring it up, which keeps everything: tuition collect status --store {self.path}",
+                )
+            self._refuse_tables_but_of(version, db)
 
     def _refuse_tables_but_of(self, version: int, db: sqlite3.Connection) -> None:
         if _tables(db) != _tables_of(version):

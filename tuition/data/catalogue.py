@@ -134,7 +134,8 @@ CODES: dict[str, Code] = {
     "D010": Code(
         "weight is not a number of 0 or more",
         "error",
-        "Weights multiply the loss; a negative or undefined one would unlearn or poison the whole step.",
+        "Weights multiply the loss; a negative or undefined one would unlearn or poison the whole step, and one over "
+        "10^15, or below its inverse, is lost or drowns the others in single precision.",
         f"Use 0 for context, 1 for learned, or leave the weight out; or {_SET_ASIDE}.",
     ),
     "D011": Code(

@@ -87,7 +87,7 @@ def parse(text: str, origin: Origin, *, code: str = "D054", what: str = "") -> A
         RowError: `code`, D055 duplicate key, D057 nesting.
     """
     try:
-        if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        if text.count("[") + text.count("{") > MAX_DEPTH and _nests_too_deep(text):
             raise RecursionError
         return _decode(text)
     except json.JSONDecodeError as error:
@@ -166,16 +166,17 @@ KINDS: dict[type, str] = {
 TOKENS = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|("[^\n]*)|[\[\]{},]')
 
 
-def _depth(text: str) -> int:
-    """How deep lists and objects nest, without recursion."""
-    depth = deepest = 0
+def _nests_too_deep(text: str) -> bool:
+    """Whether lists and objects nest more than MAX_DEPTH deep, without recursion and no further than that."""
+    depth = 0
     for token in TOKENS.finditer(text):
         if token[0] in "[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif token[0] in "]}":
             depth -= 1
-    return deepest
+    return False
 
 
 # --- what to say about invalid JSON ---

@@ -1,7 +1,7 @@
 """The language of a text, guessed by its script and its commonest small words.
 
 Good enough to say that a row is not in the language of the rest, and for no more. It knows the languages of
-`_SMALL_WORDS` and those that have a script of their own; it says nothing about a text below twenty words, about
+`_SMALL_WORDS` and those that have a script of their own; it says nothing about a text of few words, about
 code and formulas, or where two languages are near each other. A language that it does not know is passed over
 if it is written in Latin letters, and named by its script otherwise.
 """
@@ -12,7 +12,7 @@ import re
 from collections import Counter
 
 LETTERS_READ = 4_000
-_LEAST_WORDS = 20
+LEAST_WORDS = 20
 _LEAST_LETTERS = 20
 _LEAST_SHARE = 0.06  # of the words: half of what ordinary prose has
 _LEAST_DISTINCT = 3  # one small word may also be a name, or stand in a title
@@ -67,10 +67,27 @@ _SHARED = {
 _SPEAKS_FOR = {w: language for language, words in _LISTS.items() for w in words - _SHARED if len(w) > 1}
 
 
-def language_of(text: str) -> str:
-    """The name of the language, or of the script where several languages write it; empty if it does not show."""
+_CODES = {
+    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "pt": "Portuguese", "it": "Italian", "nl": "Dutch",
+    "sv": "Swedish", "fi": "Finnish", "pl": "Polish", "cs": "Czech", "tr": "Turkish", "id": "Indonesian",
+    "vi": "Vietnamese", "ro": "Romanian", "hu": "Hungarian", "ja": "Japanese", "zh": "Chinese", "ko": "Korean",
+    "el": "Greek", "he": "Hebrew", "bn": "Bengali", "ta": "Tamil", "th": "Thai",
+}  # fmt: skip
+
+
+def named_language(name: str) -> str:
+    """A language as a file names it, by the name that `language_of` gives where it is a code such as `en` or `de-AT`."""
+    return _CODES.get(name.strip().lower().replace("_", "-").partition("-")[0], name.strip())
+
+
+def language_of(text: str, *, least_words: int = LEAST_WORDS) -> str:
+    """The name of the language, or of the script where several languages write it; empty if it does not show.
+
+    Args:
+        least_words: about fewer words of Latin letters nothing is said.
+    """
     script = _script_of(text) if not text.isascii() else "Latin"
-    return _by_small_words(text) if script == "Latin" else script
+    return _by_small_words(text, least_words) if script == "Latin" else script
 
 
 def _script_of(text: str) -> str:
@@ -86,9 +103,9 @@ def _script_of(text: str) -> str:
     return name if counts[name] > 0.6 * letters else ""
 
 
-def _by_small_words(text: str) -> str:
+def _by_small_words(text: str, least_words: int) -> str:
     words = _WORD.findall(text.lower())
-    if len(words) < _LEAST_WORDS:
+    if len(words) < least_words:
         return ""
     found = [word for word in words if word in _SPEAKS_FOR]
     spoken_for = Counter(_SPEAKS_FOR[word] for word in found).most_common(2)

@@ -93,11 +93,15 @@ def read_text(value: object, origin: Origin, field: str) -> str:
     raise refused("D003", origin, f"{field} must be text, and is {_kind(value)}: {quote(value)}")
 
 
+# A row's weight is multiplied with a turn's, and the product is summed in single precision.
+_MOST_WEIGHT = 1e15
+
+
 def read_weight(value: object, origin: Origin, field: str) -> float | None:
     """A weight; None if there is none. Text is read as a number, for tables.
 
     Raises:
-        RowError: D010, not a finite number of 0 or more.
+        RowError: D010, not a finite number of 0 or more, or one that single precision would lose or overflow.
     """
     if value is None or value == "":
         return None
@@ -105,7 +109,7 @@ def read_weight(value: object, origin: Origin, field: str) -> float | None:
         weight = float(cast(Any, value)) if isinstance(value, int | float | str) else math.nan
     except (ValueError, OverflowError):
         weight = math.nan
-    if not (math.isfinite(weight) and weight >= 0):
+    if not (weight == 0 or 1 / _MOST_WEIGHT <= weight <= _MOST_WEIGHT):  # NaN compares false
         raise refused("D010", origin, f"{field} is {quote(value)}")
     return weight
 

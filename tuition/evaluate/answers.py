@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from tuition import files
 from tuition.conversation import Message
 from tuition.evaluate.generate import Generated, generate
+from tuition.evaluate.kept import Kept, kept_under
 from tuition.evaluate.load import Answerer
-from tuition.foreign import lines_of
-from tuition.train.model import base_of
+from tuition.train.model import LoadedModel, base_of
 
 Prompt = tuple[Sequence[Message], Sequence[Any]]
 _BATCH = 64
@@ -31,6 +30,7 @@ def answer_all(
     folder: Path | None,
     *,
     max_new_tokens: int,
+    identity: dict[str, Any] | None = None,
     on_answer: Callable[[int], None] = lambda done: None,
 ) -> list[Generated]:
     """The answer to each prompt, in order; those that stand in `folder` already are not asked again.
@@ -38,16 +38,18 @@ def answer_all(
     Args:
         prompts: messages and tools of each.
         folder: where answers are kept; None: nowhere.
+        identity: of the model, as `identity_of` finds it; None: it is found here.
         on_answer: told how many are answered so far.
     """
     keys = [_key(answerer, prompt) for prompt in prompts]
-    book = AnswerBook(folder, _settings(answerer, max_new_tokens))
-    missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in book.answers}
+    book = answer_book(folder, _settings(answerer, identity or identity_of(answerer.loaded), max_new_tokens))
+    missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in book.found}
     names = list(missing)
-    on_answer(sum(key in book.answers for key in keys))
+    on_answer(sum(key in book.found for key in keys))
 
     def keep(place: int, given: Generated) -> None:
-        book.add(names[place], given)
+        row = {"prompt": names[place], "text": given.text, "tokens": given.tokens, "stopped": given.stopped}
+        book.add(names[place], given, row)
 
     generate(
         answerer.loaded.model,
@@ -56,70 +58,44 @@ def answer_all(
         max_new_tokens=max_new_tokens,
         batch_size=_BATCH,
         on_generated=keep,
-        on_answer=lambda _: on_answer(sum(key in book.answers for key in keys)),
+        on_answer=lambda _: on_answer(sum(key in book.found for key in keys)),
     )
-    return [book.answers[key] for key in keys]
+    return [book.found[key] for key in keys]
 
 
-class AnswerBook:
+def answer_book(folder: Path | None, settings: dict[str, Any]) -> Kept[Generated]:
     """The answers of one model under one setting.
 
     Args:
-        folder: where its file stands; None: in memory only.
+        folder: where their file stands; None: in memory only.
         settings: what the answers depend on beside the prompt.
     """
+    return kept_under(folder, settings, _read)
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
-        self.answers: dict[str, Generated] = {}
-        fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self.path = None if folder is None else folder / f"{fingerprint[:16]}.jsonl"
-        if self.path is None:
-            return
-        files.make_folder(self.path.parent)
-        if not self.path.exists():
-            files.append_line(self.path, json.dumps({"fingerprint": fingerprint, **settings}))
-        self._recall(self.path)
 
-    def add(self, key: str, given: Generated) -> None:
-        """Keep one answer, on disk before anything else happens."""
-        self.answers[key] = given
-        if self.path is not None:
-            row = {"prompt": key, "text": given.text, "tokens": given.tokens, "stopped": given.stopped}
-            files.append_line(self.path, json.dumps(row))
-
-    def _recall(self, path: Path) -> None:
-        lines = list(lines_of(path))
-        if lines and not lines[-1].endswith(
-            b"\n"
-        ):  # the machine stopped within a line: that prompt is answered again
-            files.append_line(path, "")
-        for line in lines:
-            try:
-                row = json.loads(line)
-                given = Generated(str(row["text"]), int(row["tokens"]), bool(row["stopped"]))
-                self.answers[str(row["prompt"])] = given
-            except (
-                ValueError,
-                LookupError,
-                TypeError,
-                OverflowError,
-                RecursionError,
-            ):  # the head, or a torn line
-                continue
+def _read(row: Any) -> tuple[str, Generated]:
+    return str(row["prompt"]), Generated(str(row["text"]), int(row["tokens"]), bool(row["stopped"]))
 
 
 def _key(answerer: Answerer, prompt: Prompt) -> str:
     return hashlib.sha256(answerer.renderer.prompt_ids(*prompt).tobytes()).hexdigest()
 
 
-def _settings(answerer: Answerer, max_new_tokens: int) -> dict[str, Any]:
+def _settings(answerer: Answerer, identity: dict[str, Any], max_new_tokens: int) -> dict[str, Any]:
     return {
-        "weights": weights_digest(answerer.loaded.model),
-        "dtype": str(answerer.loaded.dtype),
-        "device": answerer.loaded.device.type,
+        **identity,
         "stop_ids": sorted(answerer.renderer.stop_ids),
         "max_new_tokens": max_new_tokens,
         "decoding": "greedy",
+    }
+
+
+def identity_of(loaded: LoadedModel) -> dict[str, Any]:
+    """What all that is found of a model depends on: its weights, and where and in what precision it computes."""
+    return {
+        "weights": weights_digest(loaded.model),
+        "dtype": str(loaded.dtype),
+        "device": loaded.device.type,
     }
 
 

@@ -54,15 +54,7 @@ def model_arguments(model: str) -> str:
             next_step=f"Export it first: tuition export {model} --to DIR, then --harness on DIR",
         )
     folder = RunFolder(Path(model))
-    weights = Path(model)
-    if folder.holds_a_run():
-        weights = next((p for p in (folder.adapter, folder.model) if p.exists()), folder.model)
-        if not weights.exists():
-            raise UserError(
-                "the run has no model yet",
-                where=model,
-                next_step=f"Finish it: tuition train {model} --resume",
-            )
+    weights = folder.kept_model() if folder.holds_a_run() else Path(model)
     if not (weights / "adapter_config.json").exists():
         return f"pretrained={weights if weights.exists() else model}"
     base, revision = base_named_by(str(weights)) or (model, None)

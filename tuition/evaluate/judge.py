@@ -18,11 +18,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
-from tuition import files
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, Verdict
 from tuition.evaluate.completion import complete
-from tuition.foreign import lines_of
+from tuition.evaluate.kept import Kept
 from tuition.interval import Score, score
 
 KEY_VARIABLE = "TUITION_JUDGE_KEY"
@@ -189,25 +188,8 @@ class _Book:
 
     def __init__(self, folder: Path | None, judge: Judge) -> None:
         self.judge = judge
-        self.path = None if folder is None else folder / "judge.jsonl"
-        self.replies: dict[str, str] = {}
-        if self.path is None:
-            return
-        files.make_folder(self.path.parent)
-        lines = list(lines_of(self.path)) if self.path.exists() else []
-        if lines and not lines[-1].endswith(b"\n"):
-            files.append_line(self.path, "")
-        for line in lines:
-            try:
-                row = json.loads(line)
-                self.replies[str(row["key"])] = str(row["reply"])
-            except (
-                ValueError,
-                LookupError,
-                TypeError,
-                RecursionError,
-            ):  # the machine stopped within it: asked again
-                continue
+        path = None if folder is None else folder / "judge.jsonl"
+        self.replies: Kept[str] = Kept(path, lambda row: (str(row["key"]), str(row["reply"])))
 
     def preference(self, answer: Answer, first: str, second: str) -> Preference:
         """What the judge prefers of two answers in this order; equal answers are a tie, unasked."""
@@ -216,17 +198,11 @@ class _Book:
         reference = _REFERENCE.format(expected=answer.expected) if answer.expected.strip() else ""
         text = _QUESTION.format(prompt=answer.prompt, reference=reference, first=first, second=second)
         key = hashlib.sha256(json.dumps([self.judge.url, self.judge.model, text]).encode()).hexdigest()
-        if key not in self.replies:
-            self.replies[key] = ask(self.judge, text)
-            if self.path is not None:
-                row = {
-                    "key": key,
-                    "model": self.judge.model,
-                    "origin": answer.origin,
-                    "reply": self.replies[key],
-                }
-                files.append_line(self.path, json.dumps(row))
-        return preference_in(self.replies[key])
+        if key not in self.replies.found:
+            reply = ask(self.judge, text)
+            row = {"key": key, "model": self.judge.model, "origin": answer.origin, "reply": reply}
+            self.replies.add(key, reply, row)
+        return preference_in(self.replies.found[key])
 
 
 def preference_in(reply: str) -> Preference:

@@ -10,11 +10,10 @@ from pydantic import ValidationError
 
 from tuition import starter
 from tuition.errors import UserError
-from tuition.recipe import ModelSettings, Recipe, RenderSettings, load_recipe
+from tuition.recipe import ModelSettings, RenderSettings, load_recipe
 from tuition.render import ChatTemplate, Renderer, choose_template, load_tokenizer, on_day
 from tuition.train.adapterfolder import check_adapter, read_adapter
 from tuition.train.adapters import load_adapter
-from tuition.train.folder import RunFolder
 from tuition.train.model import (
     LoadedModel,
     choose_device,
@@ -96,7 +95,7 @@ def _load_run(
     folder = run_of(name)
     folder.refuse_foreign()
     recipe = load_recipe(folder.recipe)
-    source = _model_of(folder, recipe)
+    source = str(folder.kept_model())
     base = _base(recipe.model, recipe.revision, trusted) if recipe.adapted else None
     plain = recipe.chat_template == "none"
     chosen = None if plain and template == "own" else template
@@ -147,17 +146,6 @@ def _base(model: str, revision: str | None, trusted: str | None) -> ModelSetting
             where="trust_remote_code",
             next_step="Give NAME@COMMIT or FOLDER@sha256:SUM, as the refusal prints it",
         ) from None
-
-
-def _model_of(folder: RunFolder, recipe: Recipe) -> str:
-    trained = folder.adapter if recipe.adapted else folder.model
-    if not trained.exists():
-        raise UserError(
-            "the run has no model yet",
-            where=str(folder.path),
-            next_step=f"Finish it: tuition train {folder.path} --resume",
-        )
-    return str(trained)
 
 
 def _load(

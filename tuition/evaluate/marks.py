@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tuition.conversation import Rendered
 from tuition.errors import UserError
-from tuition.evaluate.answers import answer_all
+from tuition.evaluate.answers import answer_all, identity_of
 from tuition.evaluate.choices import choose
 from tuition.evaluate.heldout import (
     ExampleMarks,
@@ -19,6 +22,7 @@ from tuition.evaluate.heldout import (
     totals,
     with_intervals,
 )
+from tuition.evaluate.kept import Kept, kept_under
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.measures import Metric
 from tuition.evaluate.testset import TestSet
@@ -30,6 +34,7 @@ from tuition.train.selfcheck import choose_path
 
 Progress = Callable[[str, int, int], None]
 _PACK_TOKENS = 4096
+_KEPT_TOGETHER = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +83,14 @@ def examine(
     """
     examples = rendered(answerer, test_set)
     choose_path(answerer.loaded, examples)
-    placed = place_marks(
+    identity = identity_of(answerer.loaded)
+    marks = kept_marks(
         answerer.loaded,
-        answerer.renderer.tokens,
         examples,
+        kept_under(answers_folder, {**identity, "figure": "loss"}, _read),
         lambda done: on_progress(f"scoring {answerer.shown}", done, len(examples)),
     )
+    placed = _placed(marks, examples, answerer.renderer.tokens)
     held_out = summed(placed)
     total = len(test_set.questions)
     answers: dict[str, list[str]] = {}
@@ -92,6 +99,7 @@ def examine(
             answerer,
             [(q.messages, q.conversation.tools) for q in test_set.questions],
             answers_folder,
+            identity=identity,
             max_new_tokens=max_new_tokens,
             on_answer=lambda done: on_progress(f"answering {answerer.shown}", done, total),
         )
@@ -101,18 +109,60 @@ def examine(
     return Marks(held_out, placed, answers)
 
 
-def place_marks(
+def kept_marks(
     loaded: LoadedModel,
-    tokens: Tokens,
     examples: Sequence[Rendered],
-    on_scored: Callable[[int], None] = lambda done: None,
-) -> list[Placed]:
-    """The marks of each example of a model, token accuracy among them, with its place.
+    book: Kept[list[ExampleMarks]],
+    on_scored: Callable[[int], None],
+) -> list[ExampleMarks]:
+    """The marks of each example, found some at a time; those that the book holds are not found again.
 
-    Args:
-        on_scored: told how many examples are scored so far.
+    No pack reaches over those that are kept together, so that every figure is the same to the bit however often
+    the evaluation was interrupted.
     """
-    marks = score_examples(loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True, on_scored=on_scored)
+    marks: list[ExampleMarks] = []
+    for start in range(0, len(examples), _KEPT_TOGETHER):
+        some = examples[start : start + _KEPT_TOGETHER]
+        key = _key(some)
+        if len(book.found.get(key, ())) != len(some):
+            found = _scored(loaded, some, partial(_counted_on, on_scored, start))
+            book.add(key, found, {"examples": key, "marks": [astuple(mark) for mark in found]})
+        marks += book.found[key]
+        on_scored(len(marks))
+    return marks
+
+
+def _counted_on(on_scored: Callable[[int], None], before: int, done: int) -> None:
+    on_scored(before + done)
+
+
+def _key(examples: Sequence[Rendered]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(f"{len(example.ids)};".encode())
+        digest.update(example.ids.tobytes())
+        digest.update(example.supervised.tobytes())
+    return digest.hexdigest()
+
+
+def _read(row: Any) -> tuple[str, list[ExampleMarks]]:
+    return str(row["examples"]), [
+        ExampleMarks(float(n), float(w), int(t), int(h)) for n, w, t, h in row["marks"]
+    ]
+
+
+def place_marks(loaded: LoadedModel, tokens: Tokens, examples: Sequence[Rendered]) -> list[Placed]:
+    """The marks of each example of a model, token accuracy among them, with its place."""
+    return _placed(_scored(loaded, examples, lambda done: None), examples, tokens)
+
+
+def _scored(
+    loaded: LoadedModel, examples: Sequence[Rendered], on_scored: Callable[[int], None]
+) -> list[ExampleMarks]:
+    return score_examples(loaded, examples, packing=(None, _PACK_TOKENS), accuracy=True, on_scored=on_scored)
+
+
+def _placed(marks: Sequence[ExampleMarks], examples: Sequence[Rendered], tokens: Tokens) -> list[Placed]:
     sizes = bytes_of_each(examples, tokens)
     return [
         Placed((e.origin.file, e.origin.line, e.part), e.prompt_key or str(e.origin), size, mark)

@@ -65,8 +65,7 @@ class Finished:
         is_open = answer.is_cut or answer.asked is not None
         if np.array_equal(ids, written[: len(ids)]):
             return is_open or all(self.ends_a_turn(token) for token in written[len(ids) :].tolist())
-        same = self._same_until(ids, written)
-        ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        ours, theirs = self._as_texts(ids, written)
         if answer.is_cut:
             ours = ours.rstrip("\ufffd")  # cut within a character
         if theirs.startswith(ours):
@@ -78,8 +77,7 @@ class Finished:
         ids = example.ids
         if np.array_equal(ids, written[: len(ids)]):
             return True
-        same = self._same_until(ids, written)
-        ours, theirs = (squeezed(self._tokens.decode(each[same:])) for each in (ids, written))
+        ours, theirs = self._as_texts(ids, written)
         return theirs.startswith(ours)
 
     def end(self, answer: Answer) -> int:
@@ -142,12 +140,13 @@ class Finished:
 
     # --- as text ---
 
-    def _same_until(self, ids: Ids, written: Ids) -> int:
-        """The last control token before the first difference: from there on the texts can be compared alone."""
+    def _as_texts(self, ids: Ids, written: Ids) -> tuple[str, str]:
+        """Both without white space, from the last control token before the first difference."""
         shared = min(len(ids), len(written))
         differences = np.flatnonzero(ids[:shared] != written[:shared])
         first = int(differences[0]) if len(differences) else shared
-        return next((n for n in range(first - 1, 0, -1) if int(ids[n]) in self._tokens.special_ids), 0)
+        same = next((n for n in range(first - 1, 0, -1) if int(ids[n]) in self._tokens.special_ids), 0)
+        return squeezed(self._tokens.decode(ids[same:])), squeezed(self._tokens.decode(written[same:]))
 
     def _is_ended(self, ids: Ids) -> bool:
         """Whether a control token ends the text, white space aside."""

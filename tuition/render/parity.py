@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tuition.conversation import Conversation, Message, Rendered
+from tuition.conversation import Message, Rendered
 from tuition.render.finished import Answer, Finished
 from tuition.render.partly import Asked
 from tuition.render.renderer import Outcome, Renderer
 from tuition.render.serving import Serving
+from tuition.render.shown import Row, Shown, at_once, parts_of
 from tuition.render.spelled import Spelled
 from tuition.render.tokens import Ids
 
-# Every learned turn of a long row has all that stands before it: memory would grow with rows × turns × tokens.
-_IDS_AT_ONCE = 1 << 24
 _LOSSES = {"R015", "R018", "R021", "R023"}  # findings of a row that lost turns
 
 
@@ -37,64 +36,6 @@ class Compared:
     unlike_written: str | None = None
     misplaced: str | None = None
     forged: str | None = None
-
-
-@dataclass(slots=True)
-class _Row:
-    """One chat, and which of its learned answers were found behind what serving feeds.
-
-    Attributes:
-        learned: places of the answers that are learned and that something precedes.
-        found: those that stand in an example as they are served.
-        unlike: those that were found behind their prompt only, and whether at least their ids are as written.
-        seen: for each example by identity, which of its tokens belong to turns that were found.
-    """
-
-    outcome: Outcome
-    learned: list[int]
-    found: set[int] = field(default_factory=set)
-    unlike: dict[int, bool] = field(default_factory=dict)
-    seen: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
-
-    @property
-    def conversation(self) -> Conversation:
-        """What was rendered of it."""
-        return self.outcome.conversation
-
-    def has(self, *codes: str) -> bool:
-        """Whether it has one of these findings."""
-        return any(found.code in codes for found in self.outcome.findings)
-
-    def as_read(self, place: int) -> Message:
-        """The message there with the span markers that it had."""
-        return (self.outcome.source or self.conversation).messages[place]
-
-    def seen_of(self, example: Rendered) -> npt.NDArray[np.bool_]:
-        """Which of its tokens belong to turns that were found."""
-        return self.seen.setdefault(id(example), np.zeros(len(example), dtype=np.bool_))
-
-    def where(self, place: int) -> str:
-        """The place, for people."""
-        return f"{self.conversation.origin} (message {place + 1})"
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A chat, or a part of one, and the examples that hold it: several where the template rewrites history.
-
-    Attributes:
-        places: where its messages stand in the row.
-    """
-
-    row: _Row
-    conversation: Conversation
-    examples: tuple[Rendered, ...]
-    places: list[int]
-
-    @property
-    def positions(self) -> list[int]:
-        """Where the learned answers stand in it."""
-        return [n for n, place in enumerate(self.places) if place in self.row.learned]
 
 
 class Parity:
@@ -124,26 +65,26 @@ class Parity:
                 self._compare_control_tokens(row, seen)
             else:
                 compared.append(row)
-        for few in _at_once(compared):
+        for few in at_once(compared):
             self._compare_turns(few, seen)
         self._compare_texts([text for text in texts if not self._spelled.holds(text)], seen)
         return seen
 
     # --- chats ---
 
-    def _row(self, outcome: Outcome) -> _Row:
+    def _row(self, outcome: Outcome) -> Row:
         messages = outcome.conversation.messages
         answers = [n for n, message in enumerate(messages) if message.role == "assistant"]
         if self._renderer.train_on == "last":
             answers = answers[-1:]
-        row = _Row(outcome, [n for n in answers if n and messages[n].weight != 0])
+        row = Row(outcome, [n for n in answers if n and messages[n].weight != 0])
         if self._renderer.train_on == "spans":
             row.learned = [n for n in row.learned if self._asks(row, n)]
         return row
 
-    def _compare_turns(self, rows: Sequence[_Row], seen: Compared) -> None:
+    def _compare_turns(self, rows: Sequence[Row], seen: Compared) -> None:
         """Ask for the prompt and the end of each learned turn, and look for their ids in the examples."""
-        parts = [part for row in rows for part in _shown(row)]
+        parts = [part for row in rows for part in parts_of(row)]
         for part, ids in zip(parts, self._serving.ids_along([*map(self._texts, parts)]), strict=True):
             for position, served, written in zip(part.positions, ids[::2], ids[1::2], strict=False):
                 self._compare_turn(part, position, served, written, seen)
@@ -154,7 +95,7 @@ class Parity:
         for row in rows:
             self._conclude(row, seen)
 
-    def _texts(self, part: _Shown) -> list[str]:
+    def _texts(self, part: Shown) -> list[str]:
         """For each learned turn what is fed before it and what is written through it, in their order."""
         thinks = part.row.has("R029")
         texts = [
@@ -169,18 +110,18 @@ class Parity:
             texts.append(self._serving.finished(part.conversation, self._last_learned(part)))
         return texts
 
-    def _ends_with_another(self, part: _Shown) -> bool:
+    def _ends_with_another(self, part: Shown) -> bool:
         """Whether an example learns what no answer follows, so that it is compared as a whole."""
         is_answer = self._last_learned(part) in part.positions
         is_whole = len(part.examples) == 1 and not part.row.has("R022", *_LOSSES)
         return self._renderer.train_on == "all" and is_whole and not is_answer
 
-    def _last_learned(self, part: _Shown) -> int:
+    def _last_learned(self, part: Shown) -> int:
         """Where the last message stands that may be learned: an example goes no further."""
         messages = part.conversation.messages
         return max((n for n, m in enumerate(messages) if self._is_learned(m)), default=0)
 
-    def _compare_turn(self, part: _Shown, position: int, served: Ids, written: Ids, seen: Compared) -> None:
+    def _compare_turn(self, part: Shown, position: int, served: Ids, written: Ids, seen: Compared) -> None:
         fitting = [example for example in part.examples if self._is_answered(example, served, written)]
         answers = [self._answer(part, position, example, len(served), written) for example in fitting]
         as_written = [answer for answer in answers if self._finished.is_as_written(answer)]
@@ -194,7 +135,7 @@ class Parity:
         elif answers:
             part.row.unlike[place] = bool(as_written)
 
-    def _conclude(self, row: _Row, seen: Compared) -> None:
+    def _conclude(self, row: Row, seen: Compared) -> None:
         """Note what of a row was not found as it must be."""
         if (unseen := self._not_found(row)) is not None:
             match row.unlike.get(unseen):
@@ -207,7 +148,7 @@ class Parity:
         elif not self._is_accounted_for(row):
             seen.misplaced = seen.misplaced or str(row.conversation.origin)
 
-    def _is_accounted_for(self, row: _Row) -> bool:
+    def _is_accounted_for(self, row: Row) -> bool:
         """Whether nothing is learned but the turns that were found, or, where all is, nothing else is context."""
         messages, examples = row.conversation.messages, row.outcome.examples
         if self._renderer.train_on == "all":
@@ -240,18 +181,21 @@ class Parity:
             and bool((example.supervised[turn] > 0).any())
         )
 
-    def _answer(self, part: _Shown, position: int, example: Rendered, start: int, written: Ids) -> Answer:
-        conversation = part.conversation
+    def _answer(self, part: Shown, position: int, example: Rendered, start: int, written: Ids) -> Answer:
+        conversation, place = part.conversation, part.places[position]
         message = conversation.messages[position]
+        is_cut = part.row.has("R015")
+        # what a cut leaves of the message behind may be no more than its weight on what ends this one
+        behind = (part.row.conversation.messages[place:] if is_cut else conversation.messages[position:])[1:2]
         return Answer(
             example,
             start,
             _weight(message) * conversation.weight,
             written,
-            is_cut=part.row.has("R015"),
+            is_cut=is_cut,
             joins=self._is_learned(conversation.messages[position - 1]),
-            is_joined=any(map(self._is_learned, conversation.messages[position + 1 : position + 2])),
-            asked=self._asked(part.row, part.places[position]),
+            is_joined=any(map(self._is_learned, behind)),
+            asked=self._asked(part.row, place),
         )
 
     def _is_learned(self, message: Message) -> bool:
@@ -260,12 +204,12 @@ class Parity:
             return message.role == "assistant" or self._renderer.train_on == "all"
         return message.weight > 0
 
-    def _asks(self, row: _Row, place: int) -> bool:
+    def _asks(self, row: Row, place: int) -> bool:
         """Whether there is a text between the markers of a message."""
         asked = self._asked(row, place)
         return asked is not None and any(a < b for a, b in (*asked.thought_ranges, *asked.content_ranges))
 
-    def _asked(self, row: _Row, place: int) -> Asked | None:
+    def _asked(self, row: Row, place: int) -> Asked | None:
         """What of a message is learned, where that is not all of it."""
         message = row.as_read(place)
         if self._renderer.train_on == "spans":
@@ -276,11 +220,11 @@ class Parity:
             return None
         return Asked.behind_the_thought(message)
 
-    def _not_found(self, row: _Row) -> int | None:
+    def _not_found(self, row: Row) -> int | None:
         """The first answer that must stand in an example as it is served, and does not."""
         return next((place for place in self._must_be_found(row) if place not in row.found), None)
 
-    def _must_be_found(self, row: _Row) -> Iterator[int]:
+    def _must_be_found(self, row: Row) -> Iterator[int]:
         """Every learned answer, or of a row that lost some, the last that stands in each of its parts.
 
         Where turns are learned whole, also what stands behind its prompt as something else: no later turn does.
@@ -291,13 +235,13 @@ class Parity:
         if self._renderer.learns_whole_turns:
             yield from (place for place in row.learned if place in row.unlike)
         if self._renderer.train_on != "all":  # an example may end anywhere then
-            parts = (part for part in _shown(row) if part.conversation is not row.conversation)
+            parts = (part for part in parts_of(row) if part.conversation is not row.conversation)
             # a part ends with the last turn that it learns, which may be no answer
             yield from (part.places[-1] for part in parts if part.places[-1] in row.learned)
 
-    def _compare_control_tokens(self, row: _Row, seen: Compared) -> None:
+    def _compare_control_tokens(self, row: Row, seen: Compared) -> None:
         """Of a row that spells control tokens out, only those of the template can be compared."""
-        for part in _shown(row):
+        for part in parts_of(row):
             begins = self._spelled.begins(part.conversation, part.positions, part.examples)
             if begins is None:
                 return
@@ -312,7 +256,7 @@ class Parity:
         """Look for the ids of each text in its example, or in its windows laid end to end."""
         texts = [outcome.conversation.messages[0].content for outcome in outcomes]
         for outcome, ids in zip(outcomes, self._serving.ids(texts, plain=True), strict=True):
-            row = _Row(outcome, [0])
+            row = Row(outcome, [0])
             (message,) = outcome.conversation.messages
             ends = self._tokens.eos_id is None or ids[-1:].tolist() == [self._tokens.eos_id]
             written = ids if ends else np.append(ids, np.int32(self._tokens.eos_id or 0))
@@ -325,44 +269,12 @@ class Parity:
             else:
                 seen.answers += 1
 
-    def _text(self, row: _Row, message: Message, windows: Rendered, written: Ids) -> Answer:
+    def _text(self, row: Row, message: Message, windows: Rendered, written: Ids) -> Answer:
         weight = _weight(message) * row.conversation.weight
         asked = self._asked(row, 0)
         first = 0 if asked is not None else 1  # nothing precedes the first token, so it is not learned
         start = max(first, len(self._tokens.prefix_ids))
         return Answer(windows, start, weight, written, is_cut=row.has("R015"), asked=asked)
-
-
-def _at_once(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Rows in their order, as many as are compared in bounded memory, or a longer one by itself."""
-    group: list[_Row] = []
-    taken = 0
-    for row in rows:
-        ids = len(row.learned) * max(map(len, row.outcome.examples))
-        if group and taken + ids > _IDS_AT_ONCE:
-            yield group
-            group, taken = [], 0
-        group.append(row)
-        taken += ids
-    if group:
-        yield group
-
-
-def _shown(row: _Row) -> Iterator[_Shown]:
-    """The examples of a row by what they hold of it."""
-    outcome = row.outcome
-    for part in {id(part): part for part in outcome.shown}.values():
-        pairs = zip(outcome.examples, outcome.shown, strict=True)
-        examples = tuple(example for example, shown in pairs if shown is part)
-        yield _Shown(row, part, examples, list(_places(part.messages, row.conversation.messages)))
-
-
-def _places(messages: Sequence[Message], of: Sequence[Message]) -> Iterator[int]:
-    """Where each message stands among those of the row, of which they are some in their order."""
-    place = -1
-    for message in messages:
-        place = next(n for n in range(place + 1, len(of)) if of[n] is message)
-        yield place
 
 
 def _laid_out(windows: Sequence[Rendered], written: Ids, stride: int) -> Rendered | None:

@@ -19,7 +19,7 @@ from tuition.starter import display_name
 from tuition.train.naming import run_of, step_of
 
 _SETTINGS = (
-    "method", "epochs", "max_steps", "batch_size", "learning_rate", "lora_r", "lora_alpha", "loss",
+    "method", "batch_size", "learning_rate", "lora_r", "lora_alpha", "loss",
     "train_on", "max_length", "too_long", "val_split", "seed",
 )  # fmt: skip
 
@@ -146,8 +146,8 @@ def _data(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     if data:
         lines.append(
             f"{data['rows_in']:,} rows were read, {data['kept']:,} kept and {data['rejected']:,} rejected, each "
-            f"with its reason in the run's ledger; {data['train_examples']:,} examples were learned from and "
-            f"{data['validation_examples']:,} held out: {data['tokens']:,} tokens, of which {data['learned_tokens']:,} were learned."
+            f"with its reason in the run's ledger; {data['train_examples']:,} examples to learn from and "
+            f"{data['validation_examples']:,} held out: {data['tokens']:,} tokens, of which {data['learned_tokens']:,} are to be learned."
         )
     return "## Data\n\n" + " ".join(lines)
 
@@ -194,7 +194,14 @@ def _training(recipe: Recipe, facts: Mapping[str, Any], step: int | None) -> str
         for key in _SETTINGS
         if key in settings and settings[key] is not None and key not in lora_only
     ]
-    result = facts.get("result") or {}
+    result, plan = facts.get("result") or {}, facts.get("plan") or {}
+    if plan:
+        updates = result.get("step", plan["steps"])  # fewer than planned, where it was stopped early
+        rows.insert(1, f"| epochs | {updates / plan['steps_per_epoch']:.3g}, in {updates:,} updates |")
+    if result.get("tokens") and step is None:
+        rows.append(
+            f"| tokens gone through | {result['tokens']:,}, of them learned {result['learned_tokens']:,} |"
+        )
     if step is not None:
         rows.append(f"| checkpoint | step {step} of {facts['plan']['steps']} |")
     elif result.get("best_eval_loss") is not None:

@@ -68,20 +68,30 @@ async function ask(model, text) {
   messages.push({ role: "assistant", content: line.textContent });
 }
 
+function busy(is, text) {
+  byId("send").disabled = byId("again").disabled = is;
+  byId("state").textContent = text;
+}
+
+// A message leaves its field only when there is somebody to answer it, and the next one waits for its answers.
 byId("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = byId("text").value;
-  byId("text").value = "";
-  byId("state").textContent = "Answering …";
+  if (byId("send").disabled) return;
+  busy(true, "Answering …");
   try {
+    await started;
+    if (!histories.size) { busy(false, "Give the API key first."); return; }
+    byId("text").value = "";
     for (const model of histories.keys()) await ask(model, text);
-    byId("state").textContent = "";
+    busy(false, "");
   } catch {
-    byId("state").textContent = "The server does not answer.";
+    busy(false, "The server does not answer.");
   }
 });
 byId("again").addEventListener("click", showModels);
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); byId("ask").requestSubmit(); }
 });
-start();
+const started = start();
+started.catch(() => busy(false, "The server does not answer."));

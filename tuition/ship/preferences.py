@@ -23,8 +23,8 @@ from tuition.evaluate.judge import Judge, one_by_one
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.measures import Metric
 
-# Which of two answers to a question is better: 1 the second, 0 the first, ½ neither.
-Compare = Callable[[Question, str, str], float]
+# Which of two answers to a question is better: 1 the second, 0 the first, ½ neither; None: nobody said.
+Compare = Callable[[Question, str, str], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Counts:
         unfinished: answers cut at the limit: as data they would teach a false end, so they are in no pair.
         repeated: answers that were drawn before, to the same prompt.
         ties: pairs of which neither was better.
+        unreadable: pairs about which a reply of the judge held no verdict.
         groups: prompts with at least one pair.
     """
 
@@ -65,6 +66,7 @@ class Counts:
     repeated: int = 0
     pairs: int = 0
     ties: int = 0
+    unreadable: int = 0
     groups: int = 0
 
     def to_json(self) -> dict[str, int]:
@@ -101,7 +103,8 @@ def write_preferences(
         on_prompt(done)
     if not rows:
         raise UserError(
-            f"no pair has a winner: {counts.answers:,} answers, {counts.unfinished:,} unfinished, {counts.ties:,} ties",
+            f"no pair has a winner: {counts.answers:,} answers, {counts.unfinished:,} unfinished, {counts.ties:,} ties, "
+            f"{counts.unreadable:,} without a verdict",
             where=str(to),
             next_step="Draw more (--samples), longer (--max-new-tokens), or judge otherwise (--metric, --judge)",
         )
@@ -142,8 +145,9 @@ def _group(
     before = counts.pairs
     for first, second in combinations(texts, 2):
         worth = compare(question, first, second)
-        if worth == 0.5:
-            counts.ties += 1
+        if worth is None or worth == 0.5:
+            counts.unreadable += worth is None
+            counts.ties += worth is not None
             continue
         counts.pairs += 1
         chosen, rejected = (second, first) if worth > 0.5 else (first, second)
@@ -186,10 +190,9 @@ def by_judge(judge: Judge, folder: Path | None) -> Compare:
 
     judged = one_by_one(judge, folder)
 
-    def compare(question: Question, first: str, second: str) -> float:
+    def compare(question: Question, first: str, second: str) -> float | None:
         origin = str(question.conversation.origin)
-        return judged(
-            Answer(question.prompt, question.expected, base=first, tuned=second, origin=origin)
-        ).worth
+        found = judged(Answer(question.prompt, question.expected, base=first, tuned=second, origin=origin))
+        return None if "unreadable" in (found.base_first, found.tuned_first) else found.worth
 
     return compare

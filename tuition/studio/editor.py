@@ -94,6 +94,7 @@ def editor(
         earlier=[d for d in own if d.assignment_id < task],
         open=held.state != "skipped" and (before is None or before.status == "returned"),
         guideline=api.guidelines.current(store),
+        remarks=api.questions.thread(store, held.prompt_id),
         suggestion=api.suggestions.latest(store, task),
         models=_models(request, studio),
         fault=fault,

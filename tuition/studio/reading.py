@@ -18,6 +18,18 @@ _TAGS = {
     "a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
     "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
+_BLOCKS = _TAGS & {
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "ol",
+    "p",
+    "table",
+    "ul",
+}  # each reads in the direction of its script
 
 
 def as_read(text: str) -> Markup:
@@ -33,6 +45,7 @@ def as_read(text: str) -> Markup:
         attributes={"a": {"href", "title"}, "ol": {"start"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={block: {"dir": "auto"} for block in _BLOCKS},
     )
     return Markup(clean)  # nh3 has just cleaned it
 
@@ -44,6 +57,14 @@ def _markdown() -> MarkdownIt:
     # a line break is one: people who write an answer press Enter and mean it
     rules = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})
     return rules.enable(["table", "strikethrough"]).disable("image")
+
+
+def how_long(seconds: float) -> str:
+    """A time as people say it: 40 seconds, 2.5 minutes."""
+    if seconds < 90:
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
+    return f"{seconds / 60:.1f} minutes"
 
 
 def unix_lines(text: str) -> str:

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from tuition import api
 from tuition.errors import UserError
 from tuition.studio.pages import PAGES, Page
-from tuition.studio.reading import as_read
+from tuition.studio.reading import as_read, how_long
 
 Person = api.people.Person
 
@@ -138,7 +138,7 @@ def environment() -> Environment:
     )
     environment.globals["themes"] = THEMES
     environment.globals["static"] = static_address
-    environment.filters["as_read"] = as_read
+    environment.filters.update(as_read=as_read, how_long=how_long)
     return environment
 
 

@@ -17,6 +17,7 @@ from tuition.foreign import OBJECT_BYTES, fault_of, leads_out
 from tuition.recipe import read_settings
 
 _LOCK = ".lock"
+_MOST_TRIES = 100  # a folder that its last holder removes is there again at the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,21 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         """True when a run was begun here. run.json is the last thing that beginning one writes."""
         return os.path.lexists(self.facts)
+
+    def kept_model(self) -> Path:
+        """The folder of what the run learned: its adapter, or its whole model.
+
+        Raises:
+            UserError: the run has not come to its end.
+        """
+        kept = next((folder for folder in (self.adapter, self.model) if folder.exists()), None)
+        if kept is None:
+            raise UserError(
+                "the run has no model yet",
+                where=str(self.path),
+                next_step=f"Finish it: tuition train {self.path} --resume",
+            )
+        return kept
 
     def read_facts(self) -> dict[str, Any]:
         """What run.json says.
@@ -184,19 +200,18 @@ class RunFolder:
 
     def _lock(self) -> int:
         """The descriptor that holds the lock."""
-        lock = self.path / _LOCK
-        while True:
+        lock, why = self.path / _LOCK, "it appears and goes again and again"
+        for _ in range(_MOST_TRIES):
             try:
                 files.make_folder(self.path)
                 descriptor = files.open_lock(lock)
-            except FileNotFoundError:  # its holder, whose run never began, removed the folder just now
+            except FileNotFoundError as error:
+                # its holder, whose run never began, removed the folder just now; or no folder can be made there
+                why = str(error.strerror)
                 continue
             except OSError as error:
-                raise UserError(
-                    f"the run folder cannot be written ({error.strerror})",
-                    where=str(self.path),
-                    next_step="Name another --output-dir",
-                ) from None
+                why = str(error.strerror)
+                break
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -209,6 +224,11 @@ class RunFolder:
             if _still_named(lock, descriptor):
                 return descriptor
             os.close(descriptor)  # locked a file that its last holder removed meanwhile
+        raise UserError(
+            f"the run folder cannot be written ({why})",
+            where=str(self.path),
+            next_step="Name another --output-dir",
+        )
 
     def _leave(self, descriptor: int) -> None:
         if not self.holds_a_run():

@@ -1,4 +1,4 @@
-"""Libraries that reach for the hub while they are imported, imported so that they do not.
+"""Libraries imported with care: the large ones quickly, and those that reach for the hub meanwhile so that they do not.
 
 Where the CPU has AVX512-BF16, bitsandbytes fetches compiled code from the hub if a package called `kernels` is there,
 and peft imports bitsandbytes by itself. Nobody asked for that code, so neither finds that package.
@@ -6,6 +6,7 @@ and peft imports bitsandbytes by itself. Nobody asked for that code, so neither 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import sys
@@ -16,6 +17,24 @@ from typing import Any
 from tuition.errors import UserError
 
 _FETCHES = "kernels"
+
+
+def import_large_ones() -> None:
+    """torch, and of transformers what every run needs, before they are asked for piece by piece.
+
+    What they make stays, so no garbage is looked for in it, now or later: that took a sixth of a short run.
+    """
+    if "transformers.modeling_utils" in sys.modules:
+        return
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        importlib.import_module("torch")
+        importlib.import_module("transformers.modeling_utils")
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def peft() -> Any:

@@ -46,10 +46,13 @@ def at_checkpoint(name: str, checkpoint: str) -> str:
             `best_by`, or `last`.
 
     Raises:
-        UserError: `name` is no run, or the run kept no such checkpoint; those that it kept are named.
+        UserError: `name` is no run, or one without the model that a checkpoint is laid over, or the run kept no
+            such checkpoint; those that it kept are named.
     """
     run = run_of(name)
-    step = _step_named(checkpoint, run.read_facts())
+    facts = run.read_facts()
+    run.kept_model()
+    step = _step_named(checkpoint, facts)
     kept = sorted(checkpoint_steps(run.checkpoints))
     if step not in kept:
         there = ", ".join(f"step-{each}" for each in kept) or "none"

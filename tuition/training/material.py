@@ -42,9 +42,12 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
     Args:
         leads: this rank prepares the data; the others find it prepared.
     """
-    from tuition.train.model import load_config, quiet_transformers
+    from tuition.train.libraries import import_large_ones
 
     sources = sources_of(recipe.section(DataSettings))
+    import_large_ones()  # for seconds, so data that is not there is said before
+    from tuition.train.model import load_config, quiet_transformers
+
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)

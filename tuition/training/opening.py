@@ -69,7 +69,7 @@ def _plan(ready: Ready) -> Fact:
     recipe, plan = ready.recipe, ready.plan
     return (
         "plan",
-        f"{plan.steps:,} updates of {recipe.batch_size} examples ({plan.epochs:.3g} epochs), "
+        f"{plan.steps:,} updates of {recipe.batch_size} examples ({round(plan.epochs, 2):,g} epochs), "
         f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
     )
 

@@ -104,12 +104,13 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
     Raises:
         UserError: anything the user can mend; a proof failed.
     """
-    from tuition.training.judging import make_judging
     from tuition.training.trackers import refuse_missing
 
     refuse_missing(recipe.report_to)
     with prepared_once(folder, start):
         material = read_material(recipe, watcher, leads=start.rank == 0)
+    from tuition.training.judging import make_judging  # which imports torch
+
     judging = make_judging(material)
     watcher.stage("loading the model")
     ranks = _meet(material)

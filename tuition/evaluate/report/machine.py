@@ -62,8 +62,9 @@ def train_command(run: Run) -> str:
 
 
 def install_command(facts: Row) -> str:
-    """The pip command that brings the same packages; empty if no versions are recorded."""
+    """The pip command that brings the packages below tuition, as the index names them; empty without versions."""
     versions = facts.get("versions")
-    packages = {k: v for k, v in versions.items() if k != "python"} if isinstance(versions, dict) else {}
+    versions = versions if isinstance(versions, dict) else {}
+    packages = {k: str(v).partition("+")[0] for k, v in versions.items() if k not in ("python", "tuition")}
     pins = (shlex.quote(f"{package}=={version}") for package, version in packages.items())
     return f"pip install {' '.join(pins)}" if packages else ""

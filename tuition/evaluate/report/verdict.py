@@ -233,7 +233,9 @@ def held_out_tile(run: Run, key: str, label: str) -> Tile | None:
     if not points:
         return None
     step, lowest = lowest_point(points)
-    return label, short(lowest), f"from {short(points[0][1])}, best at step {short(step)}"
+    examples = number(run.facts, "data", "validation_examples")
+    on = f" on {counted(int(examples), 'example')}" if examples else ""
+    return label, short(lowest), f"from {short(points[0][1])}, best at step {short(step)}{on}"
 
 
 def rows_tile(run: Run) -> Tile | None:
@@ -261,7 +263,7 @@ def forgetting_tile(run: Run) -> Tile | None:
     return (
         "Forgotten, bits a byte",
         signed(lost),
-        f"may be {most:g}" if most is not None else "on general text",
+        f"at most {most:g} may be" if most is not None else "on general text",
     )
 
 

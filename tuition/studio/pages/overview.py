@@ -29,7 +29,8 @@ def show(request: Request, studio: Here) -> Response:
         people=api.overview.by_person(store),
         sources=api.overview.by_source(store),
         tags=api.overview.by_tag(store),
-        mix=api.overview.target_mix(store),
+        languages=api.overview.by_language(store),
+        mixes={kind: api.overview.target_mix(store, kind) for kind in ("tag", "language")},
         comparisons=[(one, api.results.rate(store, one.id)) for one in api.batches.batches(store, limit=10)],
         exports=api.exports.exports(store)[:10],
         kinds=list(api.exports.EXPORTS),
@@ -40,12 +41,16 @@ def show(request: Request, studio: Here) -> Response:
 
 
 @router.post("/mix")
-def set_mix(studio: Here, me: Me, mix: Annotated[str, Form(max_length=10_000)] = "") -> Response:
-    """The wanted share of each tag, a line each: `poems 20`."""
-    api.overview.set_target_mix(
-        studio.store, dict(_share_of(line) for line in mix.splitlines() if line.strip()), by=me.id
-    )
-    return redirect("/overview#mix", "The target mix is set.")
+def set_mix(
+    studio: Here,
+    me: Me,
+    mix: Annotated[str, Form(max_length=10_000)] = "",
+    kind: Annotated[str, Form(pattern="^(tag|language)$")] = "tag",
+) -> Response:
+    """The wanted share of each tag or language, a line each: `poems 20`."""
+    wanted = dict(_share_of(line) for line in mix.splitlines() if line.strip())
+    api.overview.set_target_mix(studio.store, wanted, kind, by=me.id)
+    return redirect(f"/overview#{kind}s", "The target mix is set.")
 
 
 def _share_of(line: str) -> tuple[str, float]:

@@ -68,9 +68,10 @@ def prompts_page(
         tag=tag,
         source=source,
         tags=api.prompts.tags(studio.store),
-        sources=api.prompts.sources(studio.store),
+        sources=api.sources.sources(studio.store),
         flags=api.queue.open_flags(studio.store),
         service=api.suggestion_service(studio.store),
+        per_user=api.PROMPTS_PER_USER,
         fault=fault,
         findings=findings,
         said=said,
@@ -89,6 +90,7 @@ def import_file(
     consent: Text = "",
     tags: Text = "",
     overlap: Annotated[int, Form(ge=1, le=100)] = 1,
+    per_user: Annotated[int, Form(ge=0, lt=2**31)] = api.PROMPTS_PER_USER,
 ) -> Response:
     """Take in the prompts of a file; each row that is none is named with its reason."""
     name = PurePath((file.filename or "").replace("\\", "/")).name[:100] or "upload"
@@ -98,7 +100,7 @@ def import_file(
             _receive(file.file, copy)
             done = api.import_prompts(
                 studio.store, [str(copy)], source=source.strip() or name, licence=licence, consent=consent,
-                tags=_words(tags), overlap=overlap, by=me.id, called=name,
+                tags=_words(tags), overlap=overlap, per_user=per_user, by=me.id, called=name,
             )  # fmt: skip
     except UserError as error:
         refusal = UserError(error.what, where=name, next_step=error.next_step)
@@ -111,6 +113,7 @@ def import_file(
         )
     said = (
         f"{done.read:,} read: {done.new:,} new, {done.known:,} known already, {len(done.findings):,} refused."
+        + (f" {sum(done.beyond.values()):,} {done.left_out}." if done.beyond else "")
     )
     if not done.findings:
         return redirect("/prompts", said)
@@ -151,7 +154,7 @@ def add_one(
 @router.post("/source")
 def state_source(studio: Here, me: Me, name: Text, licence: Text = "", consent: Text = "") -> Response:
     """State how a source's people agreed, and under which licence its texts are."""
-    api.prompts.state_source(studio.store, name, licence=licence, consent=consent, by=me.id)
+    api.sources.state_source(studio.store, name, licence=licence, consent=consent, by=me.id)
     return redirect("/prompts#sources", f"Stated for {name}.")
 
 
@@ -220,6 +223,7 @@ def show_one(request: Request, studio: Here, prompt: Id) -> Response:
         "prompt.html",
         prompt=api.prompts.prompt(studio.store, prompt),
         demonstrations=api.demonstrations.find(studio.store, prompt_id=prompt),
+        remarks=api.questions.thread(studio.store, prompt),
     )
 
 

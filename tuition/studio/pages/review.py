@@ -36,6 +36,7 @@ def show(request: Request, studio: Here, me: Me, filter: str = "waiting", before
         a_page=_A_PAGE,
         usable=api.usable(studio.store),
         agreement=api.reviewing.agreement_of_reviewers(studio.store),
+        questions=api.questions.waiting(studio.store),
     )
 
 
@@ -71,6 +72,40 @@ def next_one(studio: Here, me: Me, after: Place = 0) -> Response:
 def _go_on(studio: Studio, person_id: int, notice: str = "", *, after: int = 0) -> Response:
     found = api.reviewing.next_to_review(studio.store, person_id, after=after)
     return redirect("/review" if found is None else f"/review/{found.id}", notice)
+
+
+@router.get("/questions/{prompt}")
+def show_questions(request: Request, studio: Here, prompt: Id) -> Response:
+    """What writers asked about a prompt, and what they were told."""
+    return questions_page(request, studio, prompt)
+
+
+@router.post("/questions/{prompt}")
+def answer_question(
+    request: Request, studio: Here, me: Me, prompt: Id, answer: Annotated[str, Form(max_length=10_000)] = ""
+) -> Response:
+    """Tell everybody who writes on the prompt."""
+    try:
+        api.questions.answer(studio.store, prompt, me.id, unix_lines(answer))
+    except UserError as error:
+        if isinstance(error, api.NotFoundError):
+            raise
+        return questions_page(request, studio, prompt, status=status_of(error), fault=str(error))
+    return redirect("/review", "Answered. Whoever writes on it reads this.")
+
+
+def questions_page(
+    request: Request, studio: Studio, prompt_id: int, *, status: int = 200, fault: str = ""
+) -> Response:
+    """The prompt, the thread about it, and a box for the answer."""
+    return render(
+        request,
+        "questions.html",
+        status=status,
+        prompt=api.prompts.prompt(studio.store, prompt_id),
+        remarks=api.questions.thread(studio.store, prompt_id),
+        fault=fault,
+    )
 
 
 @router.get("/{demonstration}/again")
@@ -191,6 +226,7 @@ def page(
         prompt=api.prompts.prompt(store, found.prompt_id),
         others=[other for other in others if other.id != found.id],
         losses=api.losses.of_demonstration(store, found.id),
+        remarks=api.questions.thread(store, found.prompt_id),
         guideline=api.guidelines.version(store, found.latest.guideline_version),
         turns=typed or found.latest.turns,
         comment=comment,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Path, Request
+from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from tuition import api
@@ -19,6 +19,7 @@ from tuition.studio.web import Here, Me, Studio, is_fragment, redirect, render, 
 router = APIRouter(prefix="/write")
 Id = Annotated[int, Path(ge=1, lt=2**63)]
 Words = Annotated[str, Form(max_length=2_000)]
+Question = Annotated[str, Form(max_length=10_000)]
 _SUGGESTED_TOKENS = 512
 
 
@@ -41,6 +42,7 @@ def show(request: Request, studio: Here, me: Me) -> Response:
             (held, api.prompts.prompt(store, held.prompt_id).opening, api.drafts.draft(store, held.id, me.id))
             for held in api.queue.unfinished(store, me.id)
         ],
+        questions=api.questions.asked_by(store, me.id),
         sent=[_line(studio, d) for d in api.demonstrations.find(store, person_id=me.id, limit=10)],
     )
 
@@ -68,9 +70,15 @@ def edit(request: Request, studio: Here, me: Me, task: Id) -> Response:
 
 
 @router.post("/preview")
-def preview(request: Request, text: Annotated[str, Form(alias="turn", max_length=400_000)] = "") -> Response:
-    """One turn as it will read, for the pane under the editor."""
-    return render(request, "write_preview.html", text=unix_lines(text))
+def preview(
+    request: Request,
+    turns: Annotated[list[str], Form(alias="turn", default_factory=list)],
+    turn_number: Annotated[int, Query(ge=0, lt=1_000)] = 0,
+) -> Response:
+    """One turn as it will read, for the pane under its box; htmx sends all boxes of the form."""
+    return render(
+        request, "write_preview.html", text=unix_lines("".join(turns[turn_number : turn_number + 1]))
+    )
 
 
 @router.post("/{task}/draft")
@@ -208,14 +216,32 @@ def skip(request: Request, studio: Here, me: Me, task: Id, reason: Words = "") -
 
 
 @router.post("/{task}/flag")
-def flag(request: Request, studio: Here, me: Me, task: Id, reason: Words = "") -> Response:
+def flag(request: Request, studio: Here, me: Me, task: Id, typed: TypedHere, flagged: Words = "") -> Response:
     """Show the prompt to the admins; the work on it goes on."""
     held = api.queue.own(studio.store, task, me.id)
+    refused = saved(request, studio, me.id, task, typed)
+    if refused is not None:
+        return refused
     try:
-        api.queue.flag(studio.store, held.prompt_id, me.id, unix_lines(reason))
+        api.queue.flag(studio.store, held.prompt_id, me.id, unix_lines(flagged))
     except UserError as error:
         return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
     return redirect(f"/write/{task}", "Flagged. Go on with it, or skip it.")
+
+
+@router.post("/{task}/ask")
+def ask(
+    request: Request, studio: Here, me: Me, task: Id, typed: TypedHere, question: Question = ""
+) -> Response:
+    """Ask those who review about the prompt; the work on it goes on."""
+    refused = saved(request, studio, me.id, task, typed)
+    if refused is not None:
+        return refused
+    try:
+        api.questions.ask(studio.store, task, me.id, unix_lines(question))
+    except UserError as error:
+        return editor(request, studio, me.id, task, status=status_of(error), fault=str(error))
+    return redirect(f"/write/{task}#questions", "Asked. The answer will stand here and on the page Write.")
 
 
 def is_script(request: Request) -> bool:

@@ -27,13 +27,13 @@ document.addEventListener("DOMContentLoaded", () => {
   let sending = false;
   let conflicted = false;
 
-  function texts() { return JSON.stringify(boxes.map((box) => box.value)); }
+  function texts(some = boxes) { return JSON.stringify(some.map((box) => box.value)); }
   function show(sentence) { state.textContent = sentence; }
 
   // A saved text is kept too: the page that comes next may have been drawn just before it was saved.
-  function keep() {
+  function keep(some = boxes) {
     try {
-      localStorage.setItem(mirror, JSON.stringify({ rev, texts: texts(), isSaved: texts() === saved }));
+      localStorage.setItem(mirror, JSON.stringify({ rev, texts: texts(some), isSaved: texts(some) === saved }));
     } catch { /* a full or forbidden storage: the server still has what was saved */ }
   }
 
@@ -111,7 +111,9 @@ document.addEventListener("DOMContentLoaded", () => {
     try { kept = JSON.parse(localStorage.getItem(mirror)); } catch { return; }
     if (!kept || kept.texts === saved || (kept.isSaved && kept.rev <= rev)) return;
     const old = JSON.parse(kept.texts);
-    if (kept.isSaved && old.length === boxes.length) {
+    if (old.every((text, n) => boxes[n]?.value === text)) { // a button carried it here, and may have added turns
+      keep();
+    } else if (kept.isSaved && old.length === boxes.length) {
       fill(old);
       rev = kept.rev;
       form.elements.rev.value = rev;
@@ -139,8 +141,14 @@ document.addEventListener("DOMContentLoaded", () => {
     later(600);
   });
   form.addEventListener("submit", (event) => {
+    const unsaid = ["question", "flagged"].some((name) => form.elements[name].value.trim());
+    if (unsaid && !event.submitter?.closest("details") && !confirm("Your question or flag is not sent yet, and would be lost. Go on without it?")) {
+      event.preventDefault();
+      return;
+    }
     clearTimeout(timer);
     if (!event.submitter?.hasAttribute("formaction")) sessionStorage.setItem("sent", form.dataset.task);
+    if (event.submitter?.value === "false") keep(boxes.slice(0, -2)); // the last turns are taken away
     conflicted = true; // the form itself carries the text from here on
   });
   window.addEventListener("pagehide", () => save(true));
@@ -157,7 +165,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && form.contains(event.target)) {
       event.preventDefault();
-      form.requestSubmit();
+      form.requestSubmit(event.target.closest("details")?.querySelector("button")); // a question is asked, an answer sent
     } else if (event.key === "s" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       save();
