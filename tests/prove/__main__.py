@@ -7,7 +7,7 @@ Settings: PARTS (all), SCALE (1: the share of all the numbers below), LANES (2),
 of the run before), KILLS (300; 60 of other kinds, 50 of ranks in each layout, 25 of each other command), RANKS (2),
 LAYOUT of them (both), UPDATES (50) whose losses are compared, SEED (0), FRESH (20 of them), MINUTES for the kills (no
 limit), EVERY so-manieth disk operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to
-the studio (10000), POSTS to it (2000).
+the studio (10000), POSTS to it (2000), odd ROWS (5000).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.prove import (
     fuzz,
     interruptions,
     lanes,
+    oddrows,
     operations,
     page,
     posts,
@@ -167,14 +168,19 @@ def studio() -> Result:
     return Result([(name, outcome.requests, outcome.requests - faults)])
 
 
+def rows() -> Result:
+    """Odd rows are compared with what serving makes of them."""
+    return oddrows.prove(scaled("ROWS", 5000), setting("SEED", 0), tell=say)
+
+
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
     "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "losses": losses_of_ranks, "commands": other_commands,
     "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
-    "requests": studio,
+    "requests": studio, "rows": rows,
 }  # fmt: skip
 LONGEST_FIRST = (
-    "ranks", "parsers", "kills", "losses", "kinds", "sends", "memory", "disk", "commands", "requests", "damage"
+    "ranks", "parsers", "kills", "losses", "kinds", "rows", "sends", "memory", "disk", "commands", "requests", "damage"
 )  # fmt: skip
 ALONE = ("time",)
 SCALE = float(os.environ.get("SCALE", "1"))

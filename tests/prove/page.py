@@ -33,6 +33,7 @@ SETTINGS = (
     "INPUTS",
     "REQUESTS",
     "POSTS",
+    "ROWS",
 )
 
 

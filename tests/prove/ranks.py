@@ -155,7 +155,8 @@ def strike(
     Returns:
         how many reached a rank before the run ended, and its exit code.
     """
-    run, done = start(place, name, heartbeat_seconds=_SECONDS_BETWEEN_BEATS, **how), 0
+    beats = {"heartbeat_seconds": _SECONDS_BETWEEN_BEATS} if signal.SIGSTOP in signals else {}
+    run, done = start(place, name, **beats, **how), 0
     try:
         for number in signals:
             # a run that was just begun is short, one that starts again takes long to, and only what trains is watched

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import CHAT, make_tokenizer
+from tests.prove import oddrows
 from tests.render.helpers import ORIGIN, REWRITES_HISTORY, over, render_one, renderer, talk
 from tests.render.test_invariants import TEMPLATES, TOKENIZERS, renderer_of
 from tests.render.test_spans import THINKS
@@ -246,3 +247,7 @@ def test_an_answer_whose_next_question_is_cut_away_is_sound(max_length: int) -> 
     answer = Message("assistant", "Paris ", weight=0.5)
     row = Conversation((Message("user", "<b> the end "), answer, Message("user", "- list nice." * 9)), ORIGIN)
     assert faults(r, render_one(r, row)) == []
+
+
+def test_odd_rows_are_found_sound() -> None:
+    assert oddrows.prove(30).survived  # PARTS=rows make prove: 5,000

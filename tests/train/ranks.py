@@ -1,4 +1,4 @@
-"""What one rank of a test does: torchrun starts this file as so many processes, and the first writes what came.
+"""What one rank of a test does: this file starts so many processes, and the first of them writes what came.
 
 The test itself calls the same functions with one rank alone, for what it compares with.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import multiprocessing
+from torch.distributed import fsdp as fsdp  # imported here for all ranks
 
 from tuition import files
 from tuition.batch import Plan
@@ -32,6 +35,7 @@ from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_s
 from tuition.train.distributed import ALONE, Layout, Ranks, join_ranks
 from tuition.train.fingerprint import order_sha256
 from tuition.train.journal import Position
+from tuition.train.libraries import peft
 from tuition.train.loss import token_mean
 from tuition.train.model import LoadedModel, load_config, load_model
 from tuition.train.selfcheck import choose_path
@@ -179,10 +183,7 @@ def by_ranks(count: int, place: Path, **job: Any) -> dict[str, Any]:
     """
     (place / "job.json").write_text(json.dumps(job))
     process = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
-            *("-m", "tests.train.ranks", str(place)),
-        ],
+        [sys.executable, "-m", "tests.train.ranks", str(place), str(count)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
@@ -198,6 +199,25 @@ def one_alone(
     found = losses(learner, 1, 4)
     save(learner, place, 4)
     return first, [*found, *losses(learner, 5, steps)]
+
+
+def start(place: Path, count: int) -> None:
+    """So many ranks, forked once everything is imported: that costs each of them more than what it does.
+
+    Started by torchrun they are in test_ranks_run.py.
+    """
+    peft()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    multiprocessing.start_processes(as_rank, (place,), nprocs=count, start_method="fork")
+
+
+def as_rank(rank: int, place: Path) -> None:
+    """The life of one of them."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    main(place)
 
 
 def main(place: Path) -> None:
@@ -239,4 +259,4 @@ def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    start(Path(sys.argv[1]), int(sys.argv[2]))

@@ -62,7 +62,7 @@ class Masters:
         """Gradients of lent weights are added to the model's own."""
         if self._lent:
             for name, own in self.working.items():
-                setattr(own, self._slot, self._sum(name, keep=False))
+                setattr(own, self._slot, self._take(name))
 
     def slots(self) -> list[tuple[Any, str]]:
         """Where each weight keeps its gradient until it is handed over: (weight, name of the attribute)."""
@@ -75,27 +75,19 @@ class Masters:
         return {name: gradient for name, gradient in found.items() if gradient is not None}
 
     def sums(self) -> Iterator[Tensor]:
-        """The step's gradients one after the other; those of lanes are added for the moment only."""
-        sums = (self._sum(name, keep=True) for name in self.working)
-        return (gradient for gradient in sums if gradient is not None)
+        """The step's gradients one after the other."""
+        self.join()
+        found = (getattr(p, self._slot) for p in self.working.values())
+        return (gradient for gradient in found if gradient is not None)
 
-    def _sum(self, name: str, *, keep: bool) -> Tensor | None:
-        """A weight's gradient, that of lent ones added in the order in which they were lent.
-
-        Args:
-            keep: False: nobody holds a part of it any more.
-        """
-        holders = [self.working[name], *(lent[name] for lent in self._lent)]
-        held = [getattr(holder, self._slot) for holder in holders]
-        parts: list[Tensor] = [part for part in held if part is not None]
-        if not keep:
-            for holder in holders:
-                setattr(holder, self._slot, None)
-        if len(parts) < 2:
-            return parts[0] if parts else None
-        total = parts[0].to(torch.float32, copy=True)
-        for part in parts[1:]:
-            total.add_(part)
+    def _take(self, name: str) -> Tensor | None:
+        """A weight's gradient, that of lent ones added in the order in which they were lent; nobody keeps a part."""
+        total: Tensor | None = None
+        for holder in (self.working[name], *(lent[name] for lent in self._lent)):
+            part = getattr(holder, self._slot)
+            setattr(holder, self._slot, None)
+            if part is not None:
+                total = part if total is None else total.float().add_(part)
         return total
 
     @property
@@ -119,7 +111,7 @@ class Masters:
     def hand_over(self, name: str, shrink: float) -> None:
         """A master gets its gradient, in float32, and nobody else keeps it."""
         master = self.parameters[name]
-        gradient = self._sum(name, keep=False)
+        gradient = self._take(name)
         master.grad = gradient if gradient is None else gradient.float()
         if master.grad is not None and shrink != 1.0:
             master.grad.mul_(shrink)
