@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,9 @@ def strike(
 def _end(run: subprocess.Popen[str]) -> None:
     """Leave no rank behind, whatever ended the proof."""
     if run.poll() is None:
+        with suppress(OSError, ValueError):  # torchrun gives each rank a group of its own
+            for rank in children_of(run):
+                os.killpg(rank, signal.SIGKILL)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
 
@@ -187,8 +191,9 @@ def _strike(
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
         if in_training:
-            there = {path.name for path in checkpoints.glob("*")}
-            waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
+            # a new one: what a start sweeps away is no sign of training, and before it nothing watches for the frozen
+            there = {path.name for path in checkpoints.glob("step-*")}
+            waited_for(lambda: bool({path.name for path in checkpoints.glob("step-*")} - there), run)
         if number == signal.SIGKILL:  # whoever is frozen must still be watched, so without delay
             time.sleep(chance.uniform(0, 0.3 if in_training else _SECONDS_OF_A_START))
         ranks = children_of(run)
