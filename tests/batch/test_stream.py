@@ -208,6 +208,18 @@ def test_a_file_that_changed_under_the_run_is_refused_by_name(written: Path, cor
     assert caught.value.where == str(file)
 
 
+def test_a_killed_process_that_prepares_files_ends_the_run_by_name(written: Path, corpus: Corpus) -> None:
+    plan, workers = plan_of(corpus), corpus.train.shelf._workers  # type: ignore[union-attr]
+    for process in workers._processes:
+        process._process.kill()
+    try:
+        with pytest.raises(UserError, match=r"\.jsonl.*ended by itself \(exit code -9\)"):
+            for step in range(1, plan.steps + 1):
+                batch_of(corpus.train, plan, step)
+    finally:
+        workers._processes.clear()  # others are started when they are needed
+
+
 def test_too_little_room_is_refused_with_what_is_needed(written: Path, corpus: Corpus) -> None:
     with pytest.raises(UserError, match="those of now and next") as caught:
         streamed(written, 0.7e-9 * corpus.train.shelf._most_bytes)  # type: ignore[union-attr]
