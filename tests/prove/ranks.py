@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _RESTARTS = 8  # torchrun's, a run
 _SECONDS_BETWEEN_BEATS = 10.0
 _SECONDS_OF_A_START = 5.0
+_LONGEST_RUN_SECONDS = 900.0
 
 
 def start(place: Path, name: str, *, ranks: int, steps: int, **settings: Any) -> subprocess.Popen[str]:
@@ -162,7 +164,7 @@ def strike(
             # a run that was just begun is short, one that starts again takes long to, and only what trains is watched
             in_training = done == 0 or number == signal.SIGSTOP or chance.random() < 0.5
             done += _strike(run, place / name, number, chance, in_training=in_training)
-        return done, run.wait()
+        return done, run.wait(_LONGEST_RUN_SECONDS)
     finally:
         _end(run)
 
@@ -170,6 +172,9 @@ def strike(
 def _end(run: subprocess.Popen[str]) -> None:
     """Leave no rank behind, whatever ended the proof."""
     if run.poll() is None:
+        with suppress(OSError, ValueError):  # torchrun gives each rank a group of its own
+            for rank in children_of(run):
+                os.killpg(rank, signal.SIGKILL)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
 
@@ -187,8 +192,9 @@ def _strike(
     try:
         waited_for(lambda: (folder / "run.json").exists() and len(children_of(run)) > 0, run)
         if in_training:
-            there = {path.name for path in checkpoints.glob("*")}
-            waited_for(lambda: {path.name for path in checkpoints.glob("*")} != there, run)
+            # a new one: what a start sweeps away is no sign of training, and before it nothing watches for the frozen
+            there = {path.name for path in checkpoints.glob("step-*")}
+            waited_for(lambda: bool({path.name for path in checkpoints.glob("step-*")} - there), run)
         if number == signal.SIGKILL:  # whoever is frozen must still be watched, so without delay
             time.sleep(chance.uniform(0, 0.3 if in_training else _SECONDS_OF_A_START))
         ranks = children_of(run)
