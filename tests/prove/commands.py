@@ -97,14 +97,16 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
 
 
 def standing(place: Path) -> dict[str, Any]:
-    """What stands under final names: the answers of an evaluation and the prompts of a store one by one."""
+    """What stands under final names: the lines that an evaluation keeps and the prompts of a store one by one."""
     found: dict[str, Any] = {}
     for name in ("figures.json", "pairs.jsonl"):
         if (place / name).exists():
             found[name] = (place / name).read_bytes()
     for path in place.glob("run/answers/*.jsonl"):
-        whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        found |= {f"answer {json.loads(line).get('prompt')}": line for line in whole if line.strip(b"\n\0")}
+        lines = path.read_bytes().splitlines(keepends=True)
+        found |= {
+            f"{path.name} {line!r}": 1 for line in lines if line.endswith(b"\n") and line.strip(b"\n\0")
+        }
     out = place / "out"
     if out.exists():
         assert files.manifest_faults(out) == [], f"half an export: {files.manifest_faults(out)}"
@@ -242,7 +244,8 @@ def interrupt(command: str, place: Path, whole: Whole, most: int, chance: random
         killed += 1
         tally.kills[command] += 1
         if not left.items() <= whole.left.items():
-            return f"half of something is left: {different(left, whole.left)}"
+            expected = {key: thing for key, thing in whole.left.items() if key in left}
+            return f"half of something is left: {different(left, expected)}"
 
 
 def different(left: dict[str, Any], expected: dict[str, Any]) -> str:
