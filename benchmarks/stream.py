@@ -32,6 +32,8 @@ TOGETHER = 4
 ONE_START = """
 import hashlib, json, resource, sys, time
 started = time.perf_counter()
+from tuition.train.libraries import import_large_ones
+import_large_ones()
 from tuition import starter
 from tuition.api import make_renderer
 from tuition.batch import make_plan
