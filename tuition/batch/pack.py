@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuition.batch.passes import for_lanes, in_order
+from tuition.batch.passes import for_lanes
 from tuition.batch.plan import Plan
 from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
 from tuition.conversation import Rendered
+from tuition.grouping import groups_within
 
 Weigh = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """How an objective weighs the tokens of one example: `supervised` in, loss weights out."""
@@ -82,7 +83,7 @@ def make_packs(
     inputs = [example.ids[: int(np.flatnonzero(example.supervised)[-1])] for example in examples]
     forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes and inputs else []
     if not forests:
-        groups = in_order([len(example) for example in examples], max_examples, token_budget)
+        groups = groups_within([len(example) for example in examples], token_budget, most=max_examples)
         forests = [side_by_side(group, inputs) for group in groups]
     if lanes > 1 and len(examples) > 1:
         forests = for_lanes(forests, inputs, lanes, max_examples, token_budget)
@@ -101,7 +102,7 @@ def largest_group(
     most = -1
     for step in range(1, plan.steps + 1):
         chosen = plan.examples_of(step)
-        for group in in_order(lengths[chosen].tolist(), max_examples, token_budget):
+        for group in groups_within(lengths[chosen].tolist(), token_budget, most=max_examples):
             tokens = int(lengths[chosen[group]].sum())
             if tokens > most:
                 largest, most = [int(i) for i in chosen[group]], tokens
@@ -112,7 +113,7 @@ def largest_in_order(
     lengths: npt.NDArray[np.int64], *, max_examples: int | None, token_budget: int
 ) -> list[int]:
     """Positions of the examples of the pack with the most tokens, where all are packed in the order given."""
-    groups = in_order(lengths.tolist(), max_examples, token_budget)
+    groups = groups_within(lengths.tolist(), token_budget, most=max_examples)
     return max(groups, key=lambda group: int(lengths[group].sum()))
 
 

@@ -1,36 +1,17 @@
-"""A step's examples cut into passes: in their order within a budget, or so that several can be run at once."""
+"""A step's examples cut into passes so that several can be run at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tuition.batch.balance import Work, shares
 from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
+from tuition.grouping import groups_within
 
 # A shorter pass spends its time on calls, not on numbers.
 _FEWEST_TOKENS = 64
 # All cores on one pass reach about 0.7 of what each reaches on its own: lanes may have so much more to do.
 _WORTH = 1.4
-
-
-def in_order(lengths: Sequence[int], max_examples: int | None, token_budget: int) -> Iterator[list[int]]:
-    """Places of examples that follow one another, as many as fit into a pass; a longer one has its own.
-
-    Args:
-        lengths: tokens of each example.
-        max_examples: most in a pass; None: no limit.
-    """
-    group: list[int] = []
-    tokens = 0
-    for place, length in enumerate(lengths):
-        full = bool(group) and tokens + length > token_budget
-        if full or (max_examples is not None and len(group) == max_examples):
-            yield group
-            group, tokens = [], 0
-        group.append(place)
-        tokens += length
-    if group:
-        yield group
 
 
 def for_lanes(
@@ -63,7 +44,7 @@ def _longest_first(
     lengths = [len(ids) for ids in inputs]
     forests = []
     for taken in shares(lengths, passes, Work()):
-        for group in in_order([lengths[place] for place in taken], max_examples, token_budget):
+        for group in groups_within([lengths[place] for place in taken], token_budget, most=max_examples):
             forests.append(side_by_side([taken[i] for i in group], inputs))
     return forests
 

@@ -132,7 +132,7 @@ CODES: dict[str, Code] = {
         f"Give an answer a weight above 0, or {_SET_ASIDE}.",
     ),
     "D010": Code(
-        "weight is not a number of 0 or more",
+        "weight is negative, undefined or out of range",
         "error",
         "Weights multiply the loss; a negative or undefined one would unlearn or poison the whole step, and one over "
         "10^15, or below its inverse, is lost or drowns the others in single precision.",

@@ -12,6 +12,8 @@ from tuition import files
 from tuition.foreign import lines_of
 
 T = TypeVar("T")
+# What reading the head, a torn line or a strange one raises.
+_NO_SUCH_LINE = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
 
 
 class Kept(Generic[T]):
@@ -49,13 +51,7 @@ class Kept(Generic[T]):
         for line in lines:
             try:
                 key, thing = read(json.loads(line))
-            except (
-                ValueError,
-                LookupError,
-                TypeError,
-                OverflowError,
-                RecursionError,
-            ):  # the head, or a torn line
+            except _NO_SUCH_LINE:
                 continue
             self.found[key] = thing
 

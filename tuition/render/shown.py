@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuition.conversation import Conversation, Message, Rendered
+from tuition.grouping import groups_within
 from tuition.render.renderer import Outcome
 
 # Every learned turn of a long row has all that stands before it: memory would grow with rows × turns × tokens.
@@ -78,17 +79,8 @@ class Shown:
 
 def at_once(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """Rows in their order, as many as are compared in bounded memory, or a longer one by itself."""
-    group: list[Row] = []
-    taken = 0
-    for row in rows:
-        ids = len(row.learned) * max(map(len, row.outcome.examples))
-        if group and taken + ids > _IDS_AT_ONCE:
-            yield group
-            group, taken = [], 0
-        group.append(row)
-        taken += ids
-    if group:
-        yield group
+    ids = (len(row.learned) * max(map(len, row.outcome.examples)) for row in rows)
+    return ([rows[place] for place in group] for group in groups_within(ids, _IDS_AT_ONCE))
 
 
 def parts_of(row: Row) -> Iterator[Shown]:

@@ -18,18 +18,8 @@ _TAGS = {
     "a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
     "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
-_BLOCKS = _TAGS & {
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "ol",
-    "p",
-    "table",
-    "ul",
-}  # each reads in the direction of its script
+# Each reads in the direction of its script.
+_BLOCKS = {"h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "table", "ul"}
 
 
 def as_read(text: str) -> Markup:

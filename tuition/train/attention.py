@@ -66,43 +66,65 @@ def segment_attention(
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention sinks are not known to packed attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    queries, keys, values = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
     kernel = attention_varlen.kernel_for(query, dropout=dropout, softcap=softcap)
-    if kernel is None and all(
-        softcap is not None or _is_short(query, tokens, seen, sliding_window, dropout)
-        for tokens, seen in zip(segment_lengths, _keys_seen(segment_lengths, segment_parents), strict=True)
+    if kernel is not None:
+        return _by_kernel(kernel, q, k, v, segment_lengths, segment_parents, scale, sliding_window), None
+    seen = _keys_seen(segment_lengths, segment_parents)
+    if softcap is not None or all(
+        _is_short(query, tokens, keys, sliding_window, dropout)
+        for tokens, keys in zip(segment_lengths, seen, strict=True)
     ):
         return attention_by_products(
-            queries,
-            keys,
-            values,
-            segment_lengths,
-            segment_parents,
-            scale=scale,
-            window=sliding_window,
-            softcap=softcap,
-            dropout=dropout,
-        ), None
-    if kernel is None:
-        pieces = [
-            _one_segment(q, k, v, scale=scale, dropout=dropout, window=sliding_window)
-            for q, k, v in zip(
-                queries.split(segment_lengths, dim=1),
-                _with_ancestors(keys, segment_lengths, segment_parents),
-                _with_ancestors(values, segment_lengths, segment_parents),
-                strict=True,
-            )
-        ]
-        return torch.cat(pieces, dim=1), None
-    key_lengths = segment_lengths
-    if segment_parents is not None:
-        pieces = _with_ancestors(keys, segment_lengths, segment_parents)
+            q, k, v, segment_lengths, segment_parents,
+            scale=scale, window=sliding_window, softcap=softcap, dropout=dropout,
+        ), None  # fmt: skip
+    return _one_by_one(q, k, v, segment_lengths, segment_parents, scale, dropout, sliding_window), None
+
+
+def _by_kernel(
+    kernel: attention_varlen.Kernel,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    parents: tuple[int, ...] | None,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """All segments in one flash call, keys and values of those that are continued once for each that continues them."""
+    key_lengths = lengths
+    if parents is not None:
+        pieces = _with_ancestors(key, lengths, parents)
         key_lengths = tuple(piece.shape[1] for piece in pieces)
-        keys = torch.cat(pieces, dim=1)
-        values = torch.cat(_with_ancestors(values, segment_lengths, segment_parents), dim=1)
+        key = torch.cat(pieces, dim=1)
+        value = torch.cat(_with_ancestors(value, lengths, parents), dim=1)
     return attention_varlen.attend(
-        kernel, queries, keys, values, segment_lengths, key_lengths, scale=scale, window=sliding_window
-    ), None
+        kernel, query, key, value, lengths, key_lengths, scale=scale, window=window
+    )
+
+
+def _one_by_one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    parents: tuple[int, ...] | None,
+    scale: float,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """A call a segment."""
+    pieces = [
+        _one_segment(q, k, v, scale=scale, dropout=dropout, window=window)
+        for q, k, v in zip(
+            query.split(lengths, dim=1),
+            _with_ancestors(key, lengths, parents),
+            _with_ancestors(value, lengths, parents),
+            strict=True,
+        )
+    ]
+    return torch.cat(pieces, dim=1)
 
 
 def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> list[Tensor]:

@@ -22,7 +22,8 @@ _FETCHES = "kernels"
 def import_large_ones() -> None:
     """torch, and of transformers what every run needs, before they are asked for piece by piece.
 
-    What they make stays, so no garbage is looked for in it, now or later: that took a sixth of a short run.
+    What they make stays, so no garbage is looked for in it, now or later: that took a fifth of a short run. The same
+    holds for what else the process has by then.
     """
     if "transformers.modeling_utils" in sys.modules:
         return

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from tuition.grouping import groups_within
 from tuition.train.cross_entropy import add_gradient
 from tuition.train.model import base_of, trainable_parameters
 
@@ -118,15 +119,10 @@ class Masters:
 
     def _in_groups(self) -> list[list[str]]:
         """All names, those of small weights together."""
-        groups: list[list[str]] = [[]]
-        taken = 0
-        for name, master in self.parameters.items():
-            taken += 4 * master.numel()
-            if groups[-1] and taken > _HANDED_OVER_BYTES.get(master.device.type, 64 << 20):
-                groups.append([])
-                taken = 4 * master.numel()
-            groups[-1].append(name)
-        return groups
+        names, masters = list(self.parameters), list(self.parameters.values())
+        bound = _HANDED_OVER_BYTES.get(masters[0].device.type, 64 << 20) if masters else 0
+        groups = groups_within((4 * master.numel() for master in masters), bound)
+        return [[names[place] for place in group] for group in groups]
 
     def forget_gradients(self) -> None:
         """Begin a step: no gradient is left from another."""

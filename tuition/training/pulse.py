@@ -11,8 +11,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+_STDERR = 2
 _STUCK = 3  # the exit code; any but 0 has torchrun start all again
 
 
@@ -47,6 +48,7 @@ class Pulse:
         while not over.wait(self._seconds / 10):
             if time.monotonic() - self._beat_at > self._seconds:
                 sentence = f"tuition: rank {self._rank} has not got on for {self._seconds:g} s (heartbeat_seconds) and ends; it stood here:\n"
-                os.write(2, sentence.encode())
-                faulthandler.dump_traceback()
+                with suppress(OSError):  # nobody reads any more
+                    os.write(_STDERR, sentence.encode())
+                    faulthandler.dump_traceback(_STDERR)
                 os._exit(_STUCK)  # no clean way out: what hangs would hang it too
