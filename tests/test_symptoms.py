@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import gc
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,8 @@ def test_memory_does_not_climb_from_step_to_step(settings: dict[str, Any]) -> No
             if report.step == 40:
                 tracemalloc.start()
             if report.step in (60, 160):
+                # Python's cache of attributes keeps up to 4,096 names that torch asked for, and fills slowly
+                getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
                 gc.collect()
                 self.seen[report.step] = tracemalloc.get_traced_memory()[0]
 
@@ -174,7 +177,7 @@ def test_memory_does_not_climb_from_step_to_step(settings: dict[str, Any]) -> No
         )
     finally:
         tracemalloc.stop()
-    assert Traced.seen[160] - Traced.seen[60] < 100_000  # bytes over 100 steps and ten checkpoints
+    assert Traced.seen[160] - Traced.seen[60] < 50_000  # bytes over 100 steps and ten checkpoints
 
 
 def test_no_worker_process_is_ever_forked() -> None:

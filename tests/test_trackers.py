@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def read_tensorboard(run: Path, trackio: Path) -> Figures:
 
 
 def read_trackio(run: Path, trackio: Path) -> Figures:
-    with sqlite3.connect(trackio / "tuition.db") as store:
+    with closing(sqlite3.connect(trackio / "tuition.db")) as store:
         rows = [(step, json.loads(text)) for step, text in store.execute("select step, metrics from metrics")]
     first, second = ({s: row[n] for s, row in rows if n in row} for n in ("train/loss", "eval/loss"))
     return first, second

@@ -68,9 +68,18 @@ def test_a_message_that_is_sent_before_the_page_knows_its_models_is_answered_by_
     server: Server, chromium: Any
 ) -> None:
     page = chromium.new_page(viewport={"width": PHONE, "height": 844}, color_scheme="dark")
-    page.goto(server.address, wait_until="commit")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/health", hold)  # what the script asks for before anything else
+    page.goto(server.address)
+    while not held:
+        page.wait_for_timeout(20)
     page.locator("textarea").fill("What is 3 and 3?")
     page.keyboard.press("Enter")
+    held.pop().continue_()
     expected = chat(server)[1]["choices"][0]["message"]["content"].strip()
     for column in ("tuned", "base"):
         answer = page.locator("section", has=page.get_by_role("heading", name=column)).locator(".assistant")

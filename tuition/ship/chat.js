@@ -93,5 +93,6 @@ byId("again").addEventListener("click", showModels);
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); byId("ask").requestSubmit(); }
 });
+byId("send").disabled = false; // until here a message would have gone nowhere
 const started = start();
 started.catch(() => busy(false, "The server does not answer."));
