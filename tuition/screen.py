@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from tuition.errors import sentence
+
 if TYPE_CHECKING:
     from tuition.errors import Finding
     from tuition.render.preview import TokenText
@@ -173,12 +175,12 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
     """One line a code: how often, the first place, what and what to do."""
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
     for count, finding in findings:
-        times = f"{count:,} rows, first " if count > 1 else ""
+        times = f"{count:,} times, first " if count > 1 else ""
         place = str(finding.origin) if finding.origin.line else finding.origin.file
         line = Text.assemble(
             (f"{finding.code} {finding.severity}  ", styles[finding.severity]),
             (printable(f"{times}{place}: "), "dim"),
-            printable(f"{finding.message}. "),
+            printable(f"{sentence(finding.message)} "),
             (printable(finding.fix), "italic"),
         )
         console.print(line, soft_wrap=True)
@@ -307,7 +309,7 @@ def show_evaluation(result: Any) -> None:
     from tuition.evaluate.lines import all_lines
 
     console = Console()
-    if result.comparison is not None:
+    if result.comparison is not None and (result.comparison.losses or result.comparison.wins):
         console.print(_answers_table(result.comparison, result.overlap))
     for line in all_lines(result):
         console.print(Text(printable(line)), highlight=False, soft_wrap=True)
@@ -323,7 +325,7 @@ def show_samples(rows: Sequence[Mapping[str, Any]], name: str, most: int = 4) ->
         table.add_column(column, overflow="fold")
     for row in shown:
         texts = (row["prompt"], row["expected"], row["base"], row["tuned"])
-        table.add_row(*(Text(printable(shorten(str(text or "")))) for text in texts))
+        table.add_row(*(_answer(str(text or "")) for text in texts))
     Console().print(table)
 
 
@@ -334,12 +336,18 @@ def _answers_table(comparison: Any, overlap: Any) -> Table:
         table.add_column(column, overflow="fold")
     for answer in [*comparison.losses[:4], *comparison.wins[:8]]:
         texts = (answer.prompt, answer.expected, answer.base, answer.tuned)
-        table.add_row(*(Text(printable(shorten(text))) for text in texts))
+        table.add_row(*(_answer(text) for text in texts))
     return table
+
+
+def _answer(text: str) -> Text:
+    """A question or an answer in a table: its start, and line ends that follow one another on one line."""
+    return Text(printable(re.sub(r"\n{2,}", lambda ends: "↵" * len(ends[0]) + "\n", shorten(text))))
 
 
 def show_several(found: Any) -> None:
     """Runs side by side: what differs, the metrics with their intervals, then losses, ledger and cost."""
+    from tuition.evaluate.report.machine import setting
     from tuition.evaluate.report.severalpage import cell, figure_row
 
     console, figures = Console(), [figure_row(figure) for figure in found.figures]
@@ -347,7 +355,7 @@ def show_several(found: Any) -> None:
     for column in ("", *found.names):
         table.add_column(_words(column), overflow="fold")
     for key, values in found.differing.items():
-        table.add_row(_words(key), *(_words(shorten(str(value), 40)) for value in values))
+        table.add_row(_words(key), *(_words(shorten(setting(value), 40)) for value in values))
     table.add_section()
     for row in figures:
         scores = (

@@ -198,6 +198,8 @@ class Training:
             position = Position()
         if self.writes:
             self.folder.update_sitting(from_step=progress.step)
+        if progress.step >= self.ready.plan.steps:
+            self.watcher.stage("every update has been taken: only what follows them is made again")
         return progress, position
 
     @cached_property
