@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tuition import starter
 from tuition.collecting import note_losses
 from tuition.conversation import Message
-from tuition.data import (
-    find_sources,
-)
-from tuition.door import (
-    as_names,
-)
+from tuition.data import find_sources
+from tuition.door import as_names
 from tuition.errors import Origin, UserError
 
 if TYPE_CHECKING:
