@@ -14,7 +14,7 @@ import pytest
 
 import tuition
 from tests.conftest import make_model, write_jsonl
-from tests.prove.ranks import ROOT, outcome, same, settings_of, start, strike, waited_for
+from tests.prove.ranks import LONGEST_RUN_SECONDS, ROOT, outcome, same, settings_of, start, strike, waited_for
 
 pytestmark = pytest.mark.slow
 KILLS = 5
@@ -39,7 +39,7 @@ def test_a_run_whose_ranks_are_killed_five_times_ends_by_itself_as_one_that_was_
         "eval_max_new_tokens": 8,
     }
     calm = start(place, "calm", ranks=2, steps=24, **asked)
-    assert calm.wait(300) == 0
+    assert calm.wait(LONGEST_RUN_SECONDS) == 0
     chance, kills, runs = random.Random(0), 0, 0
     while kills < KILLS:  # in one run, unless it was too quick for all of them
         name, runs = f"struck-{runs}", runs + 1
@@ -71,7 +71,7 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint_and_one_rank_goes_on(
     run = start(place, "stopped", ranks=2, steps=60, parallel="fsdp", **asked)
     waited_for(lambda: any((place / "stopped" / "checkpoints").glob("step-*")), run)
     run.send_signal(signal.SIGTERM)
-    assert run.wait(120) == 130
+    assert run.wait(LONGEST_RUN_SECONDS) == 130
     facts = json.loads((place / "stopped" / "run.json").read_text())
     assert facts["status"] == "interrupted"
     assert 0 < facts["result"]["step"] < 60

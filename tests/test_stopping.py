@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import tuition
-from tests.test_run import lines, wait_for, weights_of
+from tests.patience import PATIENCE_SECONDS, wait_for
+from tests.test_run import lines, weights_of
 from tuition import files
 from tuition.errors import Interrupted
 from tuition.screen import Watcher
@@ -129,7 +130,7 @@ def test_a_second_signal_ends_a_process_whose_python_is_not_asked(tmp_path: Path
     assert waiting.stdout is not None and waiting.stdout.readline() == "waiting\n"
     waiting.send_signal(signal.SIGINT)
     waiting.send_signal(signal.SIGTERM)
-    _, errors = waiting.communicate(timeout=50)
+    _, errors = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert waiting.returncode == 130
     assert "left at once" in errors
 
@@ -159,7 +160,7 @@ def test_a_terminated_process_saves_within_ten_seconds_and_says_how_to_go_on(
     journal = Path(settings["output_dir"]) / "metrics.jsonl"
     wait_for(lambda: journal.exists() and journal.read_text().count('"loss"') > 3)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert f"tuition train {settings['output_dir']} --resume" in errors
     (checkpoint,) = (Path(settings["output_dir"]) / "checkpoints").iterdir()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import tuition
+from tests.patience import PATIENCE_SECONDS
 from tests.studio.browsers import PHONE, chromium, faults_of
 from tuition.errors import UserError
 from tuition.ship.server import LONGEST_BODY, Server
@@ -43,7 +44,7 @@ def server(answerer: Any) -> Iterator[Server]:
 def call(
     server: Server, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str
 ) -> tuple[int, Any, http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=PATIENCE_SECONDS)
     given = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
     content = raw if raw is not None else None if body is None else json.dumps(body).encode()
     connection.request("GET" if content is None else "POST", path, content, given)
@@ -230,7 +231,7 @@ def test_the_command_serves_and_ctrl_c_leaves_cleanly(full_run: tuition.Run) -> 
     line = process.stdout.readline()
     assert line.startswith("chat: http://127.0.0.1:")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     assert errors.endswith("stopped\n")
     assert f"vllm serve {full_run.path / 'model'}" in errors

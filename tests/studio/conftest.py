@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tuition import jobs
 from tuition.collect import Store, people, sessions
 
@@ -58,11 +59,13 @@ class Running:
         """End it as a signal does."""
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(PATIENCE_SECONDS)
 
     def stranger(self) -> httpx.Client:
         """A browser's tab that nobody signed in on."""
-        client = httpx.Client(base_url=self.address, headers={"Origin": self.address}, timeout=30)
+        client = httpx.Client(
+            base_url=self.address, headers={"Origin": self.address}, timeout=PATIENCE_SECONDS
+        )
         self.clients.append(client)
         return client
 
