@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -168,6 +169,19 @@ def test_bodies_that_are_no_request_are_refused(server: Server) -> None:
     assert call(server, path, raw=b"", Content_Length=str(LONGEST_BODY + 1))[0] == 413
     assert call(server, "/v1/embeddings", {})[0] == 404
     assert call(server, "/../secrets")[0] == 404
+
+
+def test_an_answer_that_comes_before_the_body_is_sent_is_not_cut_off(server: Server) -> None:
+    address = server.server_address[:2]
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(address) as talk:
+        talk.sendall(head.encode())
+        talk.recv(1, socket.MSG_PEEK)  # it has answered
+        for _ in range(20):
+            talk.sendall(b"x" * 5_000)
+        assert talk.makefile("rb").read().startswith(b"HTTP/1.1 404")
 
 
 def test_half_a_character_in_a_request_is_answered_in_json(server: Server) -> None:

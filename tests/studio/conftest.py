@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ class Running:
     address: str = ""
     link: str = ""
     clients: list[httpx.Client] = field(default_factory=list)
+    held: socket.socket | None = None
 
     @property
     def store(self) -> Path:
@@ -44,6 +46,8 @@ class Running:
 
     def start(self) -> Running:
         """Start the command and wait for the link that it prints."""
+        if self.held is None and sys.platform == "linux":
+            self._hold_a_port()
         command = [sys.executable, "-m", "tuition", "studio", "--no-open", "--port", str(self.port)]
         self.process = subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, text=True, env=os.environ
@@ -54,6 +58,13 @@ class Running:
         assert found, f"no link in {line!r}"
         self.address, self.port, self.link = found.group(1), int(found.group(2)), found.group()
         return self
+
+    def _hold_a_port(self) -> None:
+        """One that nobody else is given while a killed studio is not there; who does not listen stands in no way."""
+        self.held = socket.socket()
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held.bind(("127.0.0.1", 0))
+        self.port = self.held.getsockname()[1]
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it as a signal does."""

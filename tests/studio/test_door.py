@@ -157,7 +157,9 @@ def test_after_some_wrong_passwords_only_waiting_helps(studio: Running) -> None:
     studio.signed_in("Theo", "writer")
     tab = studio.stranger()
     answers: list[httpx.Response] = []
-    while not answers or answers[-1].status_code == 403:  # a slow machine may wait long enough by itself at first
+    while (
+        not answers or answers[-1].status_code == 403
+    ):  # a slow machine may wait long enough by itself at first
         answers.append(tab.post("/login", data={"name": "Theo", "password": "wrong"}))
     assert len(answers) > 5
     assert answers[-1].status_code == 429

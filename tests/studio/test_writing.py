@@ -105,9 +105,11 @@ def test_what_is_typed_before_the_pages_script_has_come_is_saved_too(chromium: A
         page.goto("/write")
         with page.expect_navigation():
             page.get_by_role("button", name="Next prompt").click()
-        page.route("**/write.js*", held.append)
+        page.route("**/write.js*", lambda route: held.append(route))
         page.reload(wait_until="commit")
         page.get_by_label("Your answer").fill("In **haste**")
+        while not held:
+            page.wait_for_timeout(20)
         with page.expect_response("**/draft"):
             held.pop().continue_()
         page.locator(".read strong").get_by_text("haste").wait_for()
