@@ -17,7 +17,7 @@ import pytest
 
 import tuition
 from tests.patience import PATIENCE_SECONDS
-from tests.studio.browsers import PHONE, chromium, faults_of
+from tests.studio.browsers import PHONE, chromium, faults_of, hold_back
 from tuition.errors import UserError
 from tuition.ship.server import LONGEST_BODY, Server
 
@@ -70,18 +70,11 @@ def test_a_message_that_is_sent_before_the_page_knows_its_models_is_answered_by_
     server: Server, chromium: Any
 ) -> None:
     page = chromium.new_page(viewport={"width": PHONE, "height": 844}, color_scheme="dark")
-    held: list[Any] = []
-
-    def hold(route: Any) -> None:
-        held.append(route)
-
-    page.route("**/health", hold)  # what the script asks for before anything else
+    let_go = hold_back(page, "**/health")  # what the script asks for before anything else
     page.goto(server.address)
-    while not held:
-        page.wait_for_timeout(20)
     page.locator("textarea").fill("What is 3 and 3?")
     page.keyboard.press("Enter")
-    held.pop().continue_()
+    let_go()
     expected = chat(server)[1]["choices"][0]["message"]["content"].strip()
     for column in ("tuned", "base"):
         answer = page.locator("section", has=page.get_by_role("heading", name=column)).locator(".assistant")

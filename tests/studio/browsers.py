@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,22 @@ def tab_of(
         assert not quiet or complaints == []
     finally:
         context.close()
+
+
+def hold_back(page: Any, address: str) -> Callable[[], None]:
+    """Whatever the page asks for at this address from now on waits; the function lets go what was asked for first."""
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    def let_go() -> None:
+        while not held:
+            page.wait_for_timeout(20)
+        held.pop(0).continue_()
+
+    page.route(address, hold)
+    return let_go
 
 
 def faults_of(page: Any) -> list[str]:

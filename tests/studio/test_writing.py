@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, tab_of
+from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, hold_back, tab_of
 from tests.studio.conftest import Running
 from tuition import collecting
 from tuition.collect import (
@@ -100,18 +100,15 @@ def test_what_was_typed_survives_a_killed_server_and_a_closed_page(chromium: Any
 
 def test_what_is_typed_before_the_pages_script_has_come_is_saved_too(chromium: Any, studio: Running) -> None:
     add_prompts(studio, "Early?")
-    held: list[Any] = []
     with tab_of(chromium, studio, session_of(studio, "Ada", "writer")) as page:
         page.goto("/write")
         with page.expect_navigation():
             page.get_by_role("button", name="Next prompt").click()
-        page.route("**/write.js*", lambda route: held.append(route))
+        let_go = hold_back(page, "**/write.js*")
         page.reload(wait_until="commit")
         page.get_by_label("Your answer").fill("In **haste**")
-        while not held:
-            page.wait_for_timeout(20)
         with page.expect_response("**/draft"):
-            held.pop().continue_()
+            let_go()
         page.locator(".read strong").get_by_text("haste").wait_for()
 
 
