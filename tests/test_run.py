@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings: dict[str, A
 
 
 def test_ctrl_c_saves_and_prints_the_resume_command(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings |= {"max_steps": 4000, "save_every_steps": 4000, "eval_every_steps": 4000}
+    settings |= {"max_steps": 100_000, "save_every_steps": 100_000, "eval_every_steps": 100_000}
     flags = [f"--set={key}={value}" for key, value in settings.items()]
     process = subprocess.Popen(
         [sys.executable, "-m", "tuition", "train", *flags], stderr=subprocess.PIPE, text=True, cwd=tmp_path,

@@ -155,7 +155,7 @@ def test_a_signal_while_the_run_is_begun_leaves_a_run_that_can_go_on(
 def test_a_terminated_process_saves_within_ten_seconds_and_says_how_to_go_on(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings |= {"max_steps": 4000, "save_every_steps": 4000, "eval_every_steps": 4000, "samples": 0}
+    settings |= {"max_steps": 100_000, "save_every_steps": 100_000, "eval_every_steps": 100_000, "samples": 0}
     process = start(settings, tmp_path)
     journal = Path(settings["output_dir"]) / "metrics.jsonl"
     wait_for(lambda: journal.exists() and journal.read_text().count('"loss"') > 3)
