@@ -21,6 +21,7 @@ from pathlib import Path
 from tuition import files
 from tuition.errors import UserError
 from tuition.foreign import OBJECT_BYTES, fault_of, read_text
+from tuition.train.folder import RunFolder
 
 _LOG_BYTES = 20_000
 _watched: set[tuple[Path, str]] = set()  # folder and kind, where this process is yet to note the end
@@ -72,7 +73,7 @@ def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
             where=str(folder),
             next_step="Wait for it, or stop it",
         )
-    files.make_folder(folder / "jobs")
+    files.make_folder(RunFolder(folder).jobs)
     files.append_line(_log(folder, kind), f"$ {shown(arguments)}")
     log = files.disk.append(_log(folder, kind))
     try:
@@ -140,7 +141,7 @@ def find(folder: Path, kind: str) -> Job | None:
 
 def find_all(folder: Path) -> list[Job]:
     """The newest command of each kind."""
-    kinds = sorted(path.stem for path in (folder / "jobs").glob("*.json"))
+    kinds = sorted(path.stem for path in RunFolder(folder).jobs.glob("*.json"))
     return [job for kind in kinds if (job := find(folder, kind)) is not None]
 
 
@@ -210,8 +211,8 @@ def _end_of(log: Path) -> str:
 
 
 def _note(folder: Path, kind: str) -> Path:
-    return folder / "jobs" / f"{kind}.json"
+    return RunFolder(folder).jobs / f"{kind}.json"
 
 
 def _log(folder: Path, kind: str) -> Path:
-    return folder / "jobs" / f"{kind}.log"
+    return RunFolder(folder).jobs / f"{kind}.log"

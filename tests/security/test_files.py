@@ -161,7 +161,8 @@ def test_what_data_says_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFi
     folder = tmp_path / "a\x1b]0;title\x07\x9b2J"
     folder.mkdir()
     write_jsonl(folder / "d.jsonl", [{"prompt": "\x1b[2J", "completion": ""}, {"\x1b[31mx": 1}])
-    show_check(api.check(str(folder)))
+    checked = api.check(str(folder))
+    show_check(checked.ledger, checked.shapes)
     shown = capsys.readouterr()
     assert not {"\x1b", "\x07", "\x9b"} & set(shown.out + shown.err)
     assert printable("a\x1bb\x9bc") == "a\\x1bb\\x9bc"

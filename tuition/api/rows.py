@@ -22,9 +22,7 @@ from tuition.data import (
     rejected_lines,
     split_share,
 )
-from tuition.door import (
-    as_names,
-)
+from tuition.door import as_names
 from tuition.errors import Finding, UserError
 from tuition.recipe import RenderSettings, make_recipe
 

@@ -84,7 +84,7 @@ def check(
         uncounted = {} if model else {"tokens": None, "supervised_tokens": None}  # only a tokenizer can count
         print_json(checked.ledger.summary() | uncounted)
     else:
-        show_check(checked)
+        show_check(checked.ledger, checked.shapes)
         if set_aside is not None:
             print(f"{set_aside:,} rejected rows written to {quarantine}")
     severities = {finding.severity for finding in checked.ledger.findings}

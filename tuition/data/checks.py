@@ -18,6 +18,7 @@ from tuition.data.formats import NO_INPUT
 from tuition.data.privacy import personal_data
 from tuition.data.wording import endless_answers, leftover_markup, useless_answers
 from tuition.errors import Finding, Origin
+from tuition.utf8 import encodable
 
 
 def final_answer(conversation: Conversation) -> int:
@@ -181,19 +182,11 @@ def half_characters(conversation: Conversation) -> Iterator[Finding]:
         if message.reasoning or message.tool_calls:
             calls = json.dumps(message.tool_calls, ensure_ascii=False, default=str)
             text = f"{text} {message.reasoning} {calls}"
-        if not text.isascii() and not _is_encodable(text):
+        if not text.isascii() and not encodable(text):
             yield finding("D015", conversation.origin, f"the text of turn {position} holds a lone surrogate")
     tools = json.dumps(conversation.tools, ensure_ascii=False, default=str) if conversation.tools else ""
-    if not tools.isascii() and not _is_encodable(tools):
+    if not tools.isascii() and not encodable(tools):
         yield finding("D015", conversation.origin, "the tools hold a lone surrogate")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def control_characters(conversation: Conversation) -> Iterator[Finding]:
