@@ -212,4 +212,4 @@ def test_yaml_of_any_kind_gives_a_value_or_a_yaml_error() -> None:
 def test_the_measure_sees_memory_that_is_given_back(tmp_path: Path) -> None:
     held = bounds._reset_peak()
     bytearray(b"x" * 10_000_000) * 10
-    assert bounds._peak() - held > 90_000_000 or not Path("/proc/self/clear_refs").exists()
+    assert bounds._peak() - held > 90_000_000 or not os.access("/proc/self/clear_refs", os.W_OK)
