@@ -21,7 +21,7 @@ from tuition.data import Reading
 from tuition.door import gather
 from tuition.errors import UserError
 from tuition.recipe import load_recipe, make_recipe, parse_yaml
-from tuition.render.template import choose_template
+from tuition.render.choosing import choose_template
 from tuition.screen import printable
 
 
