@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,9 @@ def imported_by(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[
 
 
 def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
-    started = time.perf_counter()
     shown, imported = imported_by(tmp_path, "--help")
     assert imported.isdisjoint({"torch", "transformers", "datasets", "numpy"})
     assert shown.returncode == 0 and "train" in shown.stdout
-    assert (
-        time.perf_counter() - started < 30
-    )  # the time itself is measured by the benchmarks: machines differ
 
 
 def test_data_that_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:

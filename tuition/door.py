@@ -13,11 +13,7 @@ from tuition import files, starter
 from tuition.data.storefiles import pinned
 from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe, read_settings
-from tuition.screen import Watcher
-from tuition.signals import Signals
 from tuition.train.folder import RunFolder, first_free
-from tuition.training import Training
-from tuition.training.waiting import ALONE, Start
 
 
 def gather(
@@ -99,28 +95,6 @@ def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) ->
             where=str(folder.path),
             next_step=f"cd {started_in} && tuition train {folder.path.resolve()} --resume",
         )
-
-
-def make_training(
-    given: Mapping[str, Any],
-    folder: RunFolder,
-    *,
-    resume: bool,
-    watcher: Watcher | None,
-    command: str,
-    signals: Signals,
-    start: Start = ALONE,
-) -> Training:
-    recipe = make_recipe(dict(given))
-    return Training(
-        recipe,
-        folder,
-        resume=resume,
-        watcher=watcher or Watcher(),
-        command=command,
-        signals=signals,
-        start=start,
-    )
 
 
 def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:

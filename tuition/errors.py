@@ -47,9 +47,15 @@ class LeftInTheMiddle(BaseException):
 
 
 class Interrupted(Exception):
-    """The user asked to stop; a complete checkpoint of the last whole step was written to `folder`."""
+    """The user asked to stop; a complete checkpoint of the last whole step was written.
 
-    folder: str = ""
+    Args:
+        folder: of the run; empty where the loop says it, which does not know.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder = folder
+        super().__init__()
 
 
 @dataclass(frozen=True, slots=True)

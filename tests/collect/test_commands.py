@@ -70,7 +70,7 @@ def test_a_source_can_be_cleared_afterwards(tmp_path: Path) -> None:
         "--store",
         store,
         "--source",
-        "web",
+        " web ",
     )
     code, said = run(
         "collect", "import", "--store", store, "--source", "web", "--licence", "MIT", "--consent", "terms"

@@ -93,19 +93,13 @@ def _start_ranks(
     arguments += ["--json"] * as_json
     code = run_ranks(arguments, ranks, restarts=restarts)
     if code in (0, STOPPED) and interrupted(folder):
-        raise _interrupted(folder)
+        raise Interrupted(str(folder))
     if code:
         raise UserError(
             f"the ranks ended with exit code {code}; the first complaint above is the cause",
             where=str(folder),
             next_step=f"Mend it, and go on with: {me()} train {folder} --resume --processes {ranks}",
         )
-
-
-def _interrupted(folder: Path) -> Interrupted:
-    stop = Interrupted()
-    stop.folder = str(folder)
-    return stop
 
 
 def _print_end(folder: Path, as_json: bool) -> None:

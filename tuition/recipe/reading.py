@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import (
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError, model_validator
 
 from tuition.errors import UserError
 from tuition.foreign import require_readable
