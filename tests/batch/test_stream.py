@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.patience import wait_for
 from tuition import starter
 from tuition.api import make_renderer, prepare
 from tuition.batch import make_plan
@@ -141,11 +141,8 @@ def test_a_file_that_was_prepared_ahead_is_prepared_again_in_the_next_epoch(
     seen: list[Any] = []
     for step in range(1, plan.steps + 1):
         seen += batch_of(corpus.train, plan, step)
-        wanted = [number for side in plan.files_of(step) for number in side]
-        give_up = time.monotonic() + 30
-        while not all(shelf._folder(number).exists() for number in wanted):
-            assert time.monotonic() < give_up, f"update {step}: one of {wanted} is not being prepared"
-            time.sleep(0.05)
+        folders = [shelf._folder(number) for side in plan.files_of(step) for number in side]
+        wait_for(lambda folders=folders: all(folder.exists() for folder in folders))
     assert as_texts(seen) == as_texts([*corpus.train, *corpus.train])
 
 

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tuition.data import Reading
 from tuition.data.formats import FORMATS
 from tuition.errors import UserError
 
-fearless = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fearless = settings(max_examples=100)
 
 
 def read_all(reading: Reading) -> Reading:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import multiprocessing
+from torch.distributed import TCPStore
 from torch.distributed import fsdp as fsdp  # imported here for all ranks
 
 from tuition import files
@@ -186,7 +186,7 @@ def by_ranks(count: int, place: Path, **job: Any) -> dict[str, Any]:
     (place / "job.json").write_text(json.dumps(job))
     process = subprocess.run(
         [sys.executable, "-m", "tests.train.ranks", str(place), str(count)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     return dict(json.loads((place / "result.json").read_text()))
@@ -209,9 +209,9 @@ def start(place: Path, count: int) -> None:
     Started by torchrun they are in test_ranks_run.py.
     """
     peft()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a port and keeps it
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the ranks come to it, and none makes one
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     multiprocessing.start_processes(as_rank, (place,), nprocs=count, start_method="fork")
 

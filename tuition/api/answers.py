@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tuition import starter
 from tuition.collecting import note_losses
 from tuition.conversation import Message
-from tuition.data import (
-    find_sources,
-)
-from tuition.door import (
-    as_names,
-)
+from tuition.data import find_sources
+from tuition.door import as_names
 from tuition.errors import Origin, UserError
+from tuition.utf8 import encodable
 
 if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
@@ -40,7 +37,8 @@ def answer(
 
     messages = [Message("user", prompt)] if isinstance(prompt, str) else _messages(prompt)
     model, renderer = answerer.loaded.model, answerer.renderer
-    _refuse_lone_surrogates(messages)
+    if not all(encodable(message.content) for message in messages):
+        raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text")
     if room_for_answer(model, len(renderer.prompt_ids(messages)), max_new_tokens) < 1:
         raise UserError(
             "the prompt is empty or fills the model's context",
@@ -59,14 +57,6 @@ def _messages(prompt: Sequence[Mapping[str, Any]]) -> list[Message]:
     except RowError as refusal:
         raise UserError(refusal.reason.message, where="messages", next_step=refusal.reason.fix) from None
     return list(conversation.messages)
-
-
-def _refuse_lone_surrogates(messages: Sequence[Message]) -> None:
-    for message in messages:
-        try:
-            message.content.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text") from None
 
 
 def load(name: str, *, device: str = "auto", trust_remote_code: str | None = None) -> Answerer:
