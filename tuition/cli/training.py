@@ -17,15 +17,44 @@ from tuition.errors import Interrupted, UserError
 
 
 def _train(
-    recipe: str | None,
-    resume: bool,
-    resume_if_begun: bool,
-    dry_run: bool,
-    as_json: bool,
-    set_: list[str],
-    gpus: str | None,
-    processes: int | None,
-    restarts: int,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False),
+    ] = None,
+    *,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")
+    ] = False,
+    resume_if_begun: Annotated[
+        bool,
+        typer.Option(
+            "--resume-if-begun",
+            help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")
+    ] = False,
+    as_json: Json = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False),
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="With several ranks: how often all are started again when one dies.")
+    ] = 3,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
+        ),
+    ] = [],  # noqa: B006  Typer copies it
     **flags: Any,
 ) -> None:
     from tuition import api
@@ -171,25 +200,8 @@ def _metavar(annotation: Any) -> str:
 
 def _add_train() -> None:
     """`train` takes every setting of the recipe: its signature is made from it."""
-    own = [
-        inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[
-            str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),
-        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
-        inspect.Parameter("resume_if_begun", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--resume-if-begun", help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.")]),
-        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
-        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
-        inspect.Parameter("gpus", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
-            str | None, typer.Option("--gpus", help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False)]),
-        inspect.Parameter("processes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
-            int | None, typer.Option("--processes", min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False)]),
-        inspect.Parameter("restarts", inspect.Parameter.KEYWORD_ONLY, default=3, annotation=Annotated[
-            int, typer.Option("--restarts", min=0, help="With several ranks: how often all are started again when one dies.")]),
-        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
-            list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
-    ]  # fmt: skip
+    declared = inspect.signature(_train, eval_str=True).parameters.values()
+    own = [parameter for parameter in declared if parameter.kind is not parameter.VAR_KEYWORD]
 
     def train(**arguments: Any) -> None:
         _train(**arguments)
