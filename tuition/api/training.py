@@ -15,6 +15,7 @@ from tuition.door import (
     choose_folder,
     gather,
     refuse_mixed_runs,
+    refuse_resume_of_no_run,
     refuse_strangers_among_ranks,
     write_rows,
 )
@@ -105,6 +106,7 @@ def train(
         UserError: anything the user can mend.
         tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
+    refuse_resume_of_no_run(recipe, settings, resume=resume)
     given, rows = gather(recipe, data, settings)
     start = start_of_environment()
     if start.many:
@@ -180,6 +182,7 @@ def run_folder(
     Raises:
         UserError: the settings are wrong, or the folder holds another run.
     """
+    refuse_resume_of_no_run(recipe, settings, resume=resume)
     given, _ = gather(recipe, None, settings)
     folder, given = choose_folder(recipe, given, resume=resume)
     refuse_mixed_runs(folder, resume or (resume_if_begun and folder.holds_a_run()))

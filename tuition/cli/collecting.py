@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuition.cli.shared import Device, Json, Tokens, print_json
+from tuition.cli.shared import Commands, Device, Json, Tokens, print_json
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="collect",
+    cls=Commands,
     help="The store behind the studio: take prompts in, give demonstrations out, back it up.",
     no_args_is_help=True,
     rich_markup_mode=None,
