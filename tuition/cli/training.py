@@ -17,45 +17,48 @@ from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me,
 from tuition.errors import Interrupted, UserError
 
 
+RecipeOrRun = Annotated[
+    str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]
+ResumeIfBegun = Annotated[
+    bool,
+    typer.Option(
+        "--resume-if-begun",
+        help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False),
+]
+Restarts = Annotated[
+    int, typer.Option(min=0, help="With several ranks: how often all are started again when one dies.")
+]
+RecipeSet = Annotated[
+    list[str],
+    typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False),
+]
+
+
 def _train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False),
-    ] = None,
+    recipe: RecipeOrRun = None,
     *,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")
-    ] = False,
-    resume_if_begun: Annotated[
-        bool,
-        typer.Option(
-            "--resume-if-begun",
-            help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")
-    ] = False,
+    resume: Resume = False,
+    resume_if_begun: ResumeIfBegun = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False),
-    ] = None,
-    restarts: Annotated[
-        int, typer.Option(min=0, help="With several ranks: how often all are started again when one dies.")
-    ] = 3,
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
-        ),
-    ] = [],  # noqa: B006  Typer copies it
+    gpus: Gpus = None,
+    processes: Processes = None,
+    restarts: Restarts = 3,
+    set_: RecipeSet = [],  # noqa: B006  Typer copies it
     **flags: Any,
 ) -> None:
     from tuition import api
@@ -278,12 +281,7 @@ def plan(
     gpu: Annotated[
         str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
     ] = "h100",
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
-        ),
-    ] = [],  # noqa: B006  Typer copies it
+    set_: RecipeSet = [],  # noqa: B006  Typer copies it
     as_json: Json = False,
 ) -> None:
     """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
