@@ -16,7 +16,6 @@ from typer.core import TyperCommand
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
 from tuition.errors import Interrupted, UserError
 
-
 RecipeOrRun = Annotated[
     str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)
 ]
