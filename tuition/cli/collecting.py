@@ -258,7 +258,7 @@ def _sentence(results: outcomes.Results) -> str:
         rate.winner, "not decided"
     )
     missing = (
-        f"; about {rate.needed:,} more decided judgements would tell"
+        f"; about {rate.needed:,} more decided judgement{'s' * (rate.needed > 1)} would tell"
         if rate.winner == "not decided" and rate.needed
         else ""
     )

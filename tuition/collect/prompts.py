@@ -205,7 +205,8 @@ def read_messages(text: str) -> tuple[Message, ...]:
 def _opening(messages: Sequence[Message]) -> str:
     """The beginning of what is asked last, on one line: how a prompt is known in lists."""
     asked = [message.content for message in messages if message.role == "user"] or [messages[-1].content]
-    return " ".join(asked[-1].split())[:_OPENING_CHARACTERS]
+    text = " ".join(asked[-1].split())
+    return text if len(text) <= _OPENING_CHARACTERS else f"{text[: _OPENING_CHARACTERS - 1].rstrip()}…"
 
 
 # --- looking ---

@@ -151,6 +151,7 @@ def make_sharded_learner(
         dtype,
         packed=loaded.packed,
         shares=loaded.shares,
+        work=loaded.work,
         head=loaded.head,
         noise=EmbeddingNoise(loaded.model, settings.neftune_alpha) if settings.neftune_alpha else None,
         ranks=ranks,
@@ -262,8 +263,9 @@ def packs_of(
         token_budget=packing[1],
         share_prefixes=learner.shares,
         lanes=learner.lanes,
+        work=learner.work,
     )
-    mine = lay(learner.ranks.share(batch))
+    mine = lay(learner.ranks.share(batch, learner.work))
     return learner.ranks.even(mine, lambda: lay(batch[:1])[0])
 
 
