@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,11 @@ def _refuse_programs(written: Mapping[str, Any], where: str) -> None:
         names = re.split(r"[,\s]+", value) if isinstance(value, str) else value
         for name in names if isinstance(names, list | tuple) else ():
             if str(name).strip().startswith("python:"):
+                typed = shlex.quote(f"{key}={','.join(map(str, names))}")
                 raise UserError(
                     f"{key} names a program to run ({name}), which a file may not",
                     where=where,
-                    next_step=f"Read the program; if you trust it, name it yourself: --set '{key}={value}'",
+                    next_step=f"Read the program; if you trust it, name it yourself: --set {typed}",
                 )
 
 

@@ -163,7 +163,12 @@ def test_wins_stand_before_losses_and_losses_before_the_rest(tmp_path):
     page = report(write_run(tmp_path, evaluation=comparison(), samples=samples))
     places = [
         page.text.index(words)
-        for words in ("Became better: 20", "Became worse: 1", "Other held-out prompts, before and after: 1", "third?")
+        for words in (
+            "Became better: 20",
+            "Became worse: 1",
+            "Other held-out prompts, before and after: 1",
+            "third?",
+        )
     ]
     assert places == sorted(places)
     assert "s.jsonl:3" in page.text
