@@ -18,8 +18,8 @@ from tests.security import bounds
 from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.batch.prepared import open_prepared
-from tuition.data import Reading
 from tuition.cli.shared import assignments
+from tuition.data import Reading
 from tuition.door import gather
 from tuition.errors import UserError
 from tuition.recipe import load_recipe, make_recipe, parse_yaml
@@ -92,6 +92,7 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     [
         "eval_metrics: ['python:evil.py:f']",
         "eval_metrics: 'chrf, python:evil.py:f'",
+        "eval_metrics: [chrf, 'python:evil.py:f']",
         "best_by: python:evil.py:f",
     ],
 )
