@@ -45,7 +45,8 @@ def _refuse_programs(written: Mapping[str, Any], where: str) -> None:
     for key in ("eval_metrics", "best_by"):
         value = written.get(key)
         names = re.split(r"[,\s]+", value) if isinstance(value, str) else value
-        for name in names if isinstance(names, list | tuple) else ():
+        names = names if isinstance(names, list | tuple) else ()
+        for name in names:
             if str(name).strip().startswith("python:"):
                 typed = shlex.quote(f"{key}={','.join(map(str, names))}")
                 raise UserError(
