@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -67,3 +68,18 @@ def test_what_is_given_wrongly_is_said_with_the_right_way(call: Any, said: str) 
 def test_what_check_found_is_readable_in_a_notebook(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n[1]\n')
     assert "Ledger(2 rows in, 1 kept, 1 rejected)" in repr(tuition.check(str(tmp_path / "rows.jsonl")))
+
+
+def test_the_page_about_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, known)
+    first, again = (
+        tmp_path / "outputs" / name / "model" / "model.safetensors" for name in ("first", "again")
+    )
+    assert first.read_bytes() == again.read_bytes()
+    assert [step for step, _ in known["losses"]] == [1, 2]
+    assert known["result"].scores["f1"].count == 5

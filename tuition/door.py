@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,14 @@ def _refuse_programs(written: Mapping[str, Any], where: str) -> None:
     for key in ("eval_metrics", "best_by"):
         value = written.get(key)
         names = re.split(r"[,\s]+", value) if isinstance(value, str) else value
-        for name in names if isinstance(names, list | tuple) else ():
+        names = names if isinstance(names, list | tuple) else ()
+        for name in names:
             if str(name).strip().startswith("python:"):
+                typed = shlex.quote(f"{key}={','.join(map(str, names))}")
                 raise UserError(
                     f"{key} names a program to run ({name}), which a file may not",
                     where=where,
-                    next_step=f"Read the program; if you trust it, name it yourself: --set '{key}={value}'",
+                    next_step=f"Read the program; if you trust it, name it yourself: --set {typed}",
                 )
 
 

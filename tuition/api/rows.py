@@ -176,7 +176,7 @@ def quarantine(checked: Checked, to: str | Path) -> int:
 def make_renderer(model: str, **render: Any) -> Renderer:
     """The renderer that a run with these settings would use."""
     from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day, open_model
-    from tuition.render.modelfiles import LONGEST_BY_DEFAULT, positions_in
+    from tuition.render.modelfiles import longest_by_default, positions_in
 
     settings, name = make_render_settings(render), starter.model_path(model)
     tokenizer = load_tokenizer(name)
@@ -187,7 +187,7 @@ def make_renderer(model: str, **render: Any) -> Renderer:
     adopt_template(tokenizer, template)
     longest = settings.max_length
     if longest == "auto":
-        longest = min(positions_in(open_model(name).path) or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+        longest = longest_by_default(positions_in(open_model(name).path))
     return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -206,12 +205,15 @@ def read_samples(folder: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is damaged.
     """
-    from tuition.train.folder import RunFolder
     from tuition.training.keeping import read_jsonl
 
     return read_jsonl(RunFolder(Path(folder)).samples)
 
 
 def read_report_facts(folder: str | Path) -> dict[str, Any]:
-    """run.json of a run folder."""
-    return dict(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8")))
+    """What run.json of a run folder says.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return RunFolder(Path(folder)).read_facts()

@@ -16,17 +16,48 @@ from typer.core import TyperCommand
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
 from tuition.errors import Interrupted, UserError
 
+RecipeOrRun = Annotated[
+    str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]
+ResumeIfBegun = Annotated[
+    bool,
+    typer.Option(
+        "--resume-if-begun",
+        help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False),
+]
+Restarts = Annotated[
+    int, typer.Option(min=0, help="With several ranks: how often all are started again when one dies.")
+]
+RecipeSet = Annotated[
+    list[str],
+    typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False),
+]
+
 
 def _train(
-    recipe: str | None,
-    resume: bool,
-    resume_if_begun: bool,
-    dry_run: bool,
-    as_json: bool,
-    set_: list[str],
-    gpus: str | None,
-    processes: int | None,
-    restarts: int,
+    recipe: RecipeOrRun = None,
+    *,
+    resume: Resume = False,
+    resume_if_begun: ResumeIfBegun = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+    restarts: Restarts = 3,
+    set_: RecipeSet = [],  # noqa: B006  Typer copies it
     **flags: Any,
 ) -> None:
     from tuition import api
@@ -189,25 +220,8 @@ class _BySection(TyperCommand):
 
 def _add_train() -> None:
     """`train` takes every setting of the recipe: its signature is made from it."""
-    own = [
-        inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[
-            str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),
-        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
-        inspect.Parameter("resume_if_begun", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--resume-if-begun", help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.")]),
-        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
-        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
-        inspect.Parameter("gpus", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
-            str | None, typer.Option("--gpus", help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False)]),
-        inspect.Parameter("processes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
-            int | None, typer.Option("--processes", min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False)]),
-        inspect.Parameter("restarts", inspect.Parameter.KEYWORD_ONLY, default=3, annotation=Annotated[
-            int, typer.Option("--restarts", min=0, help="With several ranks: how often all are started again when one dies.")]),
-        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
-            list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
-    ]  # fmt: skip
+    declared = inspect.signature(_train, eval_str=True).parameters.values()
+    own = [parameter for parameter in declared if parameter.kind is not parameter.VAR_KEYWORD]
 
     def train(**arguments: Any) -> None:
         _train(**arguments)
@@ -266,12 +280,7 @@ def plan(
     gpu: Annotated[
         str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
     ] = "h100",
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
-        ),
-    ] = [],  # noqa: B006  Typer copies it
+    set_: RecipeSet = [],  # noqa: B006  Typer copies it
     as_json: Json = False,
 ) -> None:
     """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""

@@ -23,6 +23,7 @@ from tuition.train.model import (
     fit_embeddings,
     load_config,
     load_model,
+    quiet_transformers,
     set_stop_tokens,
     stop_tokens_in,
     stop_tokens_of,
@@ -81,6 +82,7 @@ def load_answerer(
     Raises:
         UserError: there is nothing of the kind, or the run has no model yet.
     """
+    quiet_transformers()
     wish = _Wish(device, template, trusted)
     if run_of(name).holds_a_run():
         return _load_run(name, wish)
