@@ -30,6 +30,9 @@ settings.load_profile("suite")
 # A shell that starts the tests in the background has Ctrl-C ignored, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Servers of the tests are on this machine, whatever proxy the machine uses for others.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+
 # Runs keep prepared data in a cache; the tests' own goes with them.
 os.environ["TUITION_CACHE"] = tempfile.mkdtemp(prefix="tuition-tests-")
 atexit.register(shutil.rmtree, os.environ["TUITION_CACHE"], ignore_errors=True)
