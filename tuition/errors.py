@@ -31,10 +31,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{_sentence(self.what)} {_sentence(self.next_step)}"
+        return f"{place}{sentence(self.what)} {sentence(self.next_step)}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends otherwise already."""
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
@@ -95,7 +96,7 @@ class Finding:
 
     def __str__(self) -> str:
         place = str(self.origin) if self.origin.line else self.origin.file
-        return f"{place} ({self.code}): {self.message}. {self.fix}"
+        return f"{place} ({self.code}): {sentence(self.message)} {self.fix}"
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Finding:

@@ -121,9 +121,7 @@ def read_messages(messages: Sequence[Mapping[str, str]]) -> list[Message]:
 
 def _load_tuned(run: Path) -> Answerer:
     from tuition.evaluate.load import load_answerer
-    from tuition.train.model import quiet_transformers
 
-    quiet_transformers()
     return load_answerer(str(run))
 
 

@@ -13,6 +13,7 @@ from tests.patience import wait_for
 from tuition import starter
 from tuition.api import make_renderer, prepare
 from tuition.batch import make_plan
+from tuition.batch.balance import Work
 from tuition.batch.corpus import Corpus, prepare_corpus
 from tuition.batch.stream import batch_of, stream_corpus
 from tuition.data import find_sources
@@ -176,7 +177,9 @@ def test_two_ranks_over_files_that_come_and_go_take_each_example_once_and_as_one
     for step in range(1, plan.steps_per_epoch + 1):
         both = [batch_of(one.train, plan, step) for one in (corpus, waits)]
         assert as_texts(both[0]) == as_texts(both[1])
-        mine = [example for rank, batch in zip(ranks, both, strict=True) for example in rank.share(batch)]
+        mine = [
+            example for rank, batch in zip(ranks, both, strict=True) for example in rank.share(batch, Work())
+        ]
         assert as_texts(mine) == as_texts(both[0])
         taken += mine
     assert as_texts(taken) == as_texts(corpus.train)

@@ -14,8 +14,9 @@ from tests.conftest import CHAT, TEXT, make_tokenizer
 from tests.render.helpers import ORIGIN, REWRITES_HISTORY, render_one
 from tuition.conversation import Conversation, Message
 from tuition.render import Outcome, Renderer
+from tuition.render.choosing import CHATML
 from tuition.render.evidence import Witness
-from tuition.render.template import CHATML, ChatTemplate
+from tuition.render.template import ChatTemplate
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 TEMPLATES = {

@@ -16,7 +16,8 @@ from tests.render.helpers import renderer, talk
 from tuition.conversation import Message
 from tuition.errors import UserError
 from tuition.render import bounds
-from tuition.render.template import ChatTemplate, TemplateRefusal, Writer
+from tuition.render.template import ChatTemplate, TemplateRefusal
+from tuition.render.writer import Writer
 
 ASK = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A cat."}]
 DOUBLED = "{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = MORE %}{% endfor %}"

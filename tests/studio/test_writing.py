@@ -171,11 +171,13 @@ def test_pairs_are_judged_by_single_keys_and_reviews_too(chromium: Any, studio: 
         assert page.get_by_label("Answer").is_visible()  # typing there presses no keys
         page.keyboard.type("a")
         page.get_by_role("heading", name="Demonstration").click()
-        page.keyboard.press("a")
-        page.get_by_text("Accepted.").wait_for()
+        page.keyboard.press("r")
+        page.keyboard.type("Say where.")
+        page.keyboard.press("Control+Enter")
+        page.get_by_text("Returned with your comment.").wait_for()
     with Store(studio.store) as store:
         assert results.results(store, batch.id).rate.counts["a"] == 2
-        assert demos.demonstration(store, sent.id).status == "accepted"
+        assert demos.demonstration(store, sent.id).status == "returned"
 
 
 @pytest.mark.parametrize(("width", "theme"), [(PHONE, "dark"), (DESKTOP, "light")])

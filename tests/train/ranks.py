@@ -45,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU, FP32 = torch.device("cpu"), torch.float32
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
 PLAN = Plan(examples=22, batch_size=8, steps=1000, seed=3)
+WORK = Work(1.0, 0.001)
 IDENTITY = Identity("this run", partial(order_sha256, PLAN))
 CASES: tuple[tuple[Layout, str], ...] = (("ddp", "full"), ("ddp", "lora"), ("fsdp", "full"), ("fsdp", "lora"))
 TWO_MACHINES: tuple[Layout, str] = ("hsdp", "full")  # of two ranks each
@@ -110,7 +111,8 @@ def taken(ranks: Ranks) -> list[list[int]]:
     rows = examples()
     steps = range(1, PLAN.steps_per_epoch + 1)
     mine = [
-        [e.origin.line for e in ranks.share([rows[i] for i in PLAN.examples_of(number)])] for number in steps
+        [e.origin.line for e in ranks.share([rows[i] for i in PLAN.examples_of(number)], WORK)]
+        for number in steps
     ]
     everyone = ranks.all_of(mine)
     return [sorted(line for rank in everyone for line in rank[n]) for n in range(len(mine))]
@@ -171,7 +173,7 @@ def resumed_by(world: int) -> tuple[tuple[Layout, str], ...]:
 
 def joined(layout: Layout) -> Ranks:
     """The ranks of this test; those of `hsdp` as if they were on two machines."""
-    ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
+    ranks = join_ranks(CPU, layout)
     return replace(ranks, local_world=2, local_rank=ranks.rank % 2) if layout == "hsdp" else ranks
 
 
@@ -223,7 +225,7 @@ def as_rank(rank: int, place: Path) -> None:
 def main(place: Path) -> None:
     """All that is asked of some ranks at once: a start costs more than what is done."""
     job = json.loads((place / "job.json").read_text())
-    ddp = join_ranks(CPU, "ddp", Work(1.0, 0.001))
+    ddp = join_ranks(CPU, "ddp")
     result: dict[str, Any] = {"taken": taken(ddp), "losses": {}}
     for layout, method in (*CASES, TWO_MACHINES) if ddp.world == 4 else CASES:
         name = f"{layout}-{method}"

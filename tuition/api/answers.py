@@ -67,9 +67,7 @@ def load(name: str, *, device: str = "auto", trust_remote_code: str | None = Non
             recipe trusts nothing here, for the folder may be a stranger's.
     """
     from tuition.evaluate.load import load_answerer
-    from tuition.train.model import quiet_transformers
 
-    quiet_transformers()
     return load_answerer(model_named(name), device=device, trusted=trust_remote_code)
 
 
@@ -182,10 +180,8 @@ def evaluate(
     from tuition.evaluate.forgetting import find_general
     from tuition.evaluate.gate import read_conditions
     from tuition.evaluate.whole import Wishes, evaluate_all
-    from tuition.train.model import quiet_transformers
 
     conditions = read_conditions([require] if isinstance(require, str) else require)
-    quiet_transformers()
     wishes = Wishes(
         data=all_of(data) if data else (),
         metrics=_metrics_named(metric or ()),

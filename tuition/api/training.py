@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from tuition.door import (
     choose_folder,
     gather,
     refuse_mixed_runs,
+    refuse_resume_of_no_run,
     refuse_strangers_among_ranks,
     write_rows,
 )
@@ -106,6 +106,7 @@ def train(
         UserError: anything the user can mend.
         tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
+    refuse_resume_of_no_run(recipe, settings, resume=resume)
     given, rows = gather(recipe, data, settings)
     start = start_of_environment()
     if start.many:
@@ -181,6 +182,7 @@ def run_folder(
     Raises:
         UserError: the settings are wrong, or the folder holds another run.
     """
+    refuse_resume_of_no_run(recipe, settings, resume=resume)
     given, _ = gather(recipe, None, settings)
     folder, given = choose_folder(recipe, given, resume=resume)
     refuse_mixed_runs(folder, resume or (resume_if_begun and folder.holds_a_run()))
@@ -203,12 +205,15 @@ def read_samples(folder: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is damaged.
     """
-    from tuition.train.folder import RunFolder
     from tuition.training.keeping import read_jsonl
 
     return read_jsonl(RunFolder(Path(folder)).samples)
 
 
 def read_report_facts(folder: str | Path) -> dict[str, Any]:
-    """run.json of a run folder."""
-    return dict(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8")))
+    """What run.json of a run folder says.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return RunFolder(Path(folder)).read_facts()

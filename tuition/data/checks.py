@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tuition.conversation import Conversation
+from tuition.conversation import Conversation, Message
 from tuition.data.catalogue import finding, quote
 from tuition.data.formats import NO_INPUT
 from tuition.data.privacy import personal_data
@@ -114,11 +114,7 @@ def tool_calls(conversation: Conversation) -> Iterator[Finding]:
             open_calls = [call.get("id") for call in message.tool_calls]
             unanswered = len(open_calls)
         elif message.role == "tool":
-            if message.tool_call_id is None or None in open_calls:
-                answered = bool(open_calls)
-            else:
-                answered = message.tool_call_id in open_calls
-            if not answered:
+            if not _answers_one(message, open_calls):
                 shown = quote(message.tool_call_id or message.name or "without an id")
                 yield finding(
                     "D026",
@@ -127,6 +123,13 @@ def tool_calls(conversation: Conversation) -> Iterator[Finding]:
                 )
         else:
             open_calls = []
+
+
+def _answers_one(result: Message, open_calls: Sequence[object]) -> bool:
+    """Whether a tool's turn answers one of these calls; where ids are missing, any call will do."""
+    if result.tool_call_id is None or None in open_calls:
+        return bool(open_calls)
+    return result.tool_call_id in open_calls
 
 
 def _null_in(value: object) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tuition.render.template import TemplateRefusal, Writer
+from tuition.render.template import TemplateRefusal
+from tuition.render.writer import Writer
 
 
 def turn_texts(

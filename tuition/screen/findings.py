@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from tuition.errors import Finding
+from tuition.errors import Finding, sentence
 from tuition.screen.texts import printable
 
 
@@ -15,12 +15,12 @@ def show_findings(console: Console, findings: Sequence[tuple[int, Finding]]) -> 
     """One line a code: how often, the first place, what and what to do."""
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
     for count, finding in findings:
-        times = f"{count:,} rows, first " if count > 1 else ""
+        times = f"{count:,} times, first " if count > 1 else ""
         place = str(finding.origin) if finding.origin.line else finding.origin.file
         line = Text.assemble(
             (f"{finding.code} {finding.severity}  ", styles[finding.severity]),
             (printable(f"{times}{place}: "), "dim"),
-            printable(f"{finding.message}. "),
+            printable(f"{sentence(finding.message)} "),
             (printable(finding.fix), "italic"),
         )
         console.print(line, soft_wrap=True)

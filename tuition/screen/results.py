@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -69,13 +70,10 @@ def show_evaluation(result: Evaluation) -> None:
     console = Console()
     if (found := result.comparison) is not None:
         held_out = result.overlap is not None and not result.overlap.trained_on
-        shown = [*found.losses[:4], *found.wins[:8]]
-        console.print(
-            _before_and_after(
-                f"the same {'held-out ' if held_out else ''}questions",
-                ((answer.prompt, answer.expected, answer.base, answer.tuned) for answer in shown),
-            )
-        )
+        if shown := [*found.losses[:4], *found.wins[:8]]:
+            title = f"the same {'held-out ' if held_out else ''}questions"
+            texts = ((answer.prompt, answer.expected, answer.base, answer.tuned) for answer in shown)
+            console.print(_before_and_after(title, texts))
     for line in all_lines(result):
         console.print(Text(printable(line)), highlight=False, soft_wrap=True)
 
@@ -94,12 +92,18 @@ def _before_and_after(title: str, rows: Iterable[Sequence[str]]) -> Table:
     for column in ("question", "expected", "base", "tuned"):
         table.add_column(column, overflow="fold")
     for texts in rows:
-        table.add_row(*(Text(printable(shorten(text))) for text in texts))
+        table.add_row(*(Text(printable(_ends_gathered(shorten(text)))) for text in texts))
     return table
+
+
+def _ends_gathered(text: str) -> str:
+    """The text with line ends that follow one another shown on one line: a base model may write hundreds."""
+    return re.sub(r"\n{2,}", lambda ends: "↵" * len(ends[0]) + "\n", text)
 
 
 def show_several(found: Several) -> None:
     """Runs side by side: what differs, the metrics with their intervals, then losses, ledger and cost."""
+    from tuition.evaluate.report.machine import setting
     from tuition.evaluate.report.severalpage import cell, figure_row
 
     console, figures = Console(), [figure_row(figure) for figure in found.figures]
@@ -107,7 +111,7 @@ def show_several(found: Several) -> None:
     for column in ("", *found.names):
         table.add_column(_words(column), overflow="fold")
     for key, values in found.differing.items():
-        table.add_row(_words(key), *(_words(shorten(str(value), 40)) for value in values))
+        table.add_row(_words(key), *(_words(shorten(setting(value), 40)) for value in values))
     table.add_section()
     for row in figures:
         scores = (

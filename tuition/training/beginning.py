@@ -104,7 +104,10 @@ def take_up(
             note("no checkpoint to go on from: starting at step 1")
         return StartingPoint(Progress(), Position(), found.damaged)
     watch(f"going on from {found.folder}")
-    return StartingPoint(*_load(ready, folder, found.folder, identity, note), found.damaged)
+    progress, position = _load(ready, folder, found.folder, identity, note)
+    if progress.step >= ready.plan.steps:
+        watch("every update has been taken: only what follows them is made again")
+    return StartingPoint(progress, position, found.damaged)
 
 
 def _load(

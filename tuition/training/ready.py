@@ -148,19 +148,10 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
 
 def _meet(material: Material) -> Ranks:
     """The ranks come together, each with the data at hand."""
-    from tuition.batch.balance import work_of_model
     from tuition.train.distributed import join_ranks
     from tuition.train.model import choose_device
 
-    text = material.config.get_text_config()
-    width = int(getattr(text, "hidden_size", 1))
-    work = work_of_model(
-        width,
-        int(getattr(text, "intermediate_size", None) or 4 * width),
-        int(getattr(text, "num_hidden_layers", 1)),
-        len(material.tokenizer),
-    )
-    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
+    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel)
 
 
 def load_learned(material: Material, ranks: Ranks) -> tuple[Any, torch.device, torch.dtype]:
