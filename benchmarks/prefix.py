@@ -142,8 +142,7 @@ def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: 
             "off": spread([r.tokens_per_second for r in off]),
         },
         "milliseconds_to_lay_out": {
-            name: layout_milliseconds(batch, share=learner.shares, lanes=learner.lanes)
-            for name, learner in learners.items()
+            name: layout_milliseconds(batch, learner) for name, learner in learners.items()
         },
         "times_as_fast": spread([b.seconds / a.seconds for a, b in zip(on, off, strict=True)]),
         "loss": {"on": reports["on"][0].loss, "off": reports["off"][0].loss},
@@ -151,25 +150,26 @@ def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: 
     }
 
 
-def layout_milliseconds(batch: list[Rendered], *, share: bool, lanes: int) -> float:
+def layout_milliseconds(batch: list[Rendered], learner: Any) -> float:
     """Median time to find shared prefixes and make the packs of one update."""
     times = []
     for _ in range(21):
         started = time.perf_counter()
-        packs_of(batch, share=share, lanes=lanes)
+        packs_of(batch, learner)
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times)
 
 
-def packs_of(batch: list[Rendered], *, share: bool, lanes: int) -> list[Pack]:
+def packs_of(batch: list[Rendered], learner: Any) -> list[Pack]:
     """The passes of one update."""
     return make_packs(
         batch,
         lambda weights: weights,
         max_examples=None,
         token_budget=TOKEN_BUDGET,
-        share_prefixes=share,
-        lanes=lanes,
+        share_prefixes=learner.shares,
+        lanes=learner.lanes,
+        work=learner.work,
     )
 
 
@@ -193,7 +193,7 @@ def update(learner: Any, batch: list[Rendered], number: int) -> Any:
     from tuition.train.loop import train_step
 
     started = time.perf_counter()
-    packs = packs_of(batch, share=learner.shares, lanes=learner.lanes)
+    packs = packs_of(batch, learner)
     plan = Plan(examples=len(batch), batch_size=len(batch), steps=10**6, seed=0)
     report = train_step(learner, packs, batch, plan, SETTINGS, number)
     seconds = time.perf_counter() - started

@@ -15,7 +15,7 @@ import typer
 
 from tuition.cli import app
 from tuition.data import CODES
-from tuition.recipe import ALIASES, Recipe, Section
+from tuition.recipe import ALIASES, Recipe, section_titles
 from tuition.render.codes import RENDER_CODES
 
 DOCS = Path(__file__).resolve().parent
@@ -25,15 +25,12 @@ _NOTE = "<!-- Written by `make docs` from the code; change it there. -->\n\n"
 def settings_page() -> str:
     """Every recipe key, by section, with its sentence and default."""
     parts = ["# Settings\n\n", _NOTE, "Flags are the same words with dashes: `--learning-rate`.\n"]
-    for section in _sections():
-        parts.append(
-            f"\n## {section.__doc__.strip().splitlines()[0].rstrip('.')}\n\n| key | default | meaning |\n|---|---|---|\n"
-        )
-        for name in section.__annotations__:
-            field = Recipe.model_fields.get(name)
-            if field is not None:
-                default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
-                parts.append(f"| `{name}` | {default} | {_cell(field.description or '')} |\n")
+    for title, names in section_titles().items():
+        parts.append(f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n")
+        for name in names:
+            field = Recipe.model_fields[name]
+            default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
+            parts.append(f"| `{name}` | {default} | {_cell(field.description or '')} |\n")
     parts.append("\n## What other tools call them\n\n| there | here |\n|---|---|\n")
     parts += [f"| `{there}` | `{here}` |\n" for there, here in sorted(ALIASES.items())]
     return "".join(parts)
@@ -71,10 +68,6 @@ def _commands(group: Any) -> Iterator[tuple[str, Any]]:
 
 
 PAGES = {"settings.md": settings_page, "findings.md": findings_page, "commands.md": commands_page}
-
-
-def _sections() -> list[type[Section]]:
-    return [c for c in reversed(Recipe.__mro__) if issubclass(c, Section) and c not in (Section, Recipe)]
 
 
 def _yaml(value: object) -> str:

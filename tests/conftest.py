@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tiny models gain nothing from threads, and two of them spinning on busy cores lose everything.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# The same examples each time, however slow the machine is: `make prove` looks for new ones.
+settings.register_profile(
+    "suite", derandomize=True, database=None, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+settings.load_profile("suite")
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Servers of the tests are on this machine, whatever proxy the machine uses for others.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
 # Runs keep prepared data in a cache; the tests' own goes with them.
 os.environ["TUITION_CACHE"] = tempfile.mkdtemp(prefix="tuition-tests-")
@@ -100,6 +115,13 @@ def make_model(folder: Path, *, family: str = "llama", tokenizer: Any = None, **
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first: of what is left at the end each process takes a little."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def the_same_random_numbers() -> None:
+    """Whichever tests a process ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

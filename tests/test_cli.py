@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import pytest
 
 from tests.conftest import write_jsonl
 from tuition import cli
+from tuition.errors import Finding, Origin
+from tuition.screen import show_samples
 
 
 def tuition(
@@ -44,13 +45,9 @@ def imported_by(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[
 
 
 def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
-    started = time.perf_counter()
     shown, imported = imported_by(tmp_path, "--help")
     assert imported.isdisjoint({"torch", "transformers", "datasets", "numpy"})
     assert shown.returncode == 0 and "train" in shown.stdout
-    assert (
-        time.perf_counter() - started < 30
-    )  # the time itself is measured by the benchmarks: machines differ
 
 
 def test_data_that_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
@@ -69,6 +66,7 @@ def test_the_rooms_before_training_import_no_torch() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["check", "-"], ["standard input cannot be read twice", "Save the data to a file"]),
         (["check", "missing.jsonl"], ["missing.jsonl", "no such file"]),
         (["train", "missing.yaml"], ["missing.yaml", "tuition init"]),
         (["train", "wrong.yaml"], ["'cutoff_len': here it is 'max_length'", "'epoch': did you mean 'epochs'?", "'model' is missing"]),
@@ -76,6 +74,11 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["train", "--model", "nowhere/at/all", "--data", "good.jsonl"], ["no such model folder"]),
         (["train", "--model", "hollow", "--data", "good.jsonl"], ["hollow", "no config.json"]),
         (["train", "--model", "hollow"], ["'data' is missing"]),
+        (["train"], ["'model' is missing; 'data' is missing. Give --model FOLDER_OR_HUB_NAME --data FILE, or a recipe"]),
+        (["train", "--resume"], ["tuition train RUN_FOLDER --resume"]),
+        (["train", "good.jsonl"], ["is data, not a recipe", "Before each file stands --data", "--data good.jsonl"]),
+        (["train", "sound"], ["is a model, not a recipe", "--model sound --data FILE"]),
+        (["generate", "cache", "--prompt", "a"], ["is a repository of the hub's cache", "Name its snapshot: cache/snapshots/abc"]),
         (["train", "--model", "m", "--data", "good.jsonl", "--set", "epochs"], ["key=value"]),
         (["generate", "hollow"], ["--prompt"]),
         (["explain", "D999"], ["there is no code 'D999'"]),
@@ -86,7 +89,9 @@ def test_the_rooms_before_training_import_no_torch() -> None:
 def test_wrong_use_ends_with_what_where_and_a_next_step(
     run: Any, tmp_path: Path, words: list[str], said: list[str]
 ) -> None:
-    (tmp_path / "hollow").mkdir()
+    for folder in ("hollow", "sound", "cache/snapshots/abc"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "sound" / "config.json").write_text("{}")
     write_jsonl(tmp_path / "good.jsonl", [{"prompt": "a", "completion": "b"}])
     (tmp_path / "wrong.yaml").write_text("data: good.jsonl\ncutoff_len: 512\nepoch: 3\n")
     (tmp_path / "torn.yaml").write_text("model: [a\n")
@@ -127,6 +132,26 @@ def test_check_counts_every_row_and_exits_1(run: Any, tmp_path: Path) -> None:
     }  # fmt: skip
     assert run("check", path)[0] == 1
     assert "5 rows in = 1 kept + 4 rejected" in run("check", path)[1]
+
+
+def test_a_finding_that_one_row_has_twice_is_not_said_of_two_rows(run: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": "say <|im_end|>", "completion": "<|im_end|>"}]
+    out = run("check", write_jsonl(tmp_path / "rows.jsonl", rows))[1]
+    assert "D036 warning  2 times, first " in out
+
+
+def test_a_question_at_the_end_of_a_message_takes_no_full_stop() -> None:
+    finding = Finding("D064", "error", Origin("a.csv", 0), "is it a row?", "Add a first line.")
+    assert str(finding) == "a.csv (D064): is it a row? Add a first line."
+
+
+def test_answers_of_many_line_ends_take_few_lines_of_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answered = {"prompt": "a", "expected": "b", "base": "\n" * 30 + "c", "tuned": "b\nd"}
+    show_samples([answered], "before and after")
+    out = capsys.readouterr().out
+    assert "↵" * 10 in out and len(out.splitlines()) < 10
 
 
 def test_check_maps_columns_looks_deeper_and_compares_with_an_evaluation_file(

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +72,8 @@ def test_two_processes_never_share_a_run_folder(settings: dict[str, Any], tmp_pa
 
         def begin(self, steps: int, step: int) -> None:
             command = [sys.executable, "-m", "tuition", "train", settings["output_dir"], "--resume"]
-            started = time.monotonic()
             loser = subprocess.run(command, capture_output=True, text=True, check=False)
             assert loser.returncode == 2
-            assert time.monotonic() - started < 30
             Rival.said = loser.stderr
 
     tuition.train(**settings, watcher=Rival())

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 import tuition
 import tuition.api
 from tests.conftest import make_model, make_tokenizer, write_jsonl
+from tests.patience import PATIENCE_SECONDS, wait_for
 from tuition import files
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings: dict[str, A
 
 
 def test_ctrl_c_saves_and_prints_the_resume_command(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings |= {"max_steps": 4000, "save_every_steps": 4000, "eval_every_steps": 4000}
+    settings |= {"max_steps": 100_000, "save_every_steps": 100_000, "eval_every_steps": 100_000}
     flags = [f"--set={key}={value}" for key, value in settings.items()]
     process = subprocess.Popen(
         [sys.executable, "-m", "tuition", "train", *flags], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
@@ -158,7 +158,7 @@ def test_ctrl_c_saves_and_prints_the_resume_command(settings: dict[str, Any], tm
     journal = Path(settings["output_dir"]) / "metrics.jsonl"
     wait_for(lambda: journal.exists() and journal.read_text().count('"loss"') > 5)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert f"tuition train {settings['output_dir']} --resume" in errors
     assert "Traceback" not in errors
@@ -303,10 +303,3 @@ def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
-
-
-def wait_for(condition: Any, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        time.sleep(0.05)

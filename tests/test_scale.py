@@ -84,6 +84,9 @@ def test_a_plan_is_made_from_a_recipe_and_its_files(llama: Path, tmp_path: Path)
     assert plan.fits
     assert plan.numbers["updates"] == round(3 * 50 / 16)
     assert {"memory a GPU", "on the wire", "time"} <= {name for name, _ in plan.facts}
+    write_jsonl(data, [{"prompt": "What?", "completion": "That. " * 40_000}])
+    long = api.plan(model=str(llama), data=str(data), max_length=64)
+    assert "of 64 tokens, guessed from" in dict(long.facts)["data"], "no example is longer than max_length"
     with pytest.raises(UserError, match="not in the list"):
         api.plan(model=str(llama), data=str(data), gpu="abacus")
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import tuition
-from tests.test_run import lines, wait_for, weights_of
+from tests.patience import PATIENCE_SECONDS, wait_for
+from tests.test_run import lines, weights_of
 from tuition import files
 from tuition.errors import Interrupted
 from tuition.screen import Watcher
@@ -117,19 +118,32 @@ def test_a_pass_that_takes_longer_than_a_stop_may_wait_is_broken_off_in_the_midd
     assert all(torch.equal(t, weights_of(resumed.path)[n]) for n, t in weights_of(whole.path).items())
 
 
+# It says that it waits once it has worked so long that nothing but the call can have taken it.
+LONG_CALL = """
+import hashlib, threading, time
+from tuition.signals import Signals, second_signal_leaves
+
+def tell():
+    while time.process_time() - began < 0.3:
+        time.sleep(0.02)
+    print("waiting", flush=True)
+
+signals = Signals()
+with signals.listening(), signals.gently(), second_signal_leaves():
+    began = time.process_time()
+    threading.Thread(target=tell, daemon=True).start()
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+"""
+
+
 def test_a_second_signal_ends_a_process_whose_python_is_not_asked(tmp_path: Path) -> None:
-    script = (
-        "import hashlib, threading\nfrom tuition.signals import Signals, second_signal_leaves\n"
-        "signals = Signals()\nwith signals.listening(), signals.gently(), second_signal_leaves():\n"
-        "    threading.Timer(1.0, print, ['waiting'], {'flush': True}).start()\n    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)\n"
-    )
     waiting = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert waiting.stdout is not None and waiting.stdout.readline() == "waiting\n"
     waiting.send_signal(signal.SIGINT)
     waiting.send_signal(signal.SIGTERM)
-    _, errors = waiting.communicate(timeout=50)
+    _, errors = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert waiting.returncode == 130
     assert "left at once" in errors
 
@@ -154,12 +168,12 @@ def test_a_signal_while_the_run_is_begun_leaves_a_run_that_can_go_on(
 def test_a_terminated_process_saves_within_ten_seconds_and_says_how_to_go_on(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings |= {"max_steps": 4000, "save_every_steps": 4000, "eval_every_steps": 4000, "samples": 0}
+    settings |= {"max_steps": 100_000, "save_every_steps": 100_000, "eval_every_steps": 100_000, "samples": 0}
     process = start(settings, tmp_path)
     journal = Path(settings["output_dir"]) / "metrics.jsonl"
     wait_for(lambda: journal.exists() and journal.read_text().count('"loss"') > 3)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert f"tuition train {settings['output_dir']} --resume" in errors
     (checkpoint,) = (Path(settings["output_dir"]) / "checkpoints").iterdir()

@@ -10,6 +10,7 @@ import ast
 import gc
 import re
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,9 @@ def test_memory_does_not_climb_from_step_to_step(settings: dict[str, Any]) -> No
             if report.step == 40:
                 tracemalloc.start()
             if report.step in (60, 160):
+                for thread in threading.enumerate():
+                    if thread.name == "checkpoint":  # it holds a copy while it writes, longer on a slow disk
+                        thread.join()
                 # Python's cache of attributes keeps up to 4,096 names that torch asked for, and fills slowly
                 getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
                 gc.collect()

@@ -52,8 +52,21 @@ class _Room(ModuleType):
     """A room that bears a verb's name: `tuition.train` is the folder of the loop and the verb in one."""
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
-        verb = getattr(import_module("tuition.api"), self.__name__.rpartition(".")[2])
-        return verb(*arguments, **settings)
+        return self._verb()(*arguments, **settings)
+
+    def _verb(self) -> Any:
+        return getattr(import_module("tuition.api"), self.__name__.rpartition(".")[2])
+
+    @property
+    def __signature__(self) -> Any:
+        """The verb's, for notebooks and `inspect`."""
+        import inspect
+
+        return inspect.signature(self._verb())
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return str(self._verb().__doc__)
 
 
 class _Package(ModuleType):

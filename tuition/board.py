@@ -180,19 +180,21 @@ def list_runs(runs: Path, starting: Callable[[Path], bool] = lambda folder: Fals
 
 
 def _is_run(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / "run.json").is_file() or (folder / "jobs").is_dir())
+    run = RunFolder(folder)
+    return folder.is_dir() and (run.facts.is_file() or run.jobs.is_dir())
 
 
 def run_line(folder: Path, starting: Callable[[Path], bool] = lambda folder: False) -> RunLine:
     """What run.json and the end of the journal say, whatever else lies there."""
-    facts = read_object(folder / "run.json", json.loads, [])
+    run = RunFolder(folder)
+    facts = read_object(run.facts, json.loads, [])
     if not facts:
         status = "starting" if starting(folder) else "never began"
         return RunLine(folder.name, folder, status, started=_since(folder))
     status = str(facts.get("status"))
-    if status == "running" and not RunFolder(folder).is_claimed():
+    if status == "running" and not run.is_claimed():
         status = "killed"
-    newest, held_out = _end_of_journal(folder / "metrics.jsonl")
+    newest, held_out = _end_of_journal(run.metrics)
     lowest = number(facts, "result", "best_eval_loss")
     step, steps = number(newest, "step"), number(facts, "plan", "steps")
     seconds = number(newest, "seconds")
@@ -209,7 +211,7 @@ def run_line(folder: Path, starting: Callable[[Path], bool] = lambda folder: Fal
         held_out=number(held_out, "eval_loss") if lowest is None else lowest,
         tokens_per_second=number(newest, "tokens_per_second"),
         seconds_left=(steps - step) * seconds if step and steps and seconds and status == "running" else None,
-        has_model=(folder / "model").is_dir() or (folder / "adapter").is_dir(),
+        has_model=run.model.is_dir() or run.adapter.is_dir(),
     )
 
 
@@ -236,7 +238,7 @@ def _end_of_journal(journal: Path) -> tuple[Row, Row]:
 
 def recipe_of(folder: Path) -> Row:
     """The settings of a run, as far as its recipe can be read."""
-    return read_object(folder / "recipe.yaml", parse_yaml, [])
+    return read_object(RunFolder(folder).recipe, parse_yaml, [])
 
 
 def data_of(folder: Path) -> list[str]:
@@ -283,7 +285,7 @@ def scored_demonstrations(folder: Path) -> list[Scored]:
             learned=row.get("learned") is True,
             suspicions=[str(reason) for reason in listed(row.get("suspicions"))],
         )
-        for row in read_rows(folder / "demonstrations.jsonl", [])
+        for row in read_rows(RunFolder(folder).demonstrations, [])
     ]
     return sorted(found, key=lambda row: -1.0 if row.after is None else row.after, reverse=True)
 
@@ -295,22 +297,14 @@ def live_chart(folder: Path) -> Chart | None:
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Sizes and times of the files that a view is made of: a view is made anew when one changed."""
-    names = (
-        "run.json",
-        "recipe.yaml",
-        "metrics.jsonl",
-        "ledger.jsonl",
-        "findings.jsonl",
-        "samples.jsonl",
-        "evaluation.json",
-    )
+    run = RunFolder(folder)
     found = []
-    for name in names:
+    for path in (run.facts, run.recipe, run.metrics, run.ledger, run.findings, run.samples, run.evaluation):
         try:
-            stat = (folder / name).stat()
+            stat = path.stat()
         except OSError:
             continue
-        found.append((name, stat.st_size, stat.st_mtime_ns))
+        found.append((path.name, stat.st_size, stat.st_mtime_ns))
     return tuple(found)
 
 

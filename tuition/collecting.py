@@ -19,6 +19,7 @@ from tuition.data.catalogue import finding
 from tuition.data.language import LETTERS_READ, language_of, named_language
 from tuition.data.storefiles import is_store_name, store_path
 from tuition.errors import Finding, UserError
+from tuition.utf8 import encodable
 
 if TYPE_CHECKING:
     from tuition.evaluate.demonstrations import RowMarks
@@ -172,7 +173,7 @@ def new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:
         return finding(
             "D001", origin, "nobody asks anything at its end", "End the prompt with a user's turn."
         )
-    if not _is_unicode(messages, asked.expected):
+    if not all(map(encodable, [*(message.content for message in messages), asked.expected])):
         return finding("D015", origin, "the text holds half a character")
     return prompts.NewPrompt(
         messages,
@@ -191,14 +192,6 @@ def _language_of(messages: Sequence[Message]) -> str:
     """The language that what is asked seems to be in; empty where it does not show."""
     asked = "\n".join(message.content for message in messages if message.role == "user")
     return language_of(asked[:LETTERS_READ], least_words=_LEAST_WORDS)
-
-
-def _is_unicode(messages: Iterable[Message], expected: str) -> bool:
-    try:
-        "".join([*(message.content for message in messages), expected]).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(value: object) -> str | None:

@@ -16,7 +16,6 @@ from tuition.errors import Finding, UserError
 
 if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
-    from tuition.evaluate.load import Answerer
 
 MOST_SAMPLES = 64
 _BATCH = 32
@@ -120,8 +119,9 @@ def _answers(
 ) -> list[list[Generated]]:
     """A model's answers to each prompt: one found greedily, or several drawn."""
     from tuition.evaluate.generate import draw, generate
+    from tuition.evaluate.load import load_answerer
 
-    answerer = _load(model, device)
+    answerer = load_answerer(starter.model_path(model), device=device)
     network, renderer = answerer.loaded.model, answerer.renderer
     questions = [(prompt.messages, prompt.tools) for prompt in asked]
     if not drawing.temperature:
@@ -140,14 +140,6 @@ def _answers(
         )  # fmt: skip
         on_answer(model, number + 1, len(asked))
     return drawn
-
-
-def _load(model: str, device: str) -> Answerer:
-    from tuition.evaluate.load import load_answerer
-    from tuition.train.model import quiet_transformers
-
-    quiet_transformers()
-    return load_answerer(starter.model_path(model), device=device)
 
 
 def _short(model: str) -> str:

@@ -17,6 +17,7 @@ from tuition.errors import UserError
 from tuition.evaluate.report.facts import Ledger, Row, Run, number, parse_row, read_object
 from tuition.foreign import bounded_lines, fault_of
 from tuition.recipe import parse_yaml
+from tuition.train.folder import RunFolder
 
 MOST_POINTS = 20_000
 _MOST_JOURNALS = 16
@@ -28,11 +29,12 @@ def read_curves(folder: Path) -> Run:
 
     Beyond `MOST_POINTS` updates, of each four neighbours the lowest and the highest are kept: no spike is lost.
     """
+    run = RunFolder(folder)
     with _one_at_a_time:
-        journal = _journal_of(folder / "metrics.jsonl")
+        journal = _journal_of(run.metrics)
         training, held_out = list(journal.training.values()), list(journal.held_out.values())
-    facts = read_object(folder / "run.json", json.loads, [])
-    recipe = read_object(folder / "recipe.yaml", parse_yaml, [])
+    facts = read_object(run.facts, json.loads, [])
+    recipe = read_object(run.recipe, parse_yaml, [])
     return Run(folder, facts, recipe, training, held_out, Ledger(), [], [], [], {}, {}, [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,7 @@ from tuition import files, starter
 from tuition.data.storefiles import pinned
 from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe, read_settings
-from tuition.screen import Watcher
-from tuition.signals import Signals
 from tuition.train.folder import RunFolder, first_free
-from tuition.training import Training
-from tuition.training.waiting import ALONE, Start
 
 
 def gather(
@@ -48,12 +45,14 @@ def _refuse_programs(written: Mapping[str, Any], where: str) -> None:
     for key in ("eval_metrics", "best_by"):
         value = written.get(key)
         names = re.split(r"[,\s]+", value) if isinstance(value, str) else value
-        for name in names if isinstance(names, list | tuple) else ():
+        names = names if isinstance(names, list | tuple) else ()
+        for name in names:
             if str(name).strip().startswith("python:"):
+                typed = shlex.quote(f"{key}={','.join(map(str, names))}")
                 raise UserError(
                     f"{key} names a program to run ({name}), which a file may not",
                     where=where,
-                    next_step=f"Read the program; if you trust it, name it yourself: --set '{key}={value}'",
+                    next_step=f"Read the program; if you trust it, name it yourself: --set {typed}",
                 )
 
 
@@ -67,15 +66,25 @@ def choose_folder(
     elif given.get("output_dir", "auto") != "auto":
         folder = RunFolder(Path(given["output_dir"]))
     elif resume:
-        raise UserError(
-            "--resume needs to know which run",
-            where="output_dir",
-            next_step="tuition train RUN_FOLDER --resume",
-        )
+        raise _which_run()
     else:
         first = next(iter(as_names(given["data"])), "rows")
         folder = RunFolder(first_free(Path(first.split("#")[0].rstrip("/")).name.split(".")[0] or "run"))
     return folder, {**given, "output_dir": str(folder.path)}
+
+
+def refuse_resume_of_no_run(recipe: object, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """A resume that names neither a run nor settings; what is missing is the run, and not its model."""
+    if resume and recipe is None and not settings.get("output_dir"):
+        raise _which_run()
+
+
+def _which_run() -> UserError:
+    return UserError(
+        "--resume needs to know which run",
+        where="output_dir",
+        next_step="Name its folder: tuition train RUN_FOLDER --resume",
+    )
 
 
 def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) -> None:
@@ -91,34 +100,18 @@ def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) ->
         )
 
 
-def make_training(
-    given: Mapping[str, Any],
-    folder: RunFolder,
-    *,
-    resume: bool,
-    watcher: Watcher | None,
-    command: str,
-    signals: Signals,
-    start: Start = ALONE,
-) -> Training:
-    recipe = make_recipe(dict(given))
-    return Training(
-        recipe,
-        folder,
-        resume=resume,
-        watcher=watcher or Watcher(),
-        command=command,
-        signals=signals,
-        start=start,
-    )
-
-
 def _settings_of(recipe: str | Path | Recipe | None) -> dict[str, Any]:
     """The settings of a recipe file, of a run folder, or of a Recipe."""
     if recipe is None:
         return {}
     if isinstance(recipe, Recipe):
         return recipe.model_dump(mode="json", exclude_unset=True)
+    if not isinstance(recipe, str | Path):
+        raise UserError(
+            f"the first argument is a file, a run folder or a Recipe, not {recipe!r:.60}",
+            where="recipe",
+            next_step="Give settings by name: tuition.train(model=…, data=…)",
+        )
     path = Path(recipe)
     path = path / "recipe.yaml" if os.path.lexists(path / "recipe.yaml") else path
     return _beside(path, read_settings(path))
@@ -149,6 +142,14 @@ def _exists(path: Path) -> bool:
 def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
     if isinstance(data, str | Path):
         return (str(data),), None
+    if isinstance(data, Mapping) or hasattr(data, "columns"):  # pandas and others iterate over the names
+        raise UserError(
+            "these are columns, and rows are needed",
+            where="data",
+            next_step='Give a list of rows: [{"prompt": …, "completion": …}], frame.to_dict("records")',
+        )
+    if not isinstance(data, Iterable):
+        return as_names(data), None
     items = list(data)
     if all(isinstance(item, str | Path) for item in items):
         return tuple(str(item) for item in items), None
@@ -229,4 +230,11 @@ def as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
             where="data",
             next_step="For example: data: rows.jsonl",
         )
-    return tuple(str(name) for name in data)
+    names = tuple(data)
+    if rows := [name for name in names if not isinstance(name, str | Path)]:
+        raise UserError(
+            f"here data is files, and this is a row: {rows[0]!r:.60}",
+            where="data",
+            next_step="Write the rows to a .jsonl file, and name it; only `train` takes rows themselves",
+        )
+    return tuple(str(name) for name in names)

@@ -31,10 +31,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{_sentence(self.what)} {_sentence(self.next_step)}"
+        return f"{place}{sentence(self.what)} {sentence(self.next_step)}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends otherwise already."""
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
@@ -46,9 +47,15 @@ class LeftInTheMiddle(BaseException):
 
 
 class Interrupted(Exception):
-    """The user asked to stop; a complete checkpoint of the last whole step was written to `folder`."""
+    """The user asked to stop; a complete checkpoint of the last whole step was written.
 
-    folder: str = ""
+    Args:
+        folder: of the run; empty where the loop says it, which does not know.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder = folder
+        super().__init__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ class Finding:
 
     def __str__(self) -> str:
         place = str(self.origin) if self.origin.line else self.origin.file
-        return f"{place} ({self.code}): {self.message}. {self.fix}"
+        return f"{place} ({self.code}): {sentence(self.message)} {self.fix}"
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Finding:

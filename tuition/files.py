@@ -85,7 +85,9 @@ class Disk:
         """
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except PermissionError:  # Windows opens no folders; its renames are journalled by the file system
+        except (
+            PermissionError
+        ):  # a folder that may be entered and not read: its names are left to the file system
             return
         try:
             os.fsync(descriptor)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +21,11 @@ from pathlib import Path
 from tuition import files
 from tuition.errors import UserError
 from tuition.foreign import OBJECT_BYTES, fault_of, read_text
+from tuition.train.folder import RunFolder
 
 _LOG_BYTES = 20_000
 _watched: set[tuple[Path, str]] = set()  # folder and kind, where this process is yet to note the end
+_noting = threading.Lock()  # a note is written anew by who asks for a stop and by who sees the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
             where=str(folder),
             next_step="Wait for it, or stop it",
         )
-    files.make_folder(folder / "jobs")
+    files.make_folder(RunFolder(folder).jobs)
     files.append_line(_log(folder, kind), f"$ {shown(arguments)}")
     log = files.disk.append(_log(folder, kind))
     try:
@@ -101,21 +104,26 @@ def stop(folder: Path, kind: str) -> None:
     Raises:
         UserError: none is at work, or it was asked already.
     """
-    note = _read(folder, kind)
-    if not _alive(note):
-        raise UserError(
-            "no process that was started here is at work",
-            where=str(folder),
-            next_step="Press Ctrl-C where it was started, if it was started in a terminal",
-        )
-    if note.get("stopping"):
-        raise UserError("was asked to stop already", where=str(folder), next_step="Wait until it has saved")
-    files.write_json(_note(folder, kind), {**note, "stopping": True})
-    os.kill(int(str(note["pid"])), signal.SIGTERM)
+    with _noting:
+        note = _read(folder, kind)
+        if not _alive(note):
+            raise UserError(
+                "no process that was started here is at work",
+                where=str(folder),
+                next_step="Press Ctrl-C where it was started, if it was started in a terminal",
+            )
+        if note.get("stopping"):
+            raise UserError(
+                "was asked to stop already", where=str(folder), next_step="Wait until it has saved"
+            )
+        files.write_json(_note(folder, kind), {**note, "stopping": True})
+    with suppress(ProcessLookupError):  # it has ended this very moment
+        os.kill(int(str(note["pid"])), signal.SIGTERM)
 
 
 def find(folder: Path, kind: str) -> Job | None:
     """The newest command of a kind; None where there was none."""
+    watched = (folder, kind) in _watched  # asked first: its end is noted before it is no longer watched
     note = _read(folder, kind)
     if not note:
         return None
@@ -124,7 +132,7 @@ def find(folder: Path, kind: str) -> Job | None:
         kind=kind,
         command=str(note.get("command")),
         started=str(note.get("started")),
-        runs=_alive(note) or (folder, kind) in _watched,
+        runs=_alive(note) or watched,
         code=code if isinstance(code, int) else None,
         log=_end_of(_log(folder, kind)),
         stopping=bool(note.get("stopping")),
@@ -133,7 +141,7 @@ def find(folder: Path, kind: str) -> Job | None:
 
 def find_all(folder: Path) -> list[Job]:
     """The newest command of each kind."""
-    kinds = sorted(path.stem for path in (folder / "jobs").glob("*.json"))
+    kinds = sorted(path.stem for path in RunFolder(folder).jobs.glob("*.json"))
     return [job for kind in kinds if (job := find(folder, kind)) is not None]
 
 
@@ -151,9 +159,10 @@ def _see_the_end(process: subprocess.Popen[bytes], folder: Path, kind: str, note
     """Wait, so that no dead process lingers, and note how it ended."""
     try:
         code = process.wait()
-        newest = _read(folder, kind)
-        if newest.get("pid") == note["pid"] and folder.exists():
-            files.write_json(_note(folder, kind), {**newest, "code": code})
+        with _noting:
+            newest = _read(folder, kind)
+            if newest.get("pid") == note["pid"] and folder.exists():
+                files.write_json(_note(folder, kind), {**newest, "code": code})
     finally:
         _watched.discard((folder, kind))
 
@@ -202,8 +211,8 @@ def _end_of(log: Path) -> str:
 
 
 def _note(folder: Path, kind: str) -> Path:
-    return folder / "jobs" / f"{kind}.json"
+    return RunFolder(folder).jobs / f"{kind}.json"
 
 
 def _log(folder: Path, kind: str) -> Path:
-    return folder / "jobs" / f"{kind}.log"
+    return RunFolder(folder).jobs / f"{kind}.log"

@@ -6,7 +6,6 @@ them again; a restarted run goes on from its newest checkpoint by itself.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuition.errors import UserError
+from tuition.train.folder import RunFolder
 
 STOPPED = 130
 _PORT = 29400
@@ -207,7 +207,6 @@ def _name(recipe: Path) -> str:
 def interrupted(folder: Path) -> bool:
     """Whether the ranks stopped because somebody asked them to."""
     try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return RunFolder(folder).read_facts().get("status") == "interrupted"
+    except UserError:
         return False
-    return isinstance(facts, dict) and facts.get("status") == "interrupted"

@@ -48,7 +48,7 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
     chosen = recipe.replace(dtype="bfloat16") if recipe.dtype == "auto" else recipe
     shape = shape_of(load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code))
     rows, tokens = _data(recipe)
-    mean = tokens / rows
+    mean = min(tokens / rows, _longest(recipe))
     budget = budget_of(
         shape, chosen, ranks=gpus, gpu=kind, tokens_per_update=mean * recipe.batch_size,
         learned_share=_LEARNED_SHARE, mean_length=mean,
@@ -59,7 +59,7 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
     verdict = "fits" if budget.fits else "does not fit"
     facts = [
         ("model", f"{shape.weights:,} weights in {shape.layers} layers of width {shape.width:,}"),
-        ("data", f"{rows:,} rows of about {mean:,.0f} tokens"),
+        ("data", f"about {rows:,} rows of {mean:,.0f} tokens, guessed from the size of the files"),
         (
             "hardware",
             f"{gpus} × {kind}, {chosen.parallel}, {chosen.method}, {chosen.optimizer}, {chosen.dtype}",
@@ -77,6 +77,17 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
         "tokens_per_second": budget.tokens_per_second, "updates": updates, "change": list(budget.advice),
     }  # fmt: skip
     return Expected(facts, budget.fits, numbers)
+
+
+def _longest(recipe: Recipe) -> int:
+    """The most tokens of an example; longer rows are left out, cut or split."""
+    from tuition.render.modelfiles import longest_by_default, positions_in
+    from tuition.render.modelfolder import open_model
+
+    if recipe.max_length != "auto":
+        return int(recipe.max_length)
+    opened = open_model(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+    return longest_by_default(positions_in(opened.path))
 
 
 def _data(recipe: Recipe) -> tuple[int, float]:

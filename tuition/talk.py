@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from tuition import board
 from tuition.conversation import Message
 from tuition.errors import UserError
+from tuition.train.folder import RunFolder
+from tuition.utf8 import encodable
 
 if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
@@ -86,7 +88,7 @@ class Talk:
 
     def _load(self, name: str) -> Answerer:
         run = board.find_run(self._runs, name.removeprefix(BASE_OF))
-        key = (name, (run / "run.json").stat().st_mtime)  # a run that was resumed is another model
+        key = (name, RunFolder(run).facts.stat().st_mtime)  # a run that was resumed is another model
         if key not in self._loaded:
             tuned = self._load(run.name) if name.startswith(BASE_OF) else None
             while len(self._loaded) >= self._most:
@@ -109,12 +111,8 @@ def read_messages(messages: Sequence[Mapping[str, str]]) -> list[Message]:
         role, content = _ROLES.get(str(message.get("role"))), message.get("content")
         if role is None or not isinstance(content, str):
             raise UserError("the conversation cannot be read", next_step="Start a new one")
-        try:
-            content.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(
-                "the message holds half a character", next_step="Write that character anew"
-            ) from None
+        if not encodable(content):
+            raise UserError("the message holds half a character", next_step="Write that character anew")
         read.append(Message(role, content))
     if not read[-1].content.strip():
         raise UserError("the message is empty", next_step="Write something first")
@@ -123,9 +121,7 @@ def read_messages(messages: Sequence[Mapping[str, str]]) -> list[Message]:
 
 def _load_tuned(run: Path) -> Answerer:
     from tuition.evaluate.load import load_answerer
-    from tuition.train.model import quiet_transformers
 
-    quiet_transformers()
     return load_answerer(str(run))
 
 

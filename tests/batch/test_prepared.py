@@ -99,7 +99,7 @@ def any_example(draw: st.DrawFn) -> Rendered:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(written=st.lists(st.tuples(st.sampled_from(["train", "validation"]), any_example()), max_size=12))
 def test_what_is_read_equals_what_was_written_in_every_field(written: list[tuple[Side, Rendered]]) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as root:

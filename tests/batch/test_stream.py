@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.patience import wait_for
 from tuition import starter
 from tuition.api import make_renderer, prepare
 from tuition.batch import make_plan
+from tuition.batch.balance import Work
 from tuition.batch.corpus import Corpus, prepare_corpus
 from tuition.batch.stream import batch_of, stream_corpus
 from tuition.data import find_sources
@@ -140,11 +141,8 @@ def test_a_file_that_was_prepared_ahead_is_prepared_again_in_the_next_epoch(
     seen: list[Any] = []
     for step in range(1, plan.steps + 1):
         seen += batch_of(corpus.train, plan, step)
-        wanted = [number for side in plan.files_of(step) for number in side]
-        give_up = time.monotonic() + 30
-        while not all(shelf._folder(number).exists() for number in wanted):
-            assert time.monotonic() < give_up, f"update {step}: one of {wanted} is not being prepared"
-            time.sleep(0.05)
+        folders = [shelf._folder(number) for side in plan.files_of(step) for number in side]
+        wait_for(lambda folders=folders: all(folder.exists() for folder in folders))
     assert as_texts(seen) == as_texts([*corpus.train, *corpus.train])
 
 
@@ -179,7 +177,9 @@ def test_two_ranks_over_files_that_come_and_go_take_each_example_once_and_as_one
     for step in range(1, plan.steps_per_epoch + 1):
         both = [batch_of(one.train, plan, step) for one in (corpus, waits)]
         assert as_texts(both[0]) == as_texts(both[1])
-        mine = [example for rank, batch in zip(ranks, both, strict=True) for example in rank.share(batch)]
+        mine = [
+            example for rank, batch in zip(ranks, both, strict=True) for example in rank.share(batch, Work())
+        ]
         assert as_texts(mine) == as_texts(both[0])
         taken += mine
     assert as_texts(taken) == as_texts(corpus.train)

@@ -50,7 +50,10 @@ def test_prompts_of_many_shapes_are_imported_once_and_every_row_is_accounted_for
     assert {(f["line"], f["code"]) for f in said["findings"]} == {(7, "D001"), (8, "D015"), (9, "D001")}
     code, said = run("collect", "import", data, "--store", store)
     assert (said["new"], said["known"], said["cleared"]) == (0, 6, True)
+    write_jsonl(tmp_path / "long.jsonl", [{"prompt": "word " * 100}])
+    run("collect", "import", tmp_path / "long.jsonl", "--store", store)
     with Store(store) as opened:
+        assert "word word…" in {p.opening[-10:] for p in prompts.find(opened)}, "cut, and said to be"
         maths = next(p for p in prompts.find(opened) if p.opening == "2+2")
         assert (maths.expected, maths.tags, maths.source_user, maths.origin) == (
             "4",
@@ -70,7 +73,7 @@ def test_a_source_can_be_cleared_afterwards(tmp_path: Path) -> None:
         "--store",
         store,
         "--source",
-        "web",
+        " web ",
     )
     code, said = run(
         "collect", "import", "--store", store, "--source", "web", "--licence", "MIT", "--consent", "terms"

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -190,28 +190,26 @@ class Work(RuleBasedStateMachine):
             assert one.row["messages"][1:] == latest.turns
 
 
-Work.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Work.TestCase.settings = settings(max_examples=12, stateful_step_count=25)
 TestWork = Work.TestCase
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_edit_ratio_is_a_share_and_nought_for_an_untouched_text(one: str, other: str) -> None:
     assert edit_ratio(one, one) == 0.0
     assert 0.0 <= edit_ratio(one, other) <= 1.0
 
 
 @given(st.integers(0, 10**9), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_a_larger_share_holds_out_contains_what_a_smaller_one_does(group: int, seed: int) -> None:
     if side_of(str(group), Split(0.1, 0.0, seed)) == "validation":
         assert side_of(str(group), Split(0.4, 0.0, seed)) == "validation"
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_text_that_is_unicode_is_kept_as_it_is(texts: list[str]) -> None:
     turns = [{"role": "user" if n % 2 else "assistant", "content": text} for n, text in enumerate(texts)]
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "team.db") as store:

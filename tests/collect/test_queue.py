@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.collect.conftest import Clock, add_prompts, answered
+from tests.patience import PATIENCE_SECONDS
 from tuition import collecting
 from tuition.collect import (
     ConflictError,
@@ -204,7 +205,7 @@ def test_sixteen_processes_fill_every_place_exactly_once(store: Store) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(PATIENCE_SECONDS)
     assert [process.exitcode for process in processes] == [0] * 16
     with store.reading() as db:
         filled = db.execute(

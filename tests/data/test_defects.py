@@ -175,6 +175,7 @@ def test_every_finding_ends_with_a_step_and_is_one_short_line(tmp_path: Path) ->
         ('{"prompt": NaN}', "NaN is not JSON"),
         ('{"prompt": True}', "a word of Python's"),
         ('{"prompt": "a', "the row is cut off"),
+        ('{"prompt": "a"', "too early, at column 15: the row is cut off"),
         ('{"prompt": "a\tb"}', "a raw line break or tab"),
         ('{"prompt": "\\d"}', "a lone backslash"),
         ('{"a": 1} {"b": 2}', "something follows the object"),

@@ -372,6 +372,16 @@ def test_a_field_of_a_turn_that_is_not_read_is_named_once() -> None:
         ({"dialog": HI}, "'dialog' seems to hold the turns", "--mapping messages=dialog"),
         ({"role": "user", "content": "x"}, "the row is a single turn", '{"messages": [...]}'),
         ({"data": [{"prompt": "a", "completion": "b"}]}, "if 'data' holds the rows", "--mapping"),
+        (
+            {"train": [{"text": "a"}], "test": [{"text": "b"}]},
+            "if 'train' and 'test' hold the rows",
+            "--mapping",
+        ),
+        (
+            {"messages": None, "id": 3},
+            "nearest shape: messages (OpenAI chat); 'messages' is null",
+            "--mapping",
+        ),
         ({"prompt": "a", "answer": "b"}, "nearest shape: prompt/completion", "--mapping prompt=COLUMN"),
     ],
 )

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuition.data import FixedRow, Reading, fixed_rows
@@ -194,7 +194,7 @@ def test_the_mended_file_is_clean_and_needs_no_second_mend(tmp_path: Path) -> No
     assert len(again) == 1 + len(MENDED)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(
     content=st.binary(max_size=120)
     | st.lists(st.sampled_from(list('{}[],:" \n\r"a1')), max_size=40).map("".join)

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer
 from tuition.evaluate.judge import KEY_VARIABLE, Judge, ask, judge_pairs, make_judge, preference_in
@@ -44,7 +45,7 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-        self.judge = Judge(f"http://127.0.0.1:{self.http.server_port}/v1", "wise", seconds=20)
+        self.judge = Judge(f"http://127.0.0.1:{self.http.server_port}/v1", "wise", seconds=PATIENCE_SECONDS)
 
 
 def completion_of(model, reply):

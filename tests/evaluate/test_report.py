@@ -163,11 +163,19 @@ def test_wins_stand_before_losses_and_losses_before_the_rest(tmp_path):
     page = report(write_run(tmp_path, evaluation=comparison(), samples=samples))
     places = [
         page.text.index(words)
-        for words in ("Became better: 20", "Became worse: 1", "Equal before and after: 1", "third?")
+        for words in (
+            "Became better: 20",
+            "Became worse: 1",
+            "Other held-out prompts, before and after: 1",
+            "third?",
+        )
     ]
     assert places == sorted(places)
     assert "s.jsonl:3" in page.text
     assert "not generated" in page.text
+    (tmp_path / "learned").mkdir()
+    learned = write_run(tmp_path / "learned", run={"data": {"validation_examples": 0}}, samples=samples)
+    assert "Prompts that were learned from, before and after: 1" in report(learned).text
     assert "empty" in page.text
 
 

@@ -175,7 +175,8 @@ def _of_requests(root: Path) -> dict[str, Parser]:
 
 
 def _of_templates(root: Path) -> dict[str, Parser]:
-    from tuition.render.template import ChatTemplate, TemplateRefusal, choose_template, on_day
+    from tuition.render.choosing import choose_template
+    from tuition.render.template import ChatTemplate, TemplateRefusal, on_day
 
     tokenizer = make_tokenizer(template=None)
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -23,12 +23,13 @@ from typing import Any
 import httpx
 
 import tuition.studio.app  # noqa: F401  before the forks
+from tests.patience import PATIENCE_SECONDS
 from tests.prove.faultydisk import memory_folder
 from tuition.collect import Store, people, prompts, sessions
 from tuition.conversation import Message
 
 WRITERS = 4
-_PATIENCE_SECONDS = 60.0
+_UNDER_WAY = 2 * WRITERS  # posts that a kill may meet
 
 
 @dataclass
@@ -55,16 +56,16 @@ def prove(kills: int, posts: int, *, seed: int = 0, folder: Path | None = None) 
         tokens = prepare(store, posts)
         port = door.getsockname()[1]
         context = multiprocessing.get_context("fork")
-        said, done = context.SimpleQueue(), context.Value("i", 0)
+        said, done, allowed = context.SimpleQueue(), context.Value("q", 0), context.Value("q", 0)
         shares = [posts // WRITERS + (n < posts % WRITERS) for n in range(WRITERS)]
         writers = [
-            context.Process(target=write, args=(n, port, tokens[n], share, said, done))
+            context.Process(target=write, args=(n, port, tokens[n], share, said, done, allowed))
             for n, share in enumerate(shares)
         ]
         for writer in writers:
             writer.start()
         instants = [posts * n // (kills + 1) for n in range(1, kills + 1)]
-        tally = Tally(interrupt(store, door, writers, done, instants, random.Random(seed)))
+        tally = Tally(interrupt(store, door, writers, done, allowed, instants, random.Random(seed)))
         texts: list[str] = []
         for _ in writers:
             sent, repeated = said.get()
@@ -100,6 +101,7 @@ def interrupt(
     door: socket.socket,
     writers: list[Any],
     done: Any,
+    allowed: Any,
     instants: list[int],
     chance: random.Random,
 ) -> int:
@@ -107,10 +109,12 @@ def interrupt(
 
     Args:
         done: the number of posts that were acknowledged so far, counted by the writers.
+        allowed: as many may be, so that no writer is through before a kill comes, however late it is.
         instants: the numbers of posts after which a server is killed.
     """
     met = 0
     for instant in [*instants, None]:
+        allowed.value = sys.maxsize if instant is None else instant + _UNDER_WAY
         server = serve(store, door)
         while at_work(writers) and (instant is None or done.value < instant):
             time.sleep(0.002)
@@ -147,13 +151,15 @@ def serve(path: Path, door: socket.socket) -> int:
 # --- the writers
 
 
-def write(number: int, port: int, session: str, posts: int, said: Any, done: Any) -> None:
+def write(number: int, port: int, session: str, posts: int, said: Any, done: Any, allowed: Any) -> None:
     """Take prompts and answer them, each until it is acknowledged."""
     address = f"http://127.0.0.1:{port}"
     headers, cookies = {"Origin": address}, {f"tuition-{port}": session}
     texts, repeated = [], 0
-    with httpx.Client(base_url=address, headers=headers, cookies=cookies, timeout=5) as client:
+    with httpx.Client(base_url=address, headers=headers, cookies=cookies, timeout=PATIENCE_SECONDS) as client:
         for n in range(posts):
+            while done.value >= allowed.value:
+                time.sleep(0.002)
             editor, _ = insist(client, "/write/next", {})
             text = f"answer {n} of writer {number}"
             _, tries = insist(client, f"{editor}/submit", {"turn": text, "post_key": f"{number}-{n}"})
@@ -166,7 +172,7 @@ def write(number: int, port: int, session: str, posts: int, said: Any, done: Any
 
 def insist(client: httpx.Client, path: str, data: dict[str, str]) -> tuple[str, int]:
     """Send until it is answered; where the answer leads, and how often it was sent."""
-    until, tries = time.monotonic() + _PATIENCE_SECONDS, 0
+    until, tries = time.monotonic() + PATIENCE_SECONDS, 0
     while True:
         tries += 1
         try:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _RESTARTS = 8  # torchrun's, a run
 _SECONDS_BETWEEN_BEATS = 10.0
 _SECONDS_OF_A_START = 5.0
-_LONGEST_RUN_SECONDS = 900.0
+LONGEST_RUN_SECONDS = 900.0
 
 
 def start(place: Path, name: str, *, ranks: int, steps: int, **settings: Any) -> subprocess.Popen[str]:
@@ -164,7 +164,7 @@ def strike(
             # a run that was just begun is short, one that starts again takes long to, and only what trains is watched
             in_training = done == 0 or number == signal.SIGSTOP or chance.random() < 0.5
             done += _strike(run, place / name, number, chance, in_training=in_training)
-        return done, run.wait(_LONGEST_RUN_SECONDS)
+        return done, run.wait(LONGEST_RUN_SECONDS)
     finally:
         _end(run)
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import CHAT, TEXT, make_tokenizer
 from tests.render.helpers import ORIGIN, REWRITES_HISTORY, render_one
 from tuition.conversation import Conversation, Message
 from tuition.render import Outcome, Renderer
+from tuition.render.choosing import CHATML
 from tuition.render.evidence import Witness
-from tuition.render.template import CHATML, ChatTemplate
+from tuition.render.template import ChatTemplate
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 TEMPLATES = {
@@ -132,7 +133,7 @@ def has_prefix(ids: np.ndarray, prefix: list[int]) -> bool:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20)
 @given(conversation=conversations())
 def test_every_invariant_holds(kind: str, template: str, conversation: Conversation) -> None:
     r = renderer_of(kind, template)

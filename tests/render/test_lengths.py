@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_tokenizer
@@ -296,7 +296,7 @@ def histories(r: Renderer, conversation: Conversation, position: int) -> list[tu
 @pytest.mark.parametrize("template", ["chat", "rewrites history", "trims", "chatml"])
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("policy", ["cut_turns", "split"])
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15)
 @given(conversation=long_conversations(), limit=st.integers(12, 90))
 def test_what_is_kept_fits_is_as_served_and_is_learned_once(
     policy: str, kind: str, template: str, conversation: Conversation, limit: int

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import CHAT
 from tests.render.helpers import ORIGIN, TOOLS, calling, codes, learned_text, render_one, renderer, talk
 from tuition.conversation import Conversation, Message
-from tuition.render.template import CHATML
+from tuition.render.choosing import CHATML
 
 DROPS_SYSTEM = "{% for m in messages if m.role != 'system' %}" + CHAT.removeprefix("{% for m in messages %}")
 # As DeepSeek's: joins the arguments to text, so they must be JSON already.

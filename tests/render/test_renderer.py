@@ -9,7 +9,7 @@ from tests.render.helpers import ORIGIN, REWRITES_HISTORY, codes, learned_text, 
 from tuition.conversation import Conversation, Message
 from tuition.errors import UserError
 from tuition.render import Renderer, choose_template
-from tuition.render.template import CHATML, adopt_template
+from tuition.render.choosing import CHATML, adopt_template
 
 
 def test_user_tokens_are_never_supervised_and_the_stop_token_is() -> None:

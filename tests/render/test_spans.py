@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import CHAT, make_tokenizer, write_jsonl
@@ -252,7 +252,7 @@ def test_a_split_conversation_learns_each_span_once() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in TOKENIZERS if kind != "wordpiece"])
 @pytest.mark.parametrize("template", ["chat", "llama 2", "trims", "chatml"])
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30)
 @given(
     pieces=st.lists(
         st.tuples(

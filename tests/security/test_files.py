@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from tests.security import bounds
 from tests.security.bounds import refused_in_bounds
 from tuition import api
 from tuition.batch.prepared import open_prepared
+from tuition.cli.shared import assignments
 from tuition.data import Reading
 from tuition.door import gather
 from tuition.errors import UserError
 from tuition.recipe import load_recipe, make_recipe, parse_yaml
-from tuition.render.template import choose_template
+from tuition.render.choosing import choose_template
 from tuition.screen import printable
 
 
@@ -90,6 +92,7 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     [
         "eval_metrics: ['python:evil.py:f']",
         "eval_metrics: 'chrf, python:evil.py:f'",
+        "eval_metrics: [chrf, 'python:evil.py:f']",
         "best_by: python:evil.py:f",
     ],
 )
@@ -102,8 +105,10 @@ def test_a_program_that_a_recipe_names_as_a_metric_is_run_only_where_it_was_type
     )
     data = write_jsonl(tmp_path / "d.jsonl", [{"prompt": f"{n}?", "completion": f"{n}"} for n in range(8)])
     (tmp_path / "recipe.yaml").write_text(f"model: {llama}\ndata: {data}\noutput_dir: run\n{line}\n")
-    with refused_in_bounds(tmp_path), pytest.raises(UserError, match="names a program to run"):
+    with refused_in_bounds(tmp_path), pytest.raises(UserError, match="names a program to run") as refusal:
         tuition.train("recipe.yaml")
+    advised = shlex.split(str(refusal.value).removesuffix("."))[-1]
+    assert gather("recipe.yaml", None, assignments([advised])), "what is advised can be typed"
     typed = yaml.safe_load(line)
     assert gather("recipe.yaml", None, typed)[0].items() >= typed.items()
 
@@ -161,7 +166,8 @@ def test_what_data_says_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFi
     folder = tmp_path / "a\x1b]0;title\x07\x9b2J"
     folder.mkdir()
     write_jsonl(folder / "d.jsonl", [{"prompt": "\x1b[2J", "completion": ""}, {"\x1b[31mx": 1}])
-    show_check(api.check(str(folder)))
+    checked = api.check(str(folder))
+    show_check(checked.ledger, checked.shapes)
     shown = capsys.readouterr()
     assert not {"\x1b", "\x07", "\x9b"} & set(shown.out + shown.err)
     assert printable("a\x1bb\x9bc") == "a\\x1bb\\x9bc"
@@ -209,6 +215,8 @@ def test_yaml_of_any_kind_gives_a_value_or_a_yaml_error() -> None:
 
 
 def test_the_measure_sees_memory_that_is_given_back(tmp_path: Path) -> None:
-    held = bounds._reset_peak()
-    bytearray(b"x" * 10_000_000) * 10
-    assert bounds._peak() - held > 90_000_000 or not Path("/proc/self/clear_refs").exists()
+    bounds._reset_peak()
+    large = bytearray(b"x") * 100_000_000
+    with_it = bounds._status("VmRSS")
+    del large
+    assert bounds._peak() > with_it - 10_000_000  # what the system counts late, processor by processor

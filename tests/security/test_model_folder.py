@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -346,6 +347,47 @@ def test_a_snapshot_of_the_hub_s_cache_is_read_by_its_path_too(folder: Path, tmp
             (within / file.name).symlink_to(Path("../../../blobs") / file.name)
     for named in (snapshot, link, within):
         assert open_model(str(named), weights=True).path == named
+
+
+def local_dir(snapshot: Path, place: Path) -> Path:
+    """A folder as `--local-dir` lays it: small files themselves, and a link to the blob of a large one."""
+    shutil.copytree(snapshot, place)
+    weights = place / "model.safetensors"
+    blob = snapshot.parents[1] / "blobs" / hashlib.sha256(weights.read_bytes()).hexdigest()
+    blob.write_bytes(weights.read_bytes())
+    weights.unlink()
+    weights.symlink_to(blob)
+    return place
+
+
+def test_a_folder_whose_links_lead_into_one_repository_of_a_hub_s_cache_is_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / cached(folder, tmp_path / "hub")
+    place = local_dir(snapshot, tmp_path / "local")
+    assert open_model(str(place), weights=True).path == place
+    assert api.load(str(place)).loaded.model is not None
+
+
+@pytest.mark.parametrize("to", ["two repositories", "a file that no hash names", "no cache"])
+def test_a_folder_whose_links_lead_anywhere_else_is_refused(to: str, folder: Path, tmp_path: Path) -> None:
+    cache, other = tmp_path / "hub", tmp_path / "other"
+    place = local_dir(cache / "models--owner--name" / "snapshots" / cached(folder, cache), tmp_path / "local")
+    target = (place / "model.safetensors").resolve()
+    if to == "two repositories":
+        second = other / "models--owner--other" / "blobs" / ("b" * 40)
+        second.parent.mkdir(parents=True)
+        second.write_text((place / "config.json").read_text())
+        (place / "config.json").unlink()
+        (place / "config.json").symlink_to(second)
+    else:
+        named = target.with_name("weights") if to.endswith("names") else tmp_path / "blobs" / target.name
+        named.parent.mkdir(exist_ok=True)
+        target.rename(named)
+        (place / "model.safetensors").unlink()
+        (place / "model.safetensors").symlink_to(named)
+    with pytest.raises(UserError, match="points outside the model folder"):
+        open_model(str(place), weights=True)
 
 
 @pytest.mark.parametrize(

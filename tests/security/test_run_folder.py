@@ -14,6 +14,7 @@ import pytest
 
 import tuition
 from tests.conftest import make_model, write_jsonl
+from tests.patience import PATIENCE_SECONDS
 from tests.security.bounds import refused_in_bounds
 from tests.test_run import StopAt
 from tuition import api, board, files
@@ -66,7 +67,7 @@ def no_endless_wait() -> Iterator[None]:
         raise AssertionError("something was waited for")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(120)
+    signal.alarm(int(PATIENCE_SECONDS))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -11,7 +11,7 @@ import torch
 import tuition
 from tests.conftest import CHAT
 from tuition.errors import UserError
-from tuition.render.template import CHATML
+from tuition.render.choosing import CHATML
 from tuition.ship.llama_cpp import convert, find_converter, go_template, modelfile
 
 CONVERTER = """

@@ -38,6 +38,7 @@ class Refusing(BaseHTTPRequestHandler):
     """A hub that lets nobody write, and says back what it was told."""
 
     def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))  # left unread it would cut the answer off
         body = f'{{"error": "not with {self.headers["Authorization"]}"}}'.encode()
         self.send_response(403)
         self.send_header("Content-Type", "application/json")

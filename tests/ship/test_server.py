@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 import tuition
-from tests.studio.browsers import PHONE, chromium, faults_of
+from tests.patience import PATIENCE_SECONDS
+from tests.studio.browsers import PHONE, chromium, faults_of, hold_back
 from tuition.errors import UserError
 from tuition.ship.server import LONGEST_BODY, Server
 
@@ -43,7 +45,7 @@ def server(answerer: Any) -> Iterator[Server]:
 def call(
     server: Server, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str
 ) -> tuple[int, Any, http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=PATIENCE_SECONDS)
     given = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
     content = raw if raw is not None else None if body is None else json.dumps(body).encode()
     connection.request("GET" if content is None else "POST", path, content, given)
@@ -68,18 +70,11 @@ def test_a_message_that_is_sent_before_the_page_knows_its_models_is_answered_by_
     server: Server, chromium: Any
 ) -> None:
     page = chromium.new_page(viewport={"width": PHONE, "height": 844}, color_scheme="dark")
-    held: list[Any] = []
-
-    def hold(route: Any) -> None:
-        held.append(route)
-
-    page.route("**/health", hold)  # what the script asks for before anything else
+    let_go = hold_back(page, "**/health")  # what the script asks for before anything else
     page.goto(server.address)
-    while not held:
-        page.wait_for_timeout(20)
     page.locator("textarea").fill("What is 3 and 3?")
     page.keyboard.press("Enter")
-    held.pop().continue_()
+    let_go()
     expected = chat(server)[1]["choices"][0]["message"]["content"].strip()
     for column in ("tuned", "base"):
         answer = page.locator("section", has=page.get_by_role("heading", name=column)).locator(".assistant")
@@ -169,6 +164,19 @@ def test_bodies_that_are_no_request_are_refused(server: Server) -> None:
     assert call(server, "/../secrets")[0] == 404
 
 
+def test_an_answer_that_comes_before_the_body_is_sent_is_not_cut_off(server: Server) -> None:
+    address = server.server_address[:2]
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(address) as talk:
+        talk.sendall(head.encode())
+        talk.recv(1, socket.MSG_PEEK)  # it has answered
+        for _ in range(20):
+            talk.sendall(b"x" * 5_000)
+        assert talk.makefile("rb").read().startswith(b"HTTP/1.1 404")
+
+
 def test_half_a_character_in_a_request_is_answered_in_json(server: Server) -> None:
     body = b'{"model": "\\ud800", "messages": [{"role": "user", "content": "a"}]}'
     status, answer, _ = call(server, "/v1/chat/completions", raw=body)
@@ -230,7 +238,7 @@ def test_the_command_serves_and_ctrl_c_leaves_cleanly(full_run: tuition.Run) -> 
     line = process.stdout.readline()
     assert line.startswith("chat: http://127.0.0.1:")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     assert errors.endswith("stopped\n")
     assert f"vllm serve {full_run.path / 'model'}" in errors

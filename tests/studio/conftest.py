@@ -6,15 +6,18 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tuition import jobs
 from tuition.collect import Store, people, sessions
 
@@ -36,6 +39,7 @@ class Running:
     address: str = ""
     link: str = ""
     clients: list[httpx.Client] = field(default_factory=list)
+    held: socket.socket | None = None
 
     @property
     def store(self) -> Path:
@@ -43,6 +47,8 @@ class Running:
 
     def start(self) -> Running:
         """Start the command and wait for the link that it prints."""
+        if self.held is None and sys.platform == "linux":
+            self._hold_a_port()
         command = [sys.executable, "-m", "tuition", "studio", "--no-open", "--port", str(self.port)]
         self.process = subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, text=True, env=os.environ
@@ -54,15 +60,25 @@ class Running:
         self.address, self.port, self.link = found.group(1), int(found.group(2)), found.group()
         return self
 
+    def _hold_a_port(self) -> None:
+        """One that nobody else is given while a killed studio is not there; who does not listen stands in no way."""
+        self.held = socket.socket()
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held.bind(("127.0.0.1", 0))
+        self.port = self.held.getsockname()[1]
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it as a signal does."""
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(PATIENCE_SECONDS)
 
     def stranger(self) -> httpx.Client:
         """A browser's tab that nobody signed in on."""
-        client = httpx.Client(base_url=self.address, headers={"Origin": self.address}, timeout=30)
+        client = httpx.Client(
+            base_url=self.address, headers={"Origin": self.address}, timeout=PATIENCE_SECONDS,
+            limits=httpx.Limits(max_keepalive_connections=0),  # the server may end an idle one as it is used again
+        )  # fmt: skip
         self.clients.append(client)
         return client
 
@@ -97,7 +113,9 @@ def end_runs(folder: Path) -> None:
     for path in folder.glob("outputs/*"):
         for job in jobs.find_all(path):
             if job.runs:
-                os.killpg(json.loads((path / "jobs" / f"{job.kind}.json").read_text())["pid"], signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended this very moment
+                    note = json.loads((path / "jobs" / f"{job.kind}.json").read_text())
+                    os.killpg(note["pid"], signal.SIGKILL)
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ def test_an_invited_person_chooses_a_name_and_comes_back_by_password(
     comer.post("/logout")
     assert comer.get("/account").status_code == 401
     again = studio.stranger()
+    assert 'name="password"' in again.get("/").text, "the admin of the machine may have none"
     assert again.post("/login", data={"name": "Rita", "password": PASSWORD}).status_code == 303
     assert again.get("/account").status_code == 200
 
@@ -156,10 +157,16 @@ def test_an_invited_person_chooses_a_name_and_comes_back_by_password(
 def test_after_some_wrong_passwords_only_waiting_helps(studio: Running) -> None:
     studio.signed_in("Theo", "writer")
     tab = studio.stranger()
-    answers = [tab.post("/login", data={"name": "Theo", "password": "wrong"}) for _ in range(7)]
-    assert answers[0].status_code == 403
+    answers: list[httpx.Response] = []
+    while (
+        not answers or answers[-1].status_code == 403
+    ):  # a slow machine may wait long enough by itself at first
+        answers.append(tab.post("/login", data={"name": "Theo", "password": "wrong"}))
+    assert len(answers) > 5
     assert answers[-1].status_code == 429
     assert "seconds" in answers[-1].text
+    with Store(studio.store) as store, store.writing() as db:  # other tests sign in from this address too
+        db.execute("DELETE FROM failed_login")
 
 
 def test_a_name_is_shown_literally(studio: Running, admin: httpx.Client) -> None:
@@ -196,6 +203,6 @@ def test_other_machines_are_not_let_near_before_an_admin_has_a_password(
     tmp_path: Path, flags: list[str]
 ) -> None:
     command = [sys.executable, "-m", "tuition", "studio", "--no-open", "--port", "0", *flags]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "no admin has a password yet" in ended.stderr

@@ -57,7 +57,8 @@ def test_the_menu_opens_on_a_phone_and_the_theme_is_kept(chromium: Any, studio: 
         page.goto("/account")
         page.get_by_role("button", name="Menu").click()
         assert faults_of(page) == []
-        page.get_by_role("button", name="dark").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="dark").click()
         page.goto("/runs")
         assert page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
 
@@ -70,7 +71,8 @@ def test_the_form_shows_its_command_as_one_types_and_works_without_scripts(
         page.get_by_label("data", exact=True).fill("mine.jsonl")
         page.get_by_label("epochs").fill("7")
         page.wait_for_selector("#command:has-text('--data mine.jsonl --epochs 7')")
-        page.get_by_role("button", name="Fill the form from it").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Fill the form from it").click()
         assert page.get_by_label("epochs").input_value() == "7"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.patience import wait_for
 from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
 from tuition import __version__, board, jobs
@@ -18,8 +18,6 @@ from tuition.collect import Store, batches, judging, people, prompts, queue, rev
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 from tuition.studio.outcomes import outcome_of
-
-_PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
@@ -45,10 +43,15 @@ def _compare(store: Store, folder: Path) -> batches.Batch:
 
 def test_a_command_that_ended_is_done_and_the_last_it_printed_is_kept(tmp_path: Path) -> None:
     jobs.start(tmp_path, "measure", ["--version"])
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while (job := jobs.find(tmp_path, "measure")) is None or job.runs:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    seen: list[jobs.Job | None] = []
+
+    def ended() -> bool:
+        seen.append(jobs.find(tmp_path, "measure"))
+        return seen[-1] is not None and not seen[-1].runs
+
+    wait_for(ended)
+    (*_, job) = seen
+    assert job is not None
     assert job.done and job.code == 0, "its end is noted before it is said to be over"
     assert job.last_line == __version__
 

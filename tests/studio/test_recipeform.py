@@ -52,7 +52,7 @@ def test_the_command_trains_with_the_very_settings(monkeypatch: pytest.MonkeyPat
     assert recipeform.checked(seen) == checked
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(
         st.sampled_from([*Recipe.model_fields, "nonsense", "name"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import httpx
 import pytest
 
 from tests.conftest import make_model, write_jsonl
+from tests.patience import wait_for
 from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
 from tuition.errors import UserError
 from tuition.studio.confine import refuse_paths_elsewhere
 from tuition.studio.web import Studio
-
-_PATIENCE_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +45,17 @@ def _status(tab: httpx.Client, name: str) -> str:
     return found.group(1)
 
 
-def _wait(tab: httpx.Client, name: str, *statuses: str) -> str:
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while (status := _status(tab, name)) not in statuses:
-        assert time.monotonic() < end, f"{name} is {status}: {tab.get(f'/runs/{name}').text[-3000:]}"
-        time.sleep(0.3)
-    return status
+def _wait(tab: httpx.Client, name: str, status: str) -> None:
+    wait_for(lambda: _status(tab, name) == status, lambda: tab.get(f"/runs/{name}").text[-3000:])
 
 
 def _wait_for_button(tab: httpx.Client, name: str, words: str) -> None:
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while f">{words}</button>" not in tab.get(f"/runs/{name}").text:
-        assert time.monotonic() < end, f"no button {words}"
-        time.sleep(0.3)
+    wait_for(lambda: f">{words}</button>" in tab.get(f"/runs/{name}").text)
+
+
+def _updates(folder: Path) -> int:
+    journal = folder / "metrics.jsonl"
+    return journal.read_text(encoding="utf-8").count('"loss"') if journal.exists() else 0
 
 
 def test_a_run_outlives_the_studio_is_stopped_and_resumed(studio: Running, material: Path) -> None:
@@ -69,6 +65,7 @@ def test_a_run_outlives_the_studio_is_stopped_and_resumed(studio: Running, mater
     assert tab.post("/start", data=form).status_code == 303
     assert tab.post("/start", data=form).status_code == 422, "the name is taken"
     _wait(tab, "long", "running")
+    wait_for(lambda: _updates(studio.folder / "outputs" / "long"))
 
     studio.stop(signal.SIGKILL)
     studio.start()

@@ -26,7 +26,6 @@ __all__ = ["chromium"]
 
 HOSTILE = "<img src=x onerror=\"document.title = 'forged'\"> & **bold**\n\n\tand a tab, a \\, é and 日本語"
 COMPARED = 4
-_PATIENCE_MILLISECONDS = 90_000
 
 
 @pytest.fixture
@@ -42,7 +41,6 @@ def test_the_whole_way_from_prompts_to_tomorrows_queue(chromium: Any, fresh: Run
     questions = _questions(fresh.folder)
     # the console complains while the server is dead
     with tab_of(chromium, fresh, _session(fresh), quiet=False) as page:
-        page.set_default_timeout(_PATIENCE_MILLISECONDS)
         page.on("dialog", lambda dialog: dialog.accept())
         _import(page, fresh.folder / "questions.jsonl")
         answers = _write_five(page, fresh, questions)
@@ -75,14 +73,14 @@ def _import(page: Any, file: Path) -> None:
     page.get_by_label("A file").set_input_files(file)
     page.get_by_label("Licence", exact=True).fill("CC0-1.0")
     page.get_by_label("Consent", exact=True).fill("our own")
-    page.get_by_role("button", name="Import").click()
+    _leave(page, "Import")
     page.goto("/write")
     assert "20 answers are wanted" in page.locator("main").inner_text()
 
 
 def _write_five(page: Any, studio: Running, questions: dict[str, str]) -> dict[str, str]:
     """Five answers; in the midst of the third the server is killed, and nothing typed is lost."""
-    page.get_by_role("button", name="Next prompt").click()
+    _leave(page, "Next prompt")
     sent = {}
     for number in range(5):
         question = _question_on(page)
@@ -93,12 +91,16 @@ def _write_five(page: Any, studio: Running, questions: dict[str, str]) -> dict[s
         if number == 2:
             _killed_in_the_midst_of(page, studio, box)
         box.fill(answer)
-        box.press("Control+Enter")
-        page.wait_for_function(
-            "question => !document.querySelector('.conversation')?.innerText.includes(question)", arg=question
-        )
+        with page.expect_navigation():
+            box.press("Control+Enter")
         sent[question] = answer
     return sent
+
+
+def _leave(page: Any, button: str) -> None:
+    """Press a button that leads to another page, and wait until its scripts have run."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=button, exact=True).click()
 
 
 def _question_on(page: Any) -> str:
@@ -119,13 +121,13 @@ def _killed_in_the_midst_of(page: Any, studio: Running, box: Any) -> None:
 
 def _review(page: Any) -> None:
     page.goto("/review")
-    page.get_by_role("link", name="Read the next").click()
+    with page.expect_navigation():
+        page.get_by_role("link", name="Read the next").click()
     assert faults_of(page) == []
     for _ in range(5):
         if page.locator("img").count():
             raise AssertionError("a demonstration became an element")
-        with page.expect_navigation():
-            page.get_by_role("button", name="Accept A").click()
+        _leave(page, "Accept A")
     assert page.title() != "forged"
     page.goto("/review")
     assert "Nothing waits for you" in page.locator("main").inner_text()
@@ -134,9 +136,7 @@ def _review(page: Any) -> None:
 def _exported(folder: Path) -> dict[str, str]:
     """What the command line gives out: question → answer."""
     command = ["collect", "export", "--to", "exported", "--validation", "0"]
-    subprocess.run(
-        [sys.executable, "-m", "tuition", *command], cwd=folder, check=True, capture_output=True, timeout=60
-    )
+    subprocess.run([sys.executable, "-m", "tuition", *command], cwd=folder, check=True, capture_output=True)
     rows = [
         json.loads(line)
         for line in (folder / "exported" / "train.jsonl").read_text(encoding="utf-8").splitlines()
@@ -150,7 +150,7 @@ def _train(page: Any) -> None:
     page.get_by_label("Name of the run").fill("first")
     page.get_by_label("epochs").fill("15")
     page.get_by_label("val_split").fill("0")
-    page.get_by_role("button", name="Start", exact=True).click()
+    _leave(page, "Start")
     page.wait_for_selector("#status:has-text('finished')")
     page.wait_for_selector("text=stop token that is exported")
     assert page.locator(".canvas path.smooth").count() == 1
@@ -184,14 +184,14 @@ def _talk(page: Any, studio: Running) -> None:
 def _begin_from_a_suggestion(page: Any, studio: Running) -> None:
     """The run that was just trained answers the next prompt; what is sent names it, and how much was changed."""
     page.goto("/write")
-    page.get_by_role("button", name="Go on").click()
+    _leave(page, "Go on")
     page.get_by_text("See what a model would answer").click()
-    page.get_by_role("button", name="Ask it").click()
-    page.get_by_text("What first would answer").wait_for()
-    page.get_by_role("button", name="Begin from it").click()
+    _leave(page, "Ask it")
+    assert page.get_by_text("What first would answer").is_visible()
+    _leave(page, "Begin from it")
     box = page.get_by_label("Your answer")
-    page.wait_for_function("() => document.querySelector('textarea[name=turn]')?.value.length > 0")
     suggested = box.input_value()
+    assert suggested
     with page.expect_navigation():
         box.press("Control+Enter")
     with Store(studio.store) as store:
@@ -203,8 +203,8 @@ def _begin_from_a_suggestion(page: Any, studio: Running) -> None:
 def _compare(page: Any) -> None:
     page.goto("/runs/first")
     page.get_by_label("Prompts", exact=True).fill(str(COMPARED))
-    page.get_by_role("button", name="Compare blind").click()
-    page.wait_for_function("() => !document.querySelector('#live')?.innerText.includes('at work')")
+    _leave(page, "Compare blind")
+    page.get_by_text("Blind comparison: done").wait_for()
 
 
 def _judge(page: Any) -> str:
@@ -227,24 +227,23 @@ def _judge(page: Any) -> str:
 
 def _see_the_win_rate(page: Any) -> None:
     page.goto("/overview")
-    page.locator("a[href^='/overview/comparison/']").first.click()
+    with page.expect_navigation():
+        page.locator("a[href^='/overview/comparison/']").first.click()
     said = page.locator("main").inner_text()
     assert "95 % interval" in said
     assert "Not decided" in said
     assert "The most likely answers were taken, of at most 256 tokens" in said
     assert faults_of(page) == []
-    with page.expect_navigation():
-        page.get_by_role("button", name="Where A failed").click()
+    _leave(page, "Where A failed")
 
 
 def _find_the_lost_first(page: Any, lost: str) -> None:
     """It comes first, also to the one who answered it before, whose answer stands beside."""
     page.goto("/write")
-    page.get_by_role("button", name="Go on").click()
+    _leave(page, "Go on")
     page.get_by_text("Skip this prompt").click()
     page.get_by_label("Why?").fill("I was at another one")
-    with page.expect_navigation():
-        page.get_by_role("button", name="Skip it").click()
+    _leave(page, "Skip it")
     assert _question_on(page) == lost
     assert "This prompt comes back" in page.locator("main").inner_text()
     page.get_by_text("What you wrote before", exact=True).click()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, tab_of
+from tests.studio.browsers import DESKTOP, PHONE, chromium, faults_of, hold_back, tab_of
 from tests.studio.conftest import Running
 from tuition import collecting
 from tuition.collect import (
@@ -70,7 +70,8 @@ def test_what_was_typed_survives_a_killed_server_and_a_closed_page(chromium: Any
     context.add_cookies([{"name": f"tuition-{own.port}", "value": session, "url": own.address}])
     page = context.new_page()
     page.goto("/write")
-    page.get_by_role("button", name="Next prompt").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Next prompt").click()
     page.get_by_label("Your answer").fill("A door **opens**.")
     page.get_by_text("Saved.").wait_for()
     page.locator(".read strong").get_by_text("opens").wait_for()  # as it will read
@@ -82,17 +83,33 @@ def test_what_was_typed_survives_a_killed_server_and_a_closed_page(chromium: Any
     own.start()
     page = context.new_page()
     page.goto("/write")
-    page.get_by_role("button", name="Go on").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Go on").click()
     assert page.get_by_label("Your answer").input_value() == "A door **opens** and closes."
     page.get_by_text("Saved.").wait_for()
 
     page.get_by_label("Your answer").press("Enter")
     page.get_by_label("Your answer").type("Twice.")
-    page.get_by_label("Your answer").press("Control+Enter")
-    page.get_by_text("And a wall?").wait_for()
+    with page.expect_navigation():
+        page.get_by_label("Your answer").press("Control+Enter")
+    assert page.get_by_text("And a wall?").is_visible()
     assert sent_texts(own) == ["A door **opens** and closes.\nTwice."]
     assert page.evaluate("Object.keys(localStorage).length") == 0
     context.close()
+
+
+def test_what_is_typed_before_the_pages_script_has_come_is_saved_too(chromium: Any, studio: Running) -> None:
+    add_prompts(studio, "Early?")
+    with tab_of(chromium, studio, session_of(studio, "Ada", "writer")) as page:
+        page.goto("/write")
+        with page.expect_navigation():
+            page.get_by_role("button", name="Next prompt").click()
+        let_go = hold_back(page, "**/write.js*")
+        page.reload(wait_until="commit")
+        page.get_by_label("Your answer").fill("In **haste**")
+        with page.expect_response("**/draft"):
+            let_go()
+        page.locator(".read strong").get_by_text("haste").wait_for()
 
 
 def test_two_tabs_show_both_texts_and_overwrite_neither(chromium: Any, studio: Running) -> None:
@@ -102,21 +119,24 @@ def test_two_tabs_show_both_texts_and_overwrite_neither(chromium: Any, studio: R
     context.add_cookies([{"name": f"tuition-{studio.port}", "value": session, "url": studio.address}])
     one = context.new_page()
     one.goto("/write")
-    one.get_by_role("button", name="Next prompt").click()
+    with one.expect_navigation():
+        one.get_by_role("button", name="Next prompt").click()
     one.get_by_label("Your answer").fill("typed a moment ago")
-    one.get_by_role("button", name="Add a turn").click()
+    with one.expect_navigation():
+        one.get_by_role("button", name="Add a turn").click()
     one.get_by_label("What the user says next").fill("And **then**?")
     one.locator("#read-1 strong").get_by_text("then").wait_for()  # each box is shown under itself
     assert one.locator("#read-0").inner_text().strip() == "typed a moment ago"
     assert one.locator("#conflict").is_hidden(), "the button carried the text, and no other is there"
     one.on("dialog", lambda dialog: dialog.accept())
-    one.get_by_role("button", name="Take the last turn away").click()
+    with one.expect_navigation():
+        one.get_by_role("button", name="Take the last turn away").click()
     assert one.get_by_label("Your answer").input_value() == "typed a moment ago"
     assert one.locator("#conflict").is_hidden()
     other = context.new_page()
     other.goto(one.url)
-    one.get_by_label("Your answer").fill("from the first")
-    one.get_by_text("Saved.").wait_for()
+    with one.expect_response("**/draft"):  # the page says that it is saved, but that was an earlier text
+        one.get_by_label("Your answer").fill("from the first")
     other.get_by_label("Your answer").fill("from the second")
     other.get_by_text("Another tab has saved this draft meanwhile").wait_for()
     assert other.locator("#theirs").inner_text() == "from the first"
@@ -151,11 +171,13 @@ def test_pairs_are_judged_by_single_keys_and_reviews_too(chromium: Any, studio: 
         assert page.get_by_label("Answer").is_visible()  # typing there presses no keys
         page.keyboard.type("a")
         page.get_by_role("heading", name="Demonstration").click()
-        page.keyboard.press("a")
-        page.get_by_text("Accepted.").wait_for()
+        page.keyboard.press("r")
+        page.keyboard.type("Say where.")
+        page.keyboard.press("Control+Enter")
+        page.get_by_text("Returned with your comment.").wait_for()
     with Store(studio.store) as store:
         assert results.results(store, batch.id).rate.counts["a"] == 2
-        assert demos.demonstration(store, sent.id).status == "accepted"
+        assert demos.demonstration(store, sent.id).status == "returned"
 
 
 @pytest.mark.parametrize(("width", "theme"), [(PHONE, "dark"), (DESKTOP, "light")])
@@ -164,7 +186,10 @@ def test_the_pages_of_collecting_are_open_to_everybody(
 ) -> None:
     with tab_of(chromium, full, session_of(full, "Ada", "admin"), width=width, theme=theme) as page:
         page.goto("/write")
-        page.get_by_role("button", name="Next prompt").or_(page.get_by_role("button", name="Go on")).click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Next prompt").or_(
+                page.get_by_role("button", name="Go on")
+            ).click()
         paths = [
             page.url.removeprefix(full.address), "/write", "/review", "/review?filter=hard", "/review/1", "/review/2",
             "/review/1/again", "/review/questions/1", "/judge", "/prompts", "/prompts/1", "/prompts/guidelines", "/tests", "/overview",

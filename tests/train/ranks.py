@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import multiprocessing
+from torch.distributed import TCPStore
 from torch.distributed import fsdp as fsdp  # imported here for all ranks
 
 from tuition import files
@@ -45,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU, FP32 = torch.device("cpu"), torch.float32
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
 PLAN = Plan(examples=22, batch_size=8, steps=1000, seed=3)
+WORK = Work(1.0, 0.001)
 IDENTITY = Identity("this run", partial(order_sha256, PLAN))
 CASES: tuple[tuple[Layout, str], ...] = (("ddp", "full"), ("ddp", "lora"), ("fsdp", "full"), ("fsdp", "lora"))
 TWO_MACHINES: tuple[Layout, str] = ("hsdp", "full")  # of two ranks each
@@ -110,7 +111,8 @@ def taken(ranks: Ranks) -> list[list[int]]:
     rows = examples()
     steps = range(1, PLAN.steps_per_epoch + 1)
     mine = [
-        [e.origin.line for e in ranks.share([rows[i] for i in PLAN.examples_of(number)])] for number in steps
+        [e.origin.line for e in ranks.share([rows[i] for i in PLAN.examples_of(number)], WORK)]
+        for number in steps
     ]
     everyone = ranks.all_of(mine)
     return [sorted(line for rank in everyone for line in rank[n]) for n in range(len(mine))]
@@ -171,7 +173,7 @@ def resumed_by(world: int) -> tuple[tuple[Layout, str], ...]:
 
 def joined(layout: Layout) -> Ranks:
     """The ranks of this test; those of `hsdp` as if they were on two machines."""
-    ranks = join_ranks(CPU, layout, Work(1.0, 0.001))
+    ranks = join_ranks(CPU, layout)
     return replace(ranks, local_world=2, local_rank=ranks.rank % 2) if layout == "hsdp" else ranks
 
 
@@ -184,7 +186,7 @@ def by_ranks(count: int, place: Path, **job: Any) -> dict[str, Any]:
     (place / "job.json").write_text(json.dumps(job))
     process = subprocess.run(
         [sys.executable, "-m", "tests.train.ranks", str(place), str(count)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     return dict(json.loads((place / "result.json").read_text()))
@@ -207,9 +209,9 @@ def start(place: Path, count: int) -> None:
     Started by torchrun they are in test_ranks_run.py.
     """
     peft()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a port and keeps it
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the ranks come to it, and none makes one
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     multiprocessing.start_processes(as_rank, (place,), nprocs=count, start_method="fork")
 
@@ -223,7 +225,7 @@ def as_rank(rank: int, place: Path) -> None:
 def main(place: Path) -> None:
     """All that is asked of some ranks at once: a start costs more than what is done."""
     job = json.loads((place / "job.json").read_text())
-    ddp = join_ranks(CPU, "ddp", Work(1.0, 0.001))
+    ddp = join_ranks(CPU, "ddp")
     result: dict[str, Any] = {"taken": taken(ddp), "losses": {}}
     for layout, method in (*CASES, TWO_MACHINES) if ddp.world == 4 else CASES:
         name = f"{layout}-{method}"

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import make_model, make_tokenizer
+from tests.train.families import FAMILIES, largest_gap
 from tuition.batch import make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin
@@ -26,14 +26,6 @@ from tuition.train.model import LoadedModel, load_config, load_model
 
 CPU = torch.device("cpu")
 ANSWER_LENGTHS = (1, 7, 2, 30, 3, 1, 12, 5)
-FAMILIES = ("llama", "qwen3", "mistral", "gemma2", "phi3", "gpt2")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("families")
-    tokenizer = make_tokenizer()
-    return {family: make_model(root / family, family=family, tokenizer=tokenizer) for family in FAMILIES}
 
 
 PROBE = torch.arange(10, 30)[None]
@@ -93,11 +85,6 @@ def reference(
         loss = torch.stack([losses.mean() for losses in per_example]).mean()
     loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def largest_gap(one: dict[str, Any], other: dict[str, Any]) -> float:
-    scale = max(float(g.abs().max()) for g in other.values())
-    return max(float((one[name].double() - other[name].double()).abs().max()) for name in other) / scale
 
 
 @pytest.mark.parametrize("objective", ["token_mean", "example_mean"])

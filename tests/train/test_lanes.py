@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import make_model, make_tokenizer
 from tuition.batch import Plan, make_packs
+from tuition.batch.balance import Work
 from tuition.conversation import Rendered
 from tuition.errors import LeftInTheMiddle, Origin
 from tuition.recipe import ModelSettings, OptimizerSettings
@@ -126,6 +127,17 @@ def test_packs_for_lanes_hold_every_example_and_are_about_as_long_as_one_another
     if token_budget == 4096:
         assert len(packs) == 2
         assert max(lengths) < 1.3 * min(lengths)
+
+
+def test_lanes_that_run_at_once_cost_about_the_same_where_some_examples_learn_more_than_others() -> None:
+    batch = rows(lengths=(60, 60, 60, 60))
+    for example in batch[::2]:
+        example.supervised[:-4] = 0.0
+    packs = make_packs(
+        batch, token_mean, max_examples=None, token_budget=4096, lanes=2, work=Work(learned=2.0)
+    )
+    assert [len(pack.ids) for pack in packs] == [118, 118]
+    assert len(packs[0].targets) == len(packs[1].targets)
 
 
 def test_a_step_that_one_example_dominates_is_left_to_all_cores_together() -> None:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 import tuition
-from tests.conftest import make_model, make_tokenizer, write_jsonl
+from tests.conftest import write_jsonl
+from tests.train.families import FAMILIES, largest_gap
 from tuition.batch import Plan, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin
@@ -30,16 +31,8 @@ from tuition.train.model import LoadedModel, load_config, load_model
 from tuition.train.trial import try_largest_step
 
 CPU = torch.device("cpu")
-FAMILIES = ("llama", "qwen3", "mistral", "gemma2", "phi3", "gpt2")
 LAYOUTS = ((None, 10**6), (3, 10**6), (None, 90))
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("families")
-    tokenizer = make_tokenizer()
-    return {family: make_model(root / family, family=family, tokenizer=tokenizer) for family in FAMILIES}
 
 
 def load(folder: Path, *, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> LoadedModel:
@@ -103,11 +96,6 @@ def reference(folder: Path, objective: str, dtype: torch.dtype = torch.float32) 
         whole += float(weights.sum(dtype=np.float64))
     (total / whole).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def largest_gap(one: dict[str, Any], other: dict[str, Any]) -> float:
-    scale = max(float(g.abs().max()) for g in other.values())
-    return max(float((one[name].double() - other[name].double()).abs().max()) for name in other) / scale
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from tests.conftest import make_model
 from tests.train import ranks as worker
 from tuition import files
-from tuition.batch.balance import Work, shares, work_of_model
-from tuition.errors import UserError
+from tuition.batch.balance import shares, work_of_model
+from tuition.conversation import Rendered
+from tuition.errors import Origin, UserError
 from tuition.train.distributed import ALONE
 from tuition.train.folder import RunFolder
 from tuition.training.waiting import Start, prepared_once
@@ -178,28 +179,35 @@ def test_the_reader_of_torch_itself_reads_what_ranks_wrote_in_parts(
 # --- who takes what ---
 
 
+def example_of(tokens: int) -> Rendered:
+    """An example of which the second half is learned."""
+    supervised = (np.arange(tokens) >= tokens // 2).astype(np.float32)
+    return Rendered(np.zeros(tokens, dtype=np.int32), supervised, Origin("f", 1))
+
+
 @pytest.mark.parametrize(("tail", "each"), [(0.35, 4), (0.35, 16), (0.9, 64)])
 def test_the_busiest_of_64_ranks_has_at_most_5_percent_over_the_mean(tail: float, each: int) -> None:
     """Lengths as GSM8K's (log-normal, narrow) and long-tailed ones, of which a rank needs more to even them out."""
-    work = work_of_model(width=4096, inner=14336, layers=32, vocabulary=128256)
+    work = work_of_model(width=4096, layers=32, body=7_000_000_000, head=525_000_000)
     for seed in range(5):
         random = np.random.default_rng(seed)
         lengths = np.minimum(random.lognormal(5.2, tail, 64 * each).astype(int) + 10, 8192).tolist()
-        taken = shares(lengths, 64, work)
+        costs = [work.of(example_of(tokens)) for tokens in lengths]
+        taken = shares(costs, 64)
         assert sorted(place for places in taken for place in places) == list(range(len(lengths)))
-        loads = [sum(work.of(lengths[place]) for place in places) for places in taken]
+        loads = [sum(costs[place] for place in places) for places in taken]
         assert max(loads) <= 1.05 * np.mean(loads)
 
 
 def test_an_example_longer_than_a_share_bounds_the_work_and_nothing_else_does() -> None:
     lengths = [8000, *[100] * 300]
-    loads = sorted(sum(lengths[place] for place in places) for places in shares(lengths, 8, Work()))
+    loads = sorted(sum(lengths[place] for place in places) for places in shares(lengths, 8))
     assert loads[-1] == 8000
     assert loads[-2] - loads[0] <= 100
 
 
 def test_fewer_examples_than_ranks_leave_some_idle() -> None:
-    assert sorted(map(len, shares([5, 9, 2], 4, Work()))) == [0, 1, 1, 1]
+    assert sorted(map(len, shares([5, 9, 2], 4))) == [0, 1, 1, 1]
 
 
 # --- data is prepared once ---

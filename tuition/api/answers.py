@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tuition import starter
 from tuition.collecting import note_losses
 from tuition.conversation import Message
-from tuition.data import (
-    find_sources,
-)
-from tuition.door import (
-    as_names,
-)
+from tuition.data import find_sources
+from tuition.door import as_names
 from tuition.errors import Origin, UserError
+from tuition.utf8 import encodable
 
 if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
@@ -40,7 +37,8 @@ def answer(
 
     messages = [Message("user", prompt)] if isinstance(prompt, str) else _messages(prompt)
     model, renderer = answerer.loaded.model, answerer.renderer
-    _refuse_lone_surrogates(messages)
+    if not all(encodable(message.content) for message in messages):
+        raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text")
     if room_for_answer(model, len(renderer.prompt_ids(messages)), max_new_tokens) < 1:
         raise UserError(
             "the prompt is empty or fills the model's context",
@@ -61,14 +59,6 @@ def _messages(prompt: Sequence[Mapping[str, Any]]) -> list[Message]:
     return list(conversation.messages)
 
 
-def _refuse_lone_surrogates(messages: Sequence[Message]) -> None:
-    for message in messages:
-        try:
-            message.content.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError("the prompt is not valid UTF-8", next_step="Give it as UTF-8 text") from None
-
-
 def load(name: str, *, device: str = "auto", trust_remote_code: str | None = None) -> Answerer:
     """A model that answers: a run folder, an adapter, a model folder or a hub name.
 
@@ -77,9 +67,7 @@ def load(name: str, *, device: str = "auto", trust_remote_code: str | None = Non
             recipe trusts nothing here, for the folder may be a stranger's.
     """
     from tuition.evaluate.load import load_answerer
-    from tuition.train.model import quiet_transformers
 
-    quiet_transformers()
     return load_answerer(model_named(name), device=device, trusted=trust_remote_code)
 
 
@@ -192,10 +180,8 @@ def evaluate(
     from tuition.evaluate.forgetting import find_general
     from tuition.evaluate.gate import read_conditions
     from tuition.evaluate.whole import Wishes, evaluate_all
-    from tuition.train.model import quiet_transformers
 
     conditions = read_conditions([require] if isinstance(require, str) else require)
-    quiet_transformers()
     wishes = Wishes(
         data=all_of(data) if data else (),
         metrics=_metrics_named(metric or ()),

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files, starter
+from tuition.api.answers import evaluate
+from tuition.api.training import Run, train
 from tuition.errors import UserError
 from tuition.recipe import Recipe
 from tuition.screen import Watcher
@@ -14,8 +16,6 @@ from tuition.screen import Watcher
 if TYPE_CHECKING:
     from tuition.evaluate.report.several import Several
     from tuition.evaluate.score import Evaluation
-from tuition.api.answers import evaluate
-from tuition.api.training import Run, train
 
 
 def report(run: str | Path, *, png: bool = False) -> Path:

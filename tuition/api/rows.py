@@ -22,9 +22,7 @@ from tuition.data import (
     rejected_lines,
     split_share,
 )
-from tuition.door import (
-    as_names,
-)
+from tuition.door import as_names
 from tuition.errors import Finding, UserError
 from tuition.recipe import RenderSettings, make_recipe
 
@@ -71,8 +69,6 @@ def check(
         against: evaluation files whose questions must not be in the data.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
     """
-    from tuition.render.corpus import settle
-
     sources = find_sources(as_names(data))
     ledger = Ledger()
     shapes: dict[str, str] = {}
@@ -85,21 +81,12 @@ def check(
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
-        if renderer is None:
-            for conversation in conversations:
-                ledger.keep(conversation.origin)
-        else:
-            for outcome in renderer.render(conversations):
-                settle(ledger, outcome, side="train")
+        _settle_all(conversations, ledger, renderer)
         shapes |= reading.shapes
         before = before or reading
     ledger.check_balance()
-    if near:
-        for finding in near_duplicates(kept):
-            ledger.add(finding)
-    if against:
-        for finding in overlap(kept, Reading(find_sources(as_names(against)).train)):
-            ledger.add(finding)
+    for finding in _found_across(kept, near=near, against=against):
+        ledger.add(finding)
     return Checked(ledger, shapes)
 
 
@@ -116,6 +103,26 @@ def _looked_at(
         for finding in look(conversation):
             ledger.add(finding)
         yield conversation
+
+
+def _settle_all(conversations: Iterable[Conversation], ledger: Ledger, renderer: Renderer | None) -> None:
+    """Say in the ledger what became of each row: rendered, where there is a tokenizer, and read where there is none."""
+    if renderer is None:
+        for conversation in conversations:
+            ledger.keep(conversation.origin)
+        return
+    from tuition.render.corpus import settle
+
+    for outcome in renderer.render(conversations):
+        settle(ledger, outcome, side="train")
+
+
+def _found_across(kept: Sequence[Conversation], *, near: bool, against: Sequence[str]) -> Iterator[Finding]:
+    """What is seen only when all rows are known."""
+    if near:
+        yield from near_duplicates(kept)
+    if against:
+        yield from overlap(kept, Reading(find_sources(as_names(against)).train))
 
 
 def fix(data: str, to: str | Path) -> tuple[int, list[Mend], list[Finding]]:
@@ -169,7 +176,7 @@ def quarantine(checked: Checked, to: str | Path) -> int:
 def make_renderer(model: str, **render: Any) -> Renderer:
     """The renderer that a run with these settings would use."""
     from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day, open_model
-    from tuition.render.modelfiles import LONGEST_BY_DEFAULT, positions_in
+    from tuition.render.modelfiles import longest_by_default, positions_in
 
     settings, name = make_render_settings(render), starter.model_path(model)
     tokenizer = load_tokenizer(name)
@@ -180,7 +187,7 @@ def make_renderer(model: str, **render: Any) -> Renderer:
     adopt_template(tokenizer, template)
     longest = settings.max_length
     if longest == "auto":
-        longest = min(positions_in(open_model(name).path) or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+        longest = longest_by_default(positions_in(open_model(name).path))
     return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))
 
 

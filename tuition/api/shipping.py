@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuition.door import (
-    as_names,
-)
+from tuition.api.answers import ANSWER_TOKENS, all_of, load
+from tuition.api.rows import refuse_overwriting
+from tuition.door import as_names
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
     from tuition.evaluate.judge import Judge
     from tuition.ship.preferences import Counts
     from tuition.ship.push import Pushed
-from tuition.api.answers import ANSWER_TOKENS, all_of, load
-from tuition.api.rows import refuse_overwriting
 
 
 def export(

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files
+from tuition.api.answers import ANSWER_TOKENS, answer, at_checkpoint, evaluate, load
+from tuition.api.shipping import export
 from tuition.door import (
     choose_folder,
     gather,
-    make_training,
     refuse_mixed_runs,
+    refuse_resume_of_no_run,
     refuse_strangers_among_ranks,
     write_rows,
 )
 from tuition.recipe import Recipe, make_recipe
 from tuition.screen import Opening, Watcher
 from tuition.signals import Signals
-from tuition.training.waiting import forget_word, start_of_environment
+from tuition.train.folder import RunFolder
+from tuition.training.opening import opening_of
+from tuition.training.ready import get_ready
+from tuition.training.waiting import ALONE, Start, forget_word, start_of_environment
 
 if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.score import Evaluation
     from tuition.planning import Expected
-from tuition.api.answers import ANSWER_TOKENS, answer, at_checkpoint, evaluate, load
-from tuition.api.shipping import export
 
 Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 
@@ -103,6 +106,7 @@ def train(
         UserError: anything the user can mend.
         tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
+    refuse_resume_of_no_run(recipe, settings, resume=resume)
     given, rows = gather(recipe, data, settings)
     start = start_of_environment()
     if start.many:
@@ -118,23 +122,42 @@ def train(
         written = None if rows is None else write_rows(folder.path, rows, resume=resume)
         if written is not None:
             given["data"] = (str(written),)
+        told = watcher if watcher is not None and start.rank == 0 else Watcher()
         try:
-            training = make_training(
-                given,
-                folder,
-                resume=resume,
-                watcher=watcher if start.rank == 0 else None,
-                command=command,
-                signals=signals,
-                start=start,
-            )
-            training.watcher.opening(training.prepare())
-            training.run()
+            _learn(make_recipe(given), folder, told, start, resume=resume, command=command, signals=signals)
         finally:
             forget_word(folder, start)
             if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
                 files.remove_file(written)
     return Run(folder.path)
+
+
+def _learn(
+    recipe: Recipe,
+    folder: RunFolder,
+    watcher: Watcher,
+    start: Start,
+    *,
+    resume: bool,
+    command: str,
+    signals: Signals,
+) -> None:
+    """One sitting: get ready, say what will be done, do it."""
+    began = time.monotonic()
+    ready = get_ready(recipe, folder, watcher, start)
+    watcher.opening(opening_of(ready, folder))
+    from tuition.training.sitting import Sitting  # which imports torch; getting ready has by now
+
+    Sitting(
+        ready,
+        folder,
+        resume=resume,
+        watcher=watcher,
+        command=command,
+        signals=signals,
+        start=start,
+        began=began,
+    ).run()
 
 
 def plan(
@@ -159,6 +182,7 @@ def run_folder(
     Raises:
         UserError: the settings are wrong, or the folder holds another run.
     """
+    refuse_resume_of_no_run(recipe, settings, resume=resume)
     given, _ = gather(recipe, None, settings)
     folder, given = choose_folder(recipe, given, resume=resume)
     refuse_mixed_runs(folder, resume or (resume_if_begun and folder.holds_a_run()))
@@ -172,9 +196,7 @@ def dry_run(
     """Everything `train` does before step 1, and nothing written: the opening screen."""
     given, _ = gather(recipe, None, settings)
     folder, given = choose_folder(recipe, given, resume=False)
-    return make_training(
-        given, folder, resume=False, watcher=watcher, command="", signals=Signals()
-    ).prepare()
+    return opening_of(get_ready(make_recipe(given), folder, watcher or Watcher(), ALONE), folder)
 
 
 def read_samples(folder: str | Path) -> list[dict[str, Any]]:
@@ -183,12 +205,15 @@ def read_samples(folder: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is damaged.
     """
-    from tuition.train.folder import RunFolder
     from tuition.training.keeping import read_jsonl
 
     return read_jsonl(RunFolder(Path(folder)).samples)
 
 
 def read_report_facts(folder: str | Path) -> dict[str, Any]:
-    """run.json of a run folder."""
-    return dict(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8")))
+    """What run.json of a run folder says.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return RunFolder(Path(folder)).read_facts()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tuition.batch.balance import BY_LENGTH, Work
 from tuition.batch.passes import for_lanes
 from tuition.batch.plan import Plan
 from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
@@ -68,6 +69,7 @@ def make_packs(
     token_budget: int,
     share_prefixes: bool = False,
     lanes: int = 1,
+    work: Work = BY_LENGTH,
 ) -> list[Pack]:
     """Lay the examples of one step into packs: in the order given, or those that share a prefix together.
 
@@ -77,8 +79,9 @@ def make_packs(
         max_examples: most examples in a pack; None: as many as the budget allows.
         token_budget: most tokens in a pack; a single longer example gets a pack of its own.
         share_prefixes: tokens that examples have in common at the start stand once, where that pays.
-        lanes: so many packs will be run at once: they are about as long as one another, and hold no more than
-            the budget together.
+        lanes: so many packs will be run at once: they cost about the same, and hold no more than the budget
+            together.
+        work: what an example costs.
     """
     inputs = [example.ids[: int(np.flatnonzero(example.supervised)[-1])] for example in examples]
     forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes and inputs else []
@@ -86,7 +89,8 @@ def make_packs(
         groups = groups_within([len(example) for example in examples], token_budget, most=max_examples)
         forests = [side_by_side(group, inputs) for group in groups]
     if lanes > 1 and len(examples) > 1:
-        forests = for_lanes(forests, inputs, lanes, max_examples, token_budget)
+        costs = [work.of(example) for example in examples]
+        forests = for_lanes(forests, inputs, costs, lanes, max_examples, token_budget)
     return [_lay_flat(forest, examples, inputs, weigh) for forest in forests]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from tuition.batch.balance import Work, shares
+from tuition.batch.balance import shares
 from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
 from tuition.grouping import groups_within
 
@@ -15,20 +16,26 @@ _WORTH = 1.4
 
 
 def for_lanes(
-    whole: list[Forest], inputs: Sequence[Ids], lanes: int, max_examples: int | None, token_budget: int
+    whole: list[Forest],
+    inputs: Sequence[Ids],
+    costs: Sequence[float],
+    lanes: int,
+    max_examples: int | None,
+    token_budget: int,
 ) -> list[Forest]:
-    """Passes of about the same length, the n-th for lane n modulo `lanes`; `whole` where that would not be faster.
+    """Passes that cost about the same, the n-th for lane n modulo `lanes`; `whole` where that would not be faster.
 
     Args:
         whole: the step laid out for one lane.
         inputs: the tokens of each example, none longer than a lane's part of the budget.
+        costs: of each example. Passes that share prefixes are only made about as long as one another.
         token_budget: most tokens in all passes that are run at once.
     """
     tokens = sum(forest.tokens for forest in whole)
     if tokens < lanes * _FEWEST_TOKENS:
         return whole
     rounds = -(-tokens // token_budget)
-    lay = _with_prefixes if any(_shares(forest, inputs) for forest in whole) else _longest_first
+    lay = _with_prefixes if any(_shares(forest, inputs) for forest in whole) else partial(_evenly, costs)
     passes = lay(inputs, lanes * rounds, max_examples, token_budget // lanes)
     longest = sum(max(f.tokens for f in passes[i : i + lanes]) for i in range(0, len(passes), lanes))
     return whole if rounds == 1 and longest * lanes > _WORTH * tokens else passes
@@ -38,12 +45,12 @@ def _shares(forest: Forest, inputs: Sequence[Ids]) -> bool:
     return forest.tokens < sum(len(inputs[place]) for place in forest.leaves)
 
 
-def _longest_first(
-    inputs: Sequence[Ids], passes: int, max_examples: int | None, token_budget: int
+def _evenly(
+    costs: Sequence[float], inputs: Sequence[Ids], passes: int, max_examples: int | None, token_budget: int
 ) -> list[Forest]:
     lengths = [len(ids) for ids in inputs]
     forests = []
-    for taken in shares(lengths, passes, Work()):
+    for taken in shares(costs, passes):
         for group in groups_within([lengths[place] for place in taken], token_budget, most=max_examples):
             forests.append(side_by_side([taken[i] for i in group], inputs))
     return forests

@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tuition.cli.shared import Commands, Device, Json, Tokens, print_json
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
+    from tuition.api import Imported
     from tuition.api import results as outcomes
+    from tuition.collect.sources import Source
 
 app = typer.Typer(
     name="collect",
+    cls=Commands,
     help="The store behind the studio: take prompts in, give demonstrations out, back it up.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 StoreFile = Annotated[str, typer.Option("--store", help="The file that people's work is kept in.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+SourceName = Annotated[
+    str | None, typer.Option(help="What to call where they come from. The first file's name unless given.")
+]
+Licence = Annotated[str, typer.Option(help="Under which its texts may be used.", show_default=False)]
+Consent = Annotated[str, typer.Option(help="How its people agreed.", show_default=False)]
+Draws = Annotated[int, typer.Option(help="Of the draws.")]
 
 
 @app.command("import")
@@ -32,12 +41,9 @@ def import_(
         ),
     ] = None,
     store: StoreFile = "team.db",
-    source: Annotated[
-        str | None,
-        typer.Option(help="What to call where they come from. The first file's name unless given."),
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Under which its texts may be used.", show_default=False)] = "",
-    consent: Annotated[str, typer.Option(help="How its people agreed.", show_default=False)] = "",
+    source: SourceName = None,
+    licence: Licence = "",
+    consent: Consent = "",
     tag: Annotated[list[str], typer.Option(help="For all of them.", show_default=False)] = [],  # noqa: B006  Typer copies it
     overlap: Annotated[int, typer.Option(min=1, max=100, help="How many people answer each.")] = 1,
     per_user: Annotated[
@@ -49,14 +55,13 @@ def import_(
     from pathlib import Path
 
     from tuition import api
-    from tuition.screen import print_json
 
     if not data and not (source and (licence or consent)):
         raise UserError(
             "there is nothing to import",
             next_step="Name files of prompts, or --source with --licence and --consent to state them",
         )
-    named = source or Path((data or [""])[0]).name
+    named = (source or Path((data or [""])[0]).name).strip()
     with api.Store(store) as opened:
         if data:
             done = api.import_prompts(
@@ -67,9 +72,16 @@ def import_(
             api.sources.state_source(opened, named, licence=licence, consent=consent, by=None)
             done = api.Imported(0, 0, 0, ())
         stated = next(one for one in api.sources.sources(opened) if one.name == named)
+    _show_imported(done, stated, as_json=as_json)
+    if done.findings:
+        raise typer.Exit(1)
+
+
+def _show_imported(done: Imported, stated: Source, *, as_json: bool) -> None:
+    """What came of each row, and what the source still has to state."""
     if as_json:
         print_json({
-            "read": done.read, "new": done.new, "known": done.known, "source": named, "cleared": stated.cleared,
+            "read": done.read, "new": done.new, "known": done.known, "source": stated.name, "cleared": stated.cleared,
             "left_out": dict(done.beyond), "findings": [finding.to_json() for finding in done.findings],
         })  # fmt: skip
     else:
@@ -81,10 +93,8 @@ def import_(
         )
         if not stated.cleared:
             print(
-                f"source '{named}' does not state licence and consent yet; nothing of it is exported until then"
+                f"source '{stated.name}' does not state licence and consent yet; nothing of it is exported until then"
             )
-    if done.findings:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -99,20 +109,16 @@ def fewshot(
     ] = "",
     shots: Annotated[int, typer.Option(min=1, help="Examples before the question.")] = 3,
     count: Annotated[int, typer.Option(min=1, help="Prompts to make; all different.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    source: Annotated[
-        str | None,
-        typer.Option(help="What to call where they come from. The first file's name unless given."),
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Under which its texts may be used.", show_default=False)] = "",
-    consent: Annotated[str, typer.Option(help="How its people agreed.", show_default=False)] = "",
+    seed: Draws = 0,
+    source: SourceName = None,
+    licence: Licence = "",
+    consent: Consent = "",
     as_json: Json = False,
 ) -> None:
     """Make few-shot prompts of pairs, and take them into the store; they share a group, so no split divides them."""
     from pathlib import Path
 
     from tuition import api
-    from tuition.screen import print_json
 
     with api.Store(store) as opened:
         added = api.add_few_shot(
@@ -146,7 +152,6 @@ def export(
 ) -> None:
     """Write accepted demonstrations, or decided comparisons, with where each row came from; exit 1 when some are refused."""
     from tuition import api
-    from tuition.screen import print_json
 
     with api.Store(store, must_exist=True) as opened:
         if export_id is None:
@@ -180,7 +185,6 @@ def backup(
 ) -> None:
     """Copy the store while people go on working; the copy is one consistent state."""
     from tuition import api
-    from tuition.screen import print_json
 
     with api.Store(store, must_exist=True) as opened:
         opened.backup(to)
@@ -197,7 +201,6 @@ def status(store: StoreFile = "team.db", as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from tuition import api
-    from tuition.screen import print_json
 
     with api.Store(store, must_exist=True) as opened:
         progress = api.overview.progress(opened)
@@ -255,7 +258,7 @@ def _sentence(results: outcomes.Results) -> str:
         rate.winner, "not decided"
     )
     missing = (
-        f"; about {rate.needed:,} more decided judgements would tell"
+        f"; about {rate.needed:,} more decided judgement{'s' * (rate.needed > 1)} would tell"
         if rate.winner == "not decided" and rate.needed
         else ""
     )
@@ -282,7 +285,7 @@ def compare(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
     overlap: Annotated[int, typer.Option(min=1, max=100, help="How many people judge each pair.")] = 1,
     name: Annotated[str, typer.Option(help="What to call the comparison.", show_default=False)] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    max_new_tokens: Tokens = 256,
     temperature: Annotated[
         float,
         typer.Option(min=0, max=5, help="0 always takes the most likely token; above it answers are drawn."),
@@ -291,13 +294,13 @@ def compare(
         int,
         typer.Option(min=1, help="Answers of each model to a prompt, with a temperature; each is one pair."),
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Draws = 0,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Let two models answer the same prompts, and put the pairs blind before the people who judge."""
     from tuition import api
-    from tuition.screen import Counter, print_json
+    from tuition.screen import Counter
 
     with api.Store(store) as opened, Counter() as counter:
         batch = api.compare(

@@ -1,4 +1,4 @@
-"""Commands that look at data: check, preview, prepare."""
+"""Commands that look at data: check, preview, prepare; what may be asked, option by option, stands first."""
 
 from __future__ import annotations
 
@@ -19,54 +19,75 @@ from tuition.cli.shared import (
 )
 from tuition.errors import UserError
 
+CheckedModel = Annotated[str | None, typer.Option(help="Also check what only its tokenizer shows.")]
+CheckedLength = Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Also look for personal data, keys and other languages.")]
+Presidio = Annotated[
+    str | None,
+    typer.Option(
+        help="Also look for names and places with presidio and this spaCy model (tuition[presidio]); "
+        "patterns: numbers of identity only, without a model.",
+        metavar="MODEL",
+    ),
+]
+NearDuplicates = Annotated[
+    bool, typer.Option("--near-duplicates", help="Also look for rows that are almost the same.")
+]
+Against = Annotated[
+    list[str],
+    typer.Option(help="Evaluation files whose questions must not be in the data.", show_default=False),
+]
+Columns = Annotated[
+    str | None, typer.Option(help="Which columns hold what: prompt=question,completion=reply.")
+]
+Quarantine = Annotated[str | None, typer.Option(help="Write rejected rows with reasons here.")]
+Fix = Annotated[str | None, typer.Option(help="Write a mended copy here: safe mends only, each named.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")]
+Tokenizers = Annotated[
+    str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)
+]
+Shown = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Show this many examples: in the terminal 3, in the page 10,000 and no more, unless given.",
+        show_default=False,
+    ),
+]
+Page = Annotated[
+    str | None, typer.Option(help="Write ledger, findings and examples as one page that opens offline.")
+]
+
 
 @app.command()
 def check(
     data: Data,
-    model: Annotated[str | None, typer.Option(help="Also check what only its tokenizer shows.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")] = None,
+    model: CheckedModel = None,
+    max_length: CheckedLength = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
     set_: RenderSet = [],  # noqa: B006  Typer copies it
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also look for personal data, keys and other languages.")
-    ] = False,
-    presidio: Annotated[
-        str | None,
-        typer.Option(
-            help="Also look for names and places with presidio and this spaCy model (tuition[presidio]); "
-            "patterns: numbers of identity only, without a model.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Also look for rows that are almost the same.")
-    ] = False,
-    against: Annotated[
-        list[str],
-        typer.Option(help="Evaluation files whose questions must not be in the data.", show_default=False),
-    ] = [],  # noqa: B006  Typer copies it
-    mapping: Annotated[
-        str | None, typer.Option(help="Which columns hold what: prompt=question,completion=reply.")
-    ] = None,
-    quarantine: Annotated[str | None, typer.Option(help="Write rejected rows with reasons here.")] = None,
-    fix: Annotated[
-        str | None, typer.Option(help="Write a mended copy here: safe mends only, each named.")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
+    deep: Deep = False,
+    presidio: Presidio = None,
+    near_duplicates: NearDuplicates = False,
+    against: Against = [],  # noqa: B006  Typer copies it
+    mapping: Columns = None,
+    quarantine: Quarantine = None,
+    fix: Fix = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Read every row and say what is wrong, where, and how to mend it; exit 1 when rows are rejected and not set aside."""
     from tuition import api
     from tuition.screen import show_check
 
-    if fix is not None and (quarantine or model or deep or presidio or near_duplicates or against or mapping):
-        raise UserError(
-            "--fix mends and does nothing else",
-            where="--fix",
-            next_step="Mend the file first, then check the mended copy with the other flags",
-        )
     if fix is not None:
+        if quarantine or model or deep or presidio or near_duplicates or against or mapping:
+            raise UserError(
+                "--fix mends and does nothing else",
+                where="--fix",
+                next_step="Mend the file first, then check the mended copy with the other flags",
+            )
         _fix(data, fix, as_json)
         return
     checked = api.check(
@@ -84,7 +105,7 @@ def check(
         uncounted = {} if model else {"tokens": None, "supervised_tokens": None}  # only a tokenizer can count
         print_json(checked.ledger.summary() | uncounted)
     else:
-        show_check(checked)
+        show_check(checked.ledger, checked.shapes)
         if set_aside is not None:
             print(f"{set_aside:,} rejected rows written to {quarantine}")
     severities = {finding.severity for finding in checked.ledger.findings}
@@ -131,26 +152,13 @@ def _fix(data: list[str], to: str, as_json: bool) -> None:
 @app.command()
 def preview(
     data: Data,
-    model: Annotated[
-        str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)
-    ],
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Show this many examples: in the terminal 3, in the page 10,000 and no more, unless given.",
-            show_default=False,
-        ),
-    ] = None,
-    html: Annotated[
-        str | None, typer.Option(help="Write ledger, findings and examples as one page that opens offline.")
-    ] = None,
+    model: Tokenizers,
+    limit: Shown = None,
+    html: Page = None,
     chat_template: Template = "auto",
     train_on: TrainOn = "assistant",
     set_: RenderSet = [],  # noqa: B006  Typer copies it
-    mapping: Annotated[
-        str | None, typer.Option(help="Which columns hold what: prompt=question,completion=reply.")
-    ] = None,
+    mapping: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Show the tokens of each example with the learned ones coloured; --json prints every example."""
@@ -200,9 +208,7 @@ def _preview_here(
 @app.command()
 def prepare(
     data: Data,
-    model: Annotated[
-        str, typer.Option(help="The model whose tokenizer and template to use.", show_default=False)
-    ],
+    model: Tokenizers,
     to: Annotated[str, typer.Option(help="The folder that prepared data is kept in.", show_default=False)],
     max_length: Annotated[int | None, typer.Option(help="Longest example, in tokens.")] = None,
     chat_template: Template = "auto",

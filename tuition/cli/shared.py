@@ -18,7 +18,15 @@ class Stopped(Exception):
     """Ctrl-C, as the end of a command sees it: Typer leaves without a word at Python's own."""
 
 
-class _Commands(TyperGroup):
+class Commands(TyperGroup):
+    """Commands whose sentences are never cut short in the help, and that end at Ctrl-C with a word."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, _first_paragraph(command.help)) for name, command in found if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -26,9 +34,13 @@ class _Commands(TyperGroup):
             raise Stopped(str(stop)) from None
 
 
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
 app = typer.Typer(
     name="tuition",
-    cls=_Commands,
+    cls=Commands,
     help="Supervised fine-tuning: from demonstrations to a better model, every token right and nothing lost.",
     no_args_is_help=True,
     add_completion=False,

@@ -11,21 +11,53 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
 from tuition.errors import Interrupted, UserError
 
+RecipeOrRun = Annotated[
+    str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]
+ResumeIfBegun = Annotated[
+    bool,
+    typer.Option(
+        "--resume-if-begun",
+        help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False),
+]
+Restarts = Annotated[
+    int, typer.Option(min=0, help="With several ranks: how often all are started again when one dies.")
+]
+RecipeSet = Annotated[
+    list[str],
+    typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False),
+]
+
 
 def _train(
-    recipe: str | None,
-    resume: bool,
-    resume_if_begun: bool,
-    dry_run: bool,
-    as_json: bool,
-    set_: list[str],
-    gpus: str | None,
-    processes: int | None,
-    restarts: int,
+    recipe: RecipeOrRun = None,
+    *,
+    resume: Resume = False,
+    resume_if_begun: ResumeIfBegun = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+    restarts: Restarts = 3,
+    set_: RecipeSet = [],  # noqa: B006  Typer copies it
     **flags: Any,
 ) -> None:
     from tuition import api
@@ -92,19 +124,13 @@ def _start_ranks(
     arguments += ["--json"] * as_json
     code = run_ranks(arguments, ranks, restarts=restarts)
     if code in (0, STOPPED) and interrupted(folder):
-        raise _interrupted(folder)
+        raise Interrupted(str(folder))
     if code:
         raise UserError(
             f"the ranks ended with exit code {code}; the first complaint above is the cause",
             where=str(folder),
             next_step=f"Mend it, and go on with: {me()} train {folder} --resume --processes {ranks}",
         )
-
-
-def _interrupted(folder: Path) -> Interrupted:
-    stop = Interrupted()
-    stop.folder = str(folder)
-    return stop
 
 
 def _print_end(folder: Path, as_json: bool) -> None:
@@ -175,76 +201,34 @@ def _metavar(annotation: Any) -> str:
     return {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT"}.get(annotation, "TEXT")
 
 
+class _BySection(TyperCommand):
+    """Help in which every setting of the recipe stands under the heading of its section."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        from tuition.recipe import section_titles
+
+        titles = {name: title for title, names in section_titles().items() for name in names}
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record := parameter.get_help_record(ctx):
+                groups.setdefault(titles.get(parameter.name or "", own), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 def _add_train() -> None:
     """`train` takes every setting of the recipe: its signature is made from it."""
-    own = [
-        inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[
-            str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)]),
-        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")]),
-        inspect.Parameter("resume_if_begun", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--resume-if-begun", help="Resume where the run folder holds a run, else begin: for schedulers that start a job again.")]),
-        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
-            bool, typer.Option("--dry-run", help="Print the opening screen and stop; nothing is written.")]),
-        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
-        inspect.Parameter("gpus", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
-            str | None, typer.Option("--gpus", help="Train on so many GPUs of this machine, or all.", metavar="N|all", show_default=False)]),
-        inspect.Parameter("processes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
-            int | None, typer.Option("--processes", min=1, help="Train in so many processes of this machine, on CPUs.", show_default=False)]),
-        inspect.Parameter("restarts", inspect.Parameter.KEYWORD_ONLY, default=3, annotation=Annotated[
-            int, typer.Option("--restarts", min=0, help="With several ranks: how often all are started again when one dies.")]),
-        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[
-            list[str], typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False)]),
-    ]  # fmt: skip
+    declared = inspect.signature(_train, eval_str=True).parameters.values()
+    own = [parameter for parameter in declared if parameter.kind is not parameter.VAR_KEYWORD]
 
     def train(**arguments: Any) -> None:
         _train(**arguments)
 
     train.__signature__ = inspect.Signature([*own, *_recipe_options()])  # type: ignore[attr-defined]
     train.__annotations__ = {p.name: p.annotation for p in [*own, *_recipe_options()]}
-    app.command("train", help="Fine-tune a model; flags beat the recipe file.")(train)
-
-
-@app.command()
-def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe file.", show_default=False)],
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many, eight on a machine.")] = 1,
-    gpu: Annotated[
-        str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
-    ] = "h100",
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False
-        ),
-    ] = [],  # noqa: B006  Typer copies it
-    as_json: Json = False,
-) -> None:
-    """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
-    from tuition import api
-
-    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **assignments(set_))
-    if as_json:
-        print_json(expected.numbers)
-    else:
-        for name, value in expected.facts:
-            print(f"{name:<22}{value}")
-    sys.exit(0 if expected.fits else 1)
-
-
-@app.command()
-def launch(
-    scheduler: Annotated[str, typer.Argument(help="slurm, kubernetes or skypilot.", show_default=False)],
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe file that names its output_dir.", show_default=False)
-    ],
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many machines.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs on each.")] = 8,
-) -> None:
-    """Print the file that starts a run on many machines."""
-    from tuition.launch import launch_file
-
-    print(launch_file(scheduler, recipe, nodes=nodes, gpus=gpus), end="")
+    app.command("train", cls=_BySection, help="Fine-tune a model; flags beat the recipe file.")(train)
 
 
 @app.command()
@@ -287,3 +271,40 @@ def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -
 
 
 _add_train()
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file.", show_default=False)],
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many, eight on a machine.")] = 1,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
+    ] = "h100",
+    set_: RecipeSet = [],  # noqa: B006  Typer copies it
+    as_json: Json = False,
+) -> None:
+    """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
+    from tuition import api
+
+    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **assignments(set_))
+    if as_json:
+        print_json(expected.numbers)
+    else:
+        for name, value in expected.facts:
+            print(f"{name:<22}{value}")
+    sys.exit(0 if expected.fits else 1)
+
+
+@app.command()
+def launch(
+    scheduler: Annotated[str, typer.Argument(help="slurm, kubernetes or skypilot.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file that names its output_dir.", show_default=False)
+    ],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many machines.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs on each.")] = 8,
+) -> None:
+    """Print the file that starts a run on many machines."""
+    from tuition.launch import launch_file
+
+    print(launch_file(scheduler, recipe, nodes=nodes, gpus=gpus), end="")

@@ -139,6 +139,15 @@ def an_admin_has_a_password(store: Store) -> bool:
     return found is not None
 
 
+def somebody_has_a_password(store: Store) -> bool:
+    """Whether there is anybody who can sign in by name."""
+    with store.reading() as db:
+        found = db.execute(
+            "SELECT 1 FROM person WHERE disabled_at IS NULL AND password_hash IS NOT NULL"
+        ).fetchone()
+    return found is not None
+
+
 def set_password(store: Store, person_id: int, password: str, *, by: int | None) -> None:
     """Set a password; every session of the person ends.
 

@@ -150,7 +150,7 @@ def _add_one(
     messages = as_json([_message_json(message) for message in prompt.messages])
     plain_text(messages, "the prompt", longest=4_000_000)
     tools = as_json([dict(tool) for tool in prompt.tools])
-    key = hashlib.sha256(f"{messages}\0{tools}".encode()).hexdigest()
+    key = _key(messages, tools)
     row = (
         key, messages, tools, _opening(prompt.messages), source_id, prompt.source_user, prompt.origin, prompt.group,
         plain_text(prompt.expected, "the answer that came with it"), prompt.priority, overlap, store.now(),
@@ -171,6 +171,11 @@ def _add_one(
     for tag in {*prompt.tags, *tags}:
         _add_tag(db, prompt_id, tag)
     return "new" if known is None else "known"
+
+
+def _key(messages: str, tools: str) -> str:
+    """What a conversation is known again by, of its JSON as it is kept."""
+    return hashlib.sha256(f"{messages}\0{tools}".encode()).hexdigest()
 
 
 def _asked_enough(db: sqlite3.Connection, source_id: int, user: str | None, per_user: int | None) -> bool:
@@ -200,7 +205,8 @@ def read_messages(text: str) -> tuple[Message, ...]:
 def _opening(messages: Sequence[Message]) -> str:
     """The beginning of what is asked last, on one line: how a prompt is known in lists."""
     asked = [message.content for message in messages if message.role == "user"] or [messages[-1].content]
-    return " ".join(asked[-1].split())[:_OPENING_CHARACTERS]
+    text = " ".join(asked[-1].split())
+    return text if len(text) <= _OPENING_CHARACTERS else f"{text[: _OPENING_CHARACTERS - 1].rstrip()}…"
 
 
 # --- looking ---
@@ -223,10 +229,9 @@ def prompt_of(
     store: Store, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
 ) -> int | None:
     """The id of the prompt with these messages; None where the store has none."""
-    text = as_json([_message_json(message) for message in messages])
-    key = hashlib.sha256(f"{text}\0{as_json([dict(tool) for tool in tools])}".encode()).hexdigest()
+    kept = as_json([_message_json(message) for message in messages]), as_json([dict(tool) for tool in tools])
     with store.reading() as db:
-        row = db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()
+        row = db.execute("SELECT id FROM prompt WHERE key = ?", (_key(*kept),)).fetchone()
     return None if row is None else int(row[0])
 
 

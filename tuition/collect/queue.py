@@ -186,7 +186,7 @@ def only_for_others(store: Store, person_id: int) -> dict[int, int]:
 
 
 def open_round(store: Store, prompt_id: int) -> None:
-    """Ask a prompt anew of anybody, with one place that is free; for `batches.send_back`.
+    """Ask a prompt anew of anybody, with one place that is free; for `results.send_back`.
 
     A round that nobody has answered yet goes on. Who is at work on the prompt, or was and has a draft, answers it
     in the new round.

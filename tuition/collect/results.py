@@ -141,15 +141,19 @@ def _flag_rates(judged: tuple[Said, ...]) -> dict[str, tuple[Score, Score]]:
 
 @lru_cache(maxsize=16)
 def _ratings(judged: tuple[Said, ...]) -> tuple[Score, Score] | None:
-    rated = [one for one in judged if one.rating_a is not None and one.rating_b is not None]
+    rated = [
+        (one.prompt_id, float(one.rating_a), float(one.rating_b))
+        for one in judged
+        if one.rating_a is not None and one.rating_b is not None
+    ]
     if not rated:
         return None
-    prompts = [one.prompt_id for one in rated]
-    return _mean([one.rating_a for one in rated], prompts), _mean([one.rating_b for one in rated], prompts)
+    prompts, of_a, of_b = zip(*rated, strict=True)
+    return _mean(of_a, prompts), _mean(of_b, prompts)
 
 
-def _mean(ratings: Sequence[int | None], prompts: list[int]) -> Score:
-    return interval([float(r or 0) for r in ratings], lowest=1.0, highest=7.0, groups=prompts, seed=0)
+def _mean(ratings: Sequence[float], prompts: Sequence[int]) -> Score:
+    return interval(ratings, lowest=1.0, highest=7.0, groups=prompts, seed=0)
 
 
 # --- tomorrow's queue ---

@@ -51,7 +51,7 @@ def _refuse_while_throttled(store: Store, keys: tuple[str, ...]) -> None:
 
 
 def _wait_after(failures: int) -> float:
-    """None for the first few, then doubling from two seconds to a quarter of an hour."""
+    """Seconds: 0 for the first few, then doubling from two to a quarter of an hour."""
     if failures < _FREE_FAILURES:
         return 0.0
     return min(_LONGEST_WAIT_SECONDS, 2.0 ** min(20, failures - _FREE_FAILURES + 1))

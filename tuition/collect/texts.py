@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuition.errors import UserError
+from tuition.utf8 import encodable
 
 MOST_CHARACTERS = 400_000  # of one turn: a book chapter, and well below what a page can edit
 MOST_TURNS = 200
@@ -26,10 +27,8 @@ def plain_text(text: object, what: str, *, longest: int = MOST_CHARACTERS, empty
         raise UserError(
             f"{what} has {len(text):,} characters, more than {longest:,}", next_step="Shorten or divide it"
         )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(f"{what} holds half a character", next_step="Write that character anew") from None
+    if not encodable(text):
+        raise UserError(f"{what} holds half a character", next_step="Write that character anew")
     return text
 
 

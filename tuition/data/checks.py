@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tuition.conversation import Conversation
+from tuition.conversation import Conversation, Message
 from tuition.data.catalogue import finding, quote
 from tuition.data.formats import NO_INPUT
 from tuition.data.privacy import personal_data
 from tuition.data.wording import endless_answers, leftover_markup, useless_answers
 from tuition.errors import Finding, Origin
+from tuition.utf8 import encodable
 
 
 def final_answer(conversation: Conversation) -> int:
@@ -113,11 +114,7 @@ def tool_calls(conversation: Conversation) -> Iterator[Finding]:
             open_calls = [call.get("id") for call in message.tool_calls]
             unanswered = len(open_calls)
         elif message.role == "tool":
-            if message.tool_call_id is None or None in open_calls:
-                answered = bool(open_calls)
-            else:
-                answered = message.tool_call_id in open_calls
-            if not answered:
+            if not _answers_one(message, open_calls):
                 shown = quote(message.tool_call_id or message.name or "without an id")
                 yield finding(
                     "D026",
@@ -126,6 +123,13 @@ def tool_calls(conversation: Conversation) -> Iterator[Finding]:
                 )
         else:
             open_calls = []
+
+
+def _answers_one(result: Message, open_calls: Sequence[object]) -> bool:
+    """Whether a tool's turn answers one of these calls; where ids are missing, any call will do."""
+    if result.tool_call_id is None or None in open_calls:
+        return bool(open_calls)
+    return result.tool_call_id in open_calls
 
 
 def _null_in(value: object) -> str:
@@ -181,19 +185,11 @@ def half_characters(conversation: Conversation) -> Iterator[Finding]:
         if message.reasoning or message.tool_calls:
             calls = json.dumps(message.tool_calls, ensure_ascii=False, default=str)
             text = f"{text} {message.reasoning} {calls}"
-        if not text.isascii() and not _is_encodable(text):
+        if not text.isascii() and not encodable(text):
             yield finding("D015", conversation.origin, f"the text of turn {position} holds a lone surrogate")
     tools = json.dumps(conversation.tools, ensure_ascii=False, default=str) if conversation.tools else ""
-    if not tools.isascii() and not _is_encodable(tools):
+    if not tools.isascii() and not encodable(tools):
         yield finding("D015", conversation.origin, "the tools hold a lone surrogate")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def control_characters(conversation: Conversation) -> Iterator[Finding]:

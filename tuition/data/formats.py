@@ -72,10 +72,15 @@ def no_shape(row: Fields, origin: Origin) -> Finding:
     if turns := next((key for key in lists if all(map(_is_turn, row[key]))), None):
         step = f"Say so: --mapping messages={shlex.quote(turns)}."
         return finding("D001", origin, f"{message}{quote(turns)} seems to hold the turns", step)
-    if len(lists) == 1 and len(row) < 4 and all(isinstance(inner, Mapping) for inner in row[lists[0]]):
-        message += f"if {quote(lists[0])} holds the rows, write them as the file's array"
+    if lists and len(row) < 4 and all(isinstance(inner, Mapping) for key in lists for inner in row[key]):
+        hold, array = (
+            ("holds", "the file's array") if len(lists) == 1 else ("hold", "the array of a file each")
+        )
+        message += f"if {' and '.join(map(quote, lists))} {hold} the rows, write them as {array}"
         return finding("D001", origin, message)
-    return finding("D001", origin, message + _nearest_shape(keys))
+    empty = [quote(key) for key in keys if key in _NEEDED and row[key] is None]
+    null = f"; {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} null" if empty else ""
+    return finding("D001", origin, message + _nearest_shape(keys) + null)
 
 
 def _is_turn(value: object) -> bool:

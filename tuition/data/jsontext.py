@@ -184,11 +184,15 @@ def _nests_too_deep(text: str) -> bool:
 
 def _explain(text: str, error: json.JSONDecodeError) -> tuple[str, str | None]:
     """The message and, where the cause is known, the next step."""
-    place = f"column {error.colno}" if error.lineno == 1 else f"its line {error.lineno}, column {error.colno}"
     cause, step = next(_causes(text, error), ("", None))
     if not text[error.pos :].strip():  # Python complains of the line feed that follows
-        return f"the row ends too early, at {place}: {cause}", step
-    return f"{error.msg.removesuffix(' at')} at {place}{cause and ': ' + cause}", step
+        end = json.JSONDecodeError(error.msg, text, len(text[: error.pos].rstrip()))
+        return f"the row ends too early, at {_place(end)}: {cause}", step
+    return f"{error.msg.removesuffix(' at')} at {_place(error)}{cause and ': ' + cause}", step
+
+
+def _place(error: json.JSONDecodeError) -> str:
+    return f"column {error.colno}" if error.lineno == 1 else f"its line {error.lineno}, column {error.colno}"
 
 
 def _causes(text: str, error: json.JSONDecodeError) -> Iterator[tuple[str, str]]:

@@ -104,6 +104,9 @@ class Ledger:
         self._truncated: dict[int, tuple[str, str]] = {}
         self._open: dict[tuple[str, int], list[int]] = {}
 
+    def __repr__(self) -> str:
+        return f"Ledger({self.rows_in:,} rows in, {self.kept:,} kept, {len(self.rejected):,} rejected)"
+
     # --- what happens to a row ---
 
     def arrive(self, origin: Origin, *, conversations: int = 1) -> int:

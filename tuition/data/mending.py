@@ -21,6 +21,7 @@ from tuition.data.jsontext import TOKENS, Row, parse, row_from_text
 from tuition.data.messages import ROLE_NAMES
 from tuition.data.sources import read_rows
 from tuition.errors import Finding, Origin
+from tuition.utf8 import encodable
 
 Fields = Mapping[str, Any]
 
@@ -134,11 +135,7 @@ def _line_of(row: Row, value: Fields, mended: bool) -> str:
         return row.text.strip()
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     # half a character has no UTF-8 form; escaped, it stays as it was and `check` still reports it
-    return line if _is_encodable(line) else json.dumps(value, allow_nan=False)
-
-
-def _is_encodable(text: str) -> bool:
-    return text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")
+    return line if encodable(line) else json.dumps(value, allow_nan=False)
 
 
 # --- rows that cannot be read ---

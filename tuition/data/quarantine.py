@@ -13,6 +13,7 @@ from typing import Any
 from tuition.data.datafiles import TABLE_SUFFIXES, open_data, place_of
 from tuition.data.ledger import Entry, Ledger
 from tuition.data.sources import read_rows
+from tuition.utf8 import encodable
 
 
 def rejected_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
@@ -44,9 +45,8 @@ def rejected_lines(ledger: Ledger) -> Iterator[bytes]:
 def _line(row: dict[str, Any]) -> str:
     try:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-        line.encode("utf-8")
-    except UnicodeEncodeError:  # half a character has no UTF-8 form; escaped, it stays as it was
-        line = json.dumps(row, allow_nan=False)
+        if not encodable(line):  # escaped, half a character stays as it was
+            line = json.dumps(row, allow_nan=False)
     except (TypeError, ValueError):  # dates and bytes of Parquet, and its NaN
         line = json.dumps({**row, "row": None, "text": repr(row.get("row"))})
     return line + "\n"

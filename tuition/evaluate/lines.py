@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuition import starter
 from tuition.interval import FEW_PROMPTS, LEAST_PROMPTS, Score
 
 if TYPE_CHECKING:
+    from tuition.evaluate.demonstrations import RowMarks
+    from tuition.evaluate.forgetting import Forgetting
+    from tuition.evaluate.heldout import HeldOut
+    from tuition.evaluate.judge import Verdicts
     from tuition.evaluate.score import Evaluation
 
 
-def held_out_line(name: str, held_out: Any) -> str:
+def held_out_line(name: str, held_out: HeldOut) -> str:
     """Loss, perplexity, bits a byte and token accuracy of one model."""
     loss = held_out.intervals.get("loss")
     between = f" [{loss.low:.4f}, {loss.high:.4f}]" if loss and loss.enough else ""
@@ -43,8 +47,14 @@ def signed(score: Score, unit: str) -> str:
     return f"{score.value:+.4f} {unit}{between}: {word}"
 
 
-def prompts_of(count: int) -> str:
-    """`1 prompt`, `2 prompts`."""
+def prompts_of(score: Score) -> str:
+    """`1 prompt`, `2 prompts`; where several rows ask the same, both numbers."""
+    different = score.prompts or score.count
+    same = "" if different == score.count else f"{score.count:,} rows with "
+    return f"{same}{_prompts(different)}"
+
+
+def _prompts(count: int) -> str:
     return f"{count:,} prompt{'' if count == 1 else 's'}"
 
 
@@ -52,11 +62,11 @@ def few_line(score: Score) -> str:
     """What too few prompts cannot say."""
     if not score.enough:
         return (
-            f"only {prompts_of(score.prompts)}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
+            f"only {_prompts(score.prompts)}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
             "test on more"
         )
     return (
-        f"only {prompts_of(score.prompts)}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
+        f"only {_prompts(score.prompts)}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
         "test on more before you decide"
     )
 
@@ -66,7 +76,7 @@ def all_lines(result: Evaluation) -> Iterator[str]:
     if result.asked is not None:
         yield result.asked
     if result.held_out is not None:
-        yield from evaluation_lines(result)
+        yield from evaluation_lines(result, result.held_out)
     if result.forgetting is not None:
         yield from forgetting_lines(result.forgetting)
     if result.demonstrations is not None:
@@ -76,40 +86,40 @@ def all_lines(result: Evaluation) -> Iterator[str]:
     yield from map(str, result.gate)
 
 
-def evaluation_lines(result: Any) -> Iterator[str]:
+def evaluation_lines(result: Evaluation, held_out: HeldOut) -> Iterator[str]:
     """Scores of one model, or of two, and the losses."""
     for comparison in result.comparisons:
         plain = _is_own(comparison.metric)
         yield f"{comparison.metric}, base:  {percent(comparison.base, plain=plain)}"
         yield f"{comparison.metric}, tuned: {percent(comparison.tuned, plain=plain)}"
         yield (
-            f"tuned − base: {percent(comparison.difference, plain=plain)} on {prompts_of(comparison.tuned.count)}: "
+            f"tuned − base: {percent(comparison.difference, plain=plain)} on {prompts_of(comparison.tuned)}: "
             f"{comparison.verdict}  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)"
         )
     if not result.comparisons:
         for name, score in result.scores.items():
-            yield f"{name} {percent(score, plain=_is_own(name))} on {prompts_of(score.count)}"
+            yield f"{name} {percent(score, plain=_is_own(name))} on {prompts_of(score)}"
     for name, whole in result.corpus.items():
         yield f"{name} of the whole corpus: " + ", ".join(f"{who} {v * 100:.2f}" for who, v in whole.items())
     scores = list(result.scores.values())
-    loss = result.held_out.intervals.get("loss")
+    loss = held_out.intervals.get("loss")
     judged = next(iter([*scores, *([loss] if loss else [])]), None)
     if judged is not None and judged.few:
         yield few_line(judged)
-    if scores and scores[0].count != result.held_out.examples:
-        yield f"loss over {result.held_out.examples:,} examples, answers to {prompts_of(scores[0].count)}"
+    if scores and scores[0].count != held_out.examples:
+        yield f"loss over {held_out.examples:,} examples, answers to {prompts_of(scores[0])}"
     if result.overlap is not None and result.overlap.caution:
         yield f"caution: {result.overlap.caution}"
     if result.base_held_out is not None:
         yield held_out_line("base ", result.base_held_out)
     yield held_out_line(
-        "tuned" if result.base_held_out is not None else starter.display_name(result.model), result.held_out
+        "tuned" if result.base_held_out is not None else starter.display_name(result.model), held_out
     )
     if "loss" in result.differences:
         yield f"loss, tuned − base: {signed(result.differences['loss'], 'nats a token')}"
 
 
-def forgetting_lines(found: Any) -> Iterator[str]:
+def forgetting_lines(found: Forgetting) -> Iterator[str]:
     """What training took away."""
     yield found.sentence
     if found.exceeded:
@@ -129,7 +139,7 @@ def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from filter(None, (forgetting["sentence"], forgetting["advice"]))
 
 
-def row_lines(rows: Any) -> Iterator[str]:
+def row_lines(rows: Sequence[RowMarks]) -> Iterator[str]:
     """Demonstrations that were not learned or look wrong, the worst first."""
     from tuition.evaluate.demonstrations import worst_rows
 
@@ -142,10 +152,10 @@ def row_lines(rows: Any) -> Iterator[str]:
         yield f"  {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}  {reason}"
 
 
-def judge_lines(found: Any) -> Iterator[str]:
+def judge_lines(found: Verdicts) -> Iterator[str]:
     """What a judge preferred."""
     yield (
-        f"judge {found.model}: tuned wins {percent(found.score)} of {prompts_of(found.score.count)}: {found.verdict}  "
+        f"judge {found.model}: tuned wins {percent(found.score)} of {prompts_of(found.score)}: {found.verdict}  "
         f"({found.wins:,} won, {found.losses:,} lost, {found.ties:,} tied)"
     )
     if found.order_decided or found.unreadable:

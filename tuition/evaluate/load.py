@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationError
 
 from tuition import starter
@@ -22,6 +23,7 @@ from tuition.train.model import (
     fit_embeddings,
     load_config,
     load_model,
+    quiet_transformers,
     set_stop_tokens,
     stop_tokens_in,
     stop_tokens_of,
@@ -80,27 +82,58 @@ def load_answerer(
     Raises:
         UserError: there is nothing of the kind, or the run has no model yet.
     """
+    quiet_transformers()
+    wish = _Wish(device, template, trusted)
     if run_of(name).holds_a_run():
-        return _load_run(name, device, template, trusted)
+        return _load_run(name, wish)
     if (Path(name) / "adapter_config.json").exists():
         check_adapter(Path(name))
-        return _load(name, name, _base_of_adapter(Path(name), trusted), device, template, trusted)
-    return _load(name, name, None, device, template, trusted, revision=revision)
+        return _load(name, _Source(name, adapter_base=_base_of_adapter(Path(name), trusted)), wish)
+    return _load(name, _Source(name, revision=revision), wish)
 
 
-def _load_run(
-    name: str, device: str, template: ChatTemplate | Literal["own"] | None, trusted: str | None
-) -> Answerer:
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """How a model is to answer; see `load_answerer`."""
+
+    device: str
+    template: ChatTemplate | Literal["own"] | None
+    trusted: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a model lies.
+
+    Attributes:
+        folder: or hub name, of its tokenizer and of its weights or its adapter.
+        adapter_base: the model under the adapter; None: there is no adapter.
+        revision: of a hub name.
+        held_in: the dtype from which the base was rounded to 4 bits; None: it was not.
+        day: that its template is told; auto: today.
+    """
+
+    folder: str
+    adapter_base: ModelSettings | None = None
+    revision: str | None = None
+    held_in: str | None = None
+    day: str = "auto"
+
+
+def _load_run(name: str, wish: _Wish) -> Answerer:
     """The model that a run kept, or the run as it was at the checkpoint that is named."""
     folder = run_of(name)
     folder.refuse_foreign()
     recipe = load_recipe(folder.recipe)
-    source = str(folder.kept_model())
-    base = _base(recipe.model, recipe.revision, trusted) if recipe.adapted else None
-    plain = recipe.chat_template == "none"
-    chosen = None if plain and template == "own" else template
-    held_in = recipe.dtype if recipe.method == "qlora" else None
-    answerer = _load(name, source, base, device, chosen, trusted, day=recipe.template_date, held_in=held_in)
+    source = _Source(
+        str(folder.kept_model()),
+        adapter_base=_base(recipe.model, recipe.revision, wish.trusted) if recipe.adapted else None,
+        held_in=recipe.dtype if recipe.method == "qlora" else None,
+        day=recipe.template_date,
+    )
+    if recipe.chat_template == "none" and wish.template == "own":
+        wish = replace(wish, template=None)
+    answerer = _load(name, source, wish)
     if step_of(name) is not None:
         lay_over(answerer.loaded.model, name, pissa=recipe.init_lora_weights == "pissa")
     return answerer
@@ -148,48 +181,54 @@ def _base(model: str, revision: str | None, trusted: str | None) -> ModelSetting
         ) from None
 
 
-def _load(
-    name: str,
-    source: str,
-    adapter_base: ModelSettings | None,
-    device: str,
-    template: ChatTemplate | Literal["own"] | None,
-    trusted: str | None,
-    day: str = "auto",
-    revision: str | None = None,
-    held_in: str | None = None,
-) -> Answerer:
-    """`held_in`: the dtype from which the base was rounded to 4 bits; None: it was not."""
-    base = adapter_base or _base(source, revision, trusted)
-    config = load_config(base.model, base.revision, trusted=trusted)
-    tokenizer = load_tokenizer(source, revision, trusted=trusted)
-    place = choose_device(device)
-    dtype = choose_dtype("auto", place)
-    if held_in is None:
-        model = load_model(base, config, device=place, dtype=dtype)
-    else:
-        before = load_model(base, config, device=choose_device("cpu"), dtype=choose_dtype(held_in, place))
-        model = dequantise(quantise(before)).to(place, dtype)
-    if adapter_base is not None:
-        fit_embeddings(model, tokenizer)
-        model = load_adapter(model, Path(source)).to(place)
-        set_stop_tokens(model, tokenizer, stop_tokens_in(Path(source)))
-    if template == "own":
-        template = choose_template("auto", tokenizer) if tokenizer.chat_template else None
-        template = template if day == "auto" else on_day(template, day)
+def _load(name: str, source: _Source, wish: _Wish) -> Answerer:
+    base = source.adapter_base or _base(source.folder, source.revision, wish.trusted)
+    config = load_config(base.model, base.revision, trusted=wish.trusted)
+    tokenizer = load_tokenizer(source.folder, source.revision, trusted=wish.trusted)
+    device = choose_device(wish.device)
+    dtype = choose_dtype("auto", device)
+    model = _model(source, base, config, tokenizer, device, dtype)
+    template = _own_template(tokenizer, source.day) if wish.template == "own" else wish.template
     renderer = _renderer(tokenizer, config, template)
     renderer.recall({"stop_ids": stop_tokens_of(model), "arguments_as_text": False})
     return Answerer(
         name=name,
         base=base.model,
         revision=base.revision,
-        loaded=LoadedModel(model.eval(), place, dtype),
+        loaded=LoadedModel(model.eval(), device, dtype),
         tokenizer=tokenizer,
         renderer=renderer,
-        adapted=adapter_base is not None,
-        trusted=trusted,
-        rounded=held_in is not None,
+        adapted=source.adapter_base is not None,
+        trusted=wish.trusted,
+        rounded=source.held_in is not None,
     )
+
+
+def _model(
+    source: _Source,
+    base: ModelSettings,
+    config: Any,
+    tokenizer: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Any:
+    """The weights, with the adapter laid over them where there is one."""
+    if source.held_in is None:
+        model = load_model(base, config, device=device, dtype=dtype)
+    else:
+        held_in = choose_dtype(source.held_in, device)
+        before = load_model(base, config, device=choose_device("cpu"), dtype=held_in)
+        model = dequantise(quantise(before)).to(device, dtype)
+    if source.adapter_base is not None:
+        fit_embeddings(model, tokenizer)
+        model = load_adapter(model, Path(source.folder)).to(device)
+        set_stop_tokens(model, tokenizer, stop_tokens_in(Path(source.folder)))
+    return model
+
+
+def _own_template(tokenizer: Any, day: str) -> ChatTemplate | None:
+    template = choose_template("auto", tokenizer) if tokenizer.chat_template else None
+    return template if day == "auto" else on_day(template, day)
 
 
 def _renderer(tokenizer: Any, config: Any, template: ChatTemplate | None) -> Renderer:

@@ -175,20 +175,7 @@ def _python(name: str, place: str) -> Metric:
             where=name,
             next_step="Write python:FILE.py:FUNCTION, such as python:mine.py:grade",
         )
-    _text_of(file)
-    spec = importlib.util.spec_from_file_location("tuition_own_metric", file)
-    if spec is None or spec.loader is None:
-        raise UserError("is no Python file", where=file, next_step="Name a file that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(
-            f"cannot be imported ({type(error).__name__}: {error})", where=file, next_step="Mend the file"
-        ) from error
-    own = getattr(module, function, None)
-    if not callable(own):
-        raise UserError(f"has no function '{function}'", where=file, next_step="Name one that stands in it")
+    own = _function_in(file, function)
 
     def measure(answer: str, expected: str, row: Mapping[str, Any]) -> float:
         try:
@@ -208,6 +195,24 @@ def _python(name: str, place: str) -> Metric:
         return value
 
     return Metric(name, measure, lowest=-math.inf, highest=math.inf)
+
+
+def _function_in(file: str, function: str) -> Callable[[str, str, Mapping[str, Any]], Any]:
+    _text_of(file)
+    spec = importlib.util.spec_from_file_location("tuition_own_metric", file)
+    if spec is None or spec.loader is None:
+        raise UserError("is no Python file", where=file, next_step="Name a file that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            f"cannot be imported ({type(error).__name__}: {error})", where=file, next_step="Mend the file"
+        ) from error
+    own = getattr(module, function, None)
+    if not callable(own):
+        raise UserError(f"has no function '{function}'", where=file, next_step="Name one that stands in it")
+    return own  # type: ignore[no-any-return]
 
 
 def _sacrebleu(name: str) -> Metric:

@@ -74,15 +74,17 @@ def f1(answer: str, expected: str) -> float:
 
     Words are as in `words`. Unlike SQuAD's, articles count, so that no language is favoured.
     """
-    given, wanted = words(answer), words(expected)
-    shared = sum((Counter(given) & Counter(wanted)).values())
-    return overlap(shared, given, wanted) if given or wanted else exact_match(answer, expected)
+    return _f1_of(words, answer, expected)
 
 
 def squad_f1(answer: str, expected: str) -> float:
     """`f1` with the words of SQuAD's own script (Rajpurkar, 2016): a, an and the are left out, and words
     are what stands between spaces once punctuation is removed."""
-    given, wanted = squad_words(answer), squad_words(expected)
+    return _f1_of(squad_words, answer, expected)
+
+
+def _f1_of(divide: Callable[[str], list[str]], answer: str, expected: str) -> float:
+    given, wanted = divide(answer), divide(expected)
     shared = sum((Counter(given) & Counter(wanted)).values())
     return overlap(shared, given, wanted) if given or wanted else exact_match(answer, expected)
 

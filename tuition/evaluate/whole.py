@@ -289,7 +289,7 @@ def write_evaluation(model: str, evaluation: Evaluation) -> None:
         return
     found = evaluation.to_json()
     if evaluation.demonstrations is not None:
-        files.write_jsonl(folder.path / "demonstrations.jsonl", map(asdict, evaluation.demonstrations))
+        files.write_jsonl(folder.demonstrations, map(asdict, evaluation.demonstrations))
         found["demonstrations"] = summary_of(evaluation.demonstrations)
     new = {key: value for key, value in found.items() if value not in ([], {})}
     earlier = _earlier(folder.evaluation)

@@ -4,7 +4,14 @@ A setting's sentence stands under its field, and help, schema and docs are made 
 values or a section, never the whole recipe. Nothing here reads data or imports torch.
 """
 
-from tuition.recipe.reading import ALIASES, Recipe, load_recipe, make_recipe, read_settings
+from tuition.recipe.reading import (
+    ALIASES,
+    Recipe,
+    load_recipe,
+    make_recipe,
+    read_settings,
+    section_titles,
+)
 from tuition.recipe.running import JudgingSettings, RunSettings
 from tuition.recipe.sections import (
     AdapterSettings,
@@ -35,4 +42,5 @@ __all__ = [
     "make_recipe",
     "parse_yaml",
     "read_settings",
+    "section_titles",
 ]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import (
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError, model_validator
 
 from tuition.errors import UserError
 from tuition.foreign import require_readable
@@ -84,6 +82,17 @@ class Recipe(
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def section_titles() -> dict[str, list[str]]:
+    """The heading of each section → its settings, in the order of the recipe."""
+    kinds = [c for c in reversed(Recipe.__mro__) if issubclass(c, Section) and c not in (Section, Recipe)]
+    return {
+        (kind.__doc__ or "").strip().splitlines()[0].rstrip("."): [
+            name for name in kind.__annotations__ if name in Recipe.model_fields
+        ]
+        for kind in kinds
+    }
+
+
 # What other tools call our settings. The left side is only ever named in an error.
 ALIASES: dict[str, str] = {
     "model_name_or_path": "model", "base_model": "model", "model_id": "model",
@@ -135,6 +144,9 @@ ALIASES: dict[str, str] = {
 }  # fmt: skip
 
 
+_GIVEN_AS = {"model": "FOLDER_OR_HUB_NAME", "data": "FILE"}  # the settings without a default
+
+
 def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check settings all at once and give the frozen recipe.
 
@@ -142,7 +154,7 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
         UserError: naming every wrong key and value together, each with what would be right.
     """
     unknown = [key for key in settings if key not in Recipe.model_fields]
-    known = {key: value for key, value in settings.items() if key in Recipe.model_fields}
+    known = {key: _as_text(value) for key, value in settings.items() if key in Recipe.model_fields}
     problems = [_unknown_key(str(key)) for key in unknown]
     try:
         recipe = Recipe.model_validate(known)
@@ -153,11 +165,24 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
     except UnicodeEncodeError as error:  # half of a character, which no file can hold
         problems.append(f"{ascii(error.object)[:60]} is no text")
     if problems:
-        these = "it" if len(problems) == 1 else "these"
-        raise UserError(
-            "; ".join(problems), where=where, next_step=f"Mend {these}; `tuition schema` lists every setting"
-        )
+        raise UserError("; ".join(problems), where=where, next_step=_mend(problems))
     return recipe
+
+
+def _as_text(value: Any) -> Any:
+    """Paths from Python as the names that they are, alone or in a list."""
+    if isinstance(value, list | tuple):
+        return [_as_text(part) for part in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _mend(problems: list[str]) -> str:
+    """What to do about wrong settings; about those that are only missing, how they are given."""
+    these = "it" if len(problems) == 1 else "these"
+    missing = [problem.split("'")[1] for problem in problems if problem.endswith("is missing")]
+    if len(missing) < len(problems):
+        return f"Mend {these}; `tuition schema` lists every setting"
+    return f"Give {' '.join(f'--{key} {_GIVEN_AS[key]}' for key in missing)}, or a recipe, which `tuition init` writes"
 
 
 def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -171,6 +196,7 @@ def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
+    _refuse_no_recipe(path)
     try:
         require_readable(path, LARGEST_BYTES, "Name the .yaml file with the settings", no_other="recipe")
         settings = parse_yaml(path.read_text(encoding="utf-8"))
@@ -192,6 +218,22 @@ def read_settings(path: Path) -> dict[str, Any]:
             next_step="Write lines such as `model: PATH` and `data: FILE`",
         )
     return {str(key): value for key, value in settings.items()}
+
+
+def _refuse_no_recipe(path: Path) -> None:
+    """A model or data where the recipe stands: the flags that take them have a name."""
+    if (path / "config.json").is_file():
+        raise UserError(
+            "is a model, not a recipe",
+            where=str(path),
+            next_step=f"Name both: tuition train --model {path} --data FILE",
+        )
+    if path.is_file() and path.suffix in (".jsonl", ".csv", ".tsv", ".parquet", ".gz"):
+        raise UserError(
+            "is data, not a recipe",
+            where=str(path),
+            next_step=f"Before each file stands --data: tuition train --model FOLDER_OR_HUB_NAME --data {path}",
+        )
 
 
 def _unknown_key(key: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
-from tuition.recipe.values import Auto, Name, Section, as_texts
+from tuition.recipe.values import Name, Section, Steps, Texts, as_texts
+
+TRACKER_NAMES = ("tensorboard", "trackio", "wandb", "mlflow")
+_CHECKS = ("ledger", "learned", "stop", "vocabulary", "control", "parity", "disk")
 
 
 class RunSettings(Section):
@@ -19,11 +18,11 @@ class RunSettings(Section):
     output_dir: Name = Field(
         "auto", description="The run folder; auto: the first free outputs/NAME, named after the data."
     )
-    save_every_steps: int | Auto = Field("auto", description="Updates between checkpoints; auto: ten a run.")
+    save_every_steps: Steps = Field("auto", description="Updates between checkpoints; auto: ten a run.")
     keep_checkpoints: int = Field(
         2, ge=2, description="How many of the newest checkpoints stay; the best one stays beside them."
     )
-    eval_every_steps: int | Auto = Field(
+    eval_every_steps: Steps = Field(
         "auto",
         description="Updates between validations; auto: ten a run, fewer where they would take over a fifth of its time.",
     )
@@ -34,11 +33,11 @@ class RunSettings(Section):
     )
     allow_unproved: tuple[str, ...] = Field(
         (),
-        description="Checks before step 1 that may fail, by name: ledger, learned, stop, vocabulary, control, parity, disk.",
+        description=f"Checks before step 1 that may fail, by name: {', '.join(_CHECKS)}.",
     )
     report_to: tuple[str, ...] = Field(
         (),
-        description="Trackers that are told the figures of metrics.jsonl too: tensorboard, trackio, wandb, mlflow. "
+        description=f"Trackers that are told the figures of metrics.jsonl too: {', '.join(TRACKER_NAMES)}. "
         "None reaches the network unless its own environment variables ask for it.",
     )
     heartbeat_seconds: float = Field(
@@ -62,7 +61,7 @@ class RunSettings(Section):
     @field_validator("report_to")
     @classmethod
     def _trackers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = set(value) - {"tensorboard", "trackio", "wandb", "mlflow"}
+        unknown = set(value) - set(TRACKER_NAMES)
         if unknown:
             raise ValueError(f"there is no tracker called {', '.join(sorted(unknown))}")
         return value
@@ -75,16 +74,9 @@ class RunSettings(Section):
     @field_validator("allow_unproved")
     @classmethod
     def _checks_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = set(value) - {"ledger", "learned", "stop", "vocabulary", "control", "parity", "disk"}
+        unknown = set(value) - set(_CHECKS)
         if unknown:
             raise ValueError(f"there is no check called {', '.join(sorted(unknown))}")
-        return value
-
-    @field_validator("save_every_steps", "eval_every_steps")
-    @classmethod
-    def _at_least_one_step(cls, value: int | Auto) -> int | Auto:
-        if value != "auto" and value < 1:
-            raise ValueError("must be at least 1")
         return value
 
 
@@ -96,7 +88,7 @@ class JudgingSettings(Section):
         description="Metrics of the model's own answers to held-out prompts while it learns: exact_match, number, "
         "and the others of `tuition evaluate`.",
     )
-    eval_metrics_every_steps: int | Auto = Field(
+    eval_metrics_every_steps: Steps = Field(
         "auto",
         description="Updates between those; auto: ten a run, fewer where they would take over a fifth of its time.",
     )
@@ -126,7 +118,7 @@ class JudgingSettings(Section):
     average_of: Literal["last", "best"] = Field(
         "last", description="With average_checkpoints: the last ones of save_every_steps, or the best ones."
     )
-    general: tuple[str, ...] = Field(
+    general: Texts = Field(
         (),
         description="General text or rows, scored before and after, to see what was forgotten; starter: the small "
         "English one that comes with tuition.",
@@ -147,15 +139,3 @@ class JudgingSettings(Section):
             names += [name.strip() for name in plain.split(",") if name.strip()]
             names += [mark + pattern] if mark else []
         return tuple(names)
-
-    @field_validator("general", mode="before")
-    @classmethod
-    def _general_may_be_one_name(cls, value: Any) -> Any:
-        return (str(value),) if isinstance(value, str | Path) else value
-
-    @field_validator("eval_metrics_every_steps")
-    @classmethod
-    def _answers_at_least_one_step(cls, value: int | Auto) -> int | Auto:
-        if value != "auto" and value < 1:
-            raise ValueError("must be at least 1")
-        return value

@@ -5,25 +5,16 @@ from __future__ import annotations
 import keyword
 import re
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from tuition.recipe.values import Auto, Name, Section, name_on_disk, pairs
+from tuition.recipe.values import Auto, Name, Names, Section, Texts, pairs
 
-_TEMPLATES_OWN = (
-    "messages",
-    "tools",
-    "documents",
-    "add_generation_prompt",
-    "strftime_now",
-    "raise_exception",
-)
+# what the conversation or the program that runs it gives a template under these names
+TEMPLATES_OWN = (
+    "messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception",
+)  # fmt: skip
 
 
 class ModelSettings(Section):
@@ -57,15 +48,13 @@ class ModelSettings(Section):
 class DataSettings(Section):
     """What is learned from."""
 
-    data: tuple[str, ...] = Field(
-        min_length=1, description="Files, folders, globs or hub names to learn from."
-    )
-    val_data: tuple[str, ...] = Field((), description="Files to validate on, instead of a share of the data.")
+    data: Names = Field(min_length=1, description="Files, folders, globs or hub names to learn from.")
+    val_data: Names = Field((), description="Files to validate on, instead of a share of the data.")
     val_split: float = Field(
         0.05, ge=0, lt=1, description="Share of the rows held out for validation, by group or by prompt."
     )
 
-    replay: tuple[str, ...] = Field(
+    replay: Names = Field(
         (), description="General data, of which a share is learned beside the data, so that old skills stay."
     )
     replay_share: float = Field(
@@ -96,29 +85,10 @@ class DataSettings(Section):
         "stream_files must find room.",
     )
 
-    @field_validator("data", "val_data", "replay")
-    @classmethod
-    def _names_can_be(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(name_on_disk, value))
-
     @field_validator("mapping", mode="before")
     @classmethod
     def _mapping_may_be_words(cls, value: Any) -> Any:
         return pairs(value)
-
-    @field_validator("data", "val_data", "replay", mode="before")
-    @classmethod
-    def _one_name_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
-
-    @field_validator("data", "val_data", "replay", mode="before")
-    @classmethod
-    def _paths_are_names(cls, value: Any) -> Any:
-        return (
-            tuple(str(v) if isinstance(v, Path) else v for v in value)
-            if isinstance(value, list | tuple)
-            else value
-        )
 
 
 class RenderSettings(Section):
@@ -173,7 +143,7 @@ class RenderSettings(Section):
         for name in value:
             if not name.isidentifier() or keyword.iskeyword(name):
                 raise ValueError(f"'{name}' is no name that a template can read")
-            if name in _TEMPLATES_OWN or name.endswith("_token"):
+            if name in TEMPLATES_OWN or name.endswith("_token"):
                 raise ValueError(f"'{name}' is what the conversation or the tokenizer gives the template")
         return value
 
@@ -325,19 +295,14 @@ class OptimizerSettings(Section):
 class LearnedSettings(Section):
     """Which of the weights learn."""
 
-    train_only: tuple[str, ...] = Field(
+    train_only: Texts = Field(
         (),
         description="Regular expressions: of the weights that the method lets learn, only those named so do.",
     )
-    freeze: tuple[str, ...] = Field(
+    freeze: Texts = Field(
         (),
         description="Regular expressions: weights named so stay as they are. One that fits none is an error.",
     )
-
-    @field_validator("train_only", "freeze", mode="before")
-    @classmethod
-    def _one_pattern_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @field_validator("train_only", "freeze")
     @classmethod

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from tuition.recipe.yamltext import parse_yaml
 
@@ -26,7 +23,28 @@ def name_on_disk(name: str) -> str:
     return name
 
 
+def _names_on_disk(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(name_on_disk, names))
+
+
+def _several(value: Any) -> Any:
+    """One name or path as the only one of a list, and paths as names; anything else as it is."""
+    values = (value,) if isinstance(value, str | Path) else value
+    if not isinstance(values, list | tuple):
+        return values
+    return tuple(str(part) if isinstance(part, Path) else part for part in values)
+
+
+def _at_least_one(steps: int | Auto) -> int | Auto:
+    if steps != "auto" and steps < 1:
+        raise ValueError("must be at least 1")
+    return steps
+
+
 Name = Annotated[str, AfterValidator(name_on_disk)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_names_on_disk)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]  # one may stand without a list
+Steps = Annotated[int | Auto, AfterValidator(_at_least_one)]
 
 
 def as_texts(value: Any) -> list[str] | None:

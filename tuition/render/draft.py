@@ -16,8 +16,9 @@ from tuition.render.content import CannotCut, Guard, Written, mark_survives
 from tuition.render.pieces import Pieces
 from tuition.render.presence import Presence
 from tuition.render.spans import BadMarkers, Locator, Marked, NotLocated, Range, Write, unmark
-from tuition.render.template import TemplateRefusal, Writer
+from tuition.render.template import TemplateRefusal
 from tuition.render.texts import plain_text_through, text_through, turn_texts, with_thought
+from tuition.render.writer import Writer
 
 TrainOn = Literal["assistant", "last", "all", "spans"]
 MARK_LOST = "the template spells characters out, so control tokens in content cannot be cut"

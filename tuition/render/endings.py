@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from tuition.render.template import TemplateRefusal, Writer
+from tuition.render.template import TemplateRefusal
 from tuition.render.tokens import Ids, Tokens
+from tuition.render.writer import Writer
 
 
 class Endings:

@@ -32,7 +32,7 @@ _FREE = re.compile(r"theta|base|factor|_id$|seed|hash")
 
 # What configurations call the most positions, in the order they are asked.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
-LONGEST_BY_DEFAULT = 8192  # tokens of an example where `max_length` is auto and the model holds more
+_LONGEST_BY_DEFAULT = 8192
 
 
 def refuse(path: Path, what: str, next_step: str) -> UserError:
@@ -66,6 +66,11 @@ def positions_in(folder: Path) -> int | None:
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return value
     return None
+
+
+def longest_by_default(positions: int | None) -> int:
+    """The most tokens of an example where `max_length` is auto: what the model can hold, at most 8,192."""
+    return min(positions or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT)
 
 
 def _parsed(path: Path) -> Any:

@@ -33,6 +33,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"
 _READ = (".json", ".safetensors", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _LARGEST = {".json": 256 << 20, ".jinja": 1 << 20, ".txt": 64 << 20, ".model": 64 << 20, ".py": 16 << 20}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a file of the hub's cache is named by its hash
 # What a tokenizer and a configuration need; weights are fetched only where they are loaded.
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py"]
 _NOT_OURS = ["*/*", "consolidated*", "training_args*"]
@@ -70,6 +71,11 @@ def open_model(
     """
     check_local_folder(model)
     path = Path(model)
+    if not (path / "config.json").exists() and (path / "snapshots").is_dir():
+        snapshot = next(iter(sorted(path.glob("snapshots/*"))), path / "snapshots/COMMIT")
+        raise refuse(
+            path, "is a repository of the hub's cache, not a model", f"Name its snapshot: {snapshot}"
+        )
     if not path.is_dir():
         path = _fetch(model, revision, weights=weights)
     check_entries(path)
@@ -177,10 +183,14 @@ def check_entries(folder: Path) -> None:
     Raises:
         UserError: naming the file.
     """
+    home, blobs = folder.resolve(), _blobs_of(folder)
     for entry in _entries(folder):
-        if not _is_within(entry, folder):
+        target = _target(entry)
+        if not target.is_relative_to(home) and target.parent not in blobs:
             raise refuse(
-                entry, "points outside the model folder", "Put the file itself there, or remove the link"
+                entry,
+                "points outside the model folder",
+                "Put the file itself there, or make a copy without links: cp -rL FOLDER COPY",
             )
         if not entry.exists():
             raise refuse(entry, "is a link to nothing", "Copy or download the model again")
@@ -204,22 +214,37 @@ def _entries(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.glob("*/*.py"))
 
 
-def _is_within(entry: Path, folder: Path) -> bool:
-    """True for a file in the folder, or in the `blobs` of its own repository where the folder lies in a hub's cache."""
-    home = folder.resolve()
+def _target(entry: Path) -> Path:
     try:
-        target = entry.resolve()
+        return entry.resolve()
     except (OSError, RuntimeError):
         raise refuse(entry, "is a link to itself", "Copy or download the model again") from None
-    return target.is_relative_to(home) or target.parent in _blobs_beside(home)
+
+
+def _blobs_of(folder: Path) -> set[Path]:
+    """Where files of a folder may lie besides: with the hub's cache, in the `blobs` of one repository.
+
+    That is the repository whose snapshot the folder is, or a part of one; or the only one that the links of an
+    ordinary folder lead to, as the hub's downloader laid it (`--local-dir`).
+    """
+    beside = set(_blobs_beside(folder.resolve()))
+    linked = {_target(entry) for entry in _entries(folder) if entry.is_symlink()}
+    elsewhere = {
+        target.parent for target in linked if _BLOB.fullmatch(target.name) and _holds_blobs(target.parent)
+    }
+    return beside or (elsewhere if len(elsewhere) == 1 else set())
 
 
 def _blobs_beside(folder: Path) -> Iterator[Path]:
-    """Where a hub's cache keeps the files of the repository that a folder is a snapshot of, or a part of one."""
+    """The `blobs` of the repository that a folder is a snapshot of, or a part of one."""
     for place in (folder, *folder.parents):
-        repository = place.parent.parent
-        if place.parent.name == "snapshots" and repository.name.startswith("models--"):
-            yield repository / "blobs"
+        blobs = place.parent.parent / "blobs"
+        if place.parent.name == "snapshots" and _holds_blobs(blobs):
+            yield blobs
+
+
+def _holds_blobs(folder: Path) -> bool:
+    return folder.name == "blobs" and folder.parent.name.startswith("models--")
 
 
 def _check_objects(folder: Path) -> None:

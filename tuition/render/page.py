@@ -26,6 +26,7 @@ from tuition.render.codes import RENDER_CODES
 from tuition.render.corpus import settle
 from tuition.render.preview import Spelling
 from tuition.render.renderer import Renderer
+from tuition.utf8 import encodable
 
 _EXAMPLES_A_BLOCK = 200
 _ENTRIES_A_BLOCK = 2_000
@@ -233,19 +234,11 @@ def _blocks(name: str, entries: Iterable[Any]) -> Iterator[str]:
 def _block(name: str, value: Any) -> str:
     """Data for the script. `<` is escaped, so that no text can end the element or open another."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    if not _is_encodable(text):  # half a character, or a file name that is not UTF-8
+    if not encodable(text):  # half a character, or a file name that is not UTF-8
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" data-block="{name}">{text}</script>\n'
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _asset(name: str) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from tuition.render.template import TemplateRefusal, Writer
+from tuition.render.template import TemplateRefusal
+from tuition.render.writer import Writer
 
 Complaint = tuple[str, str]  # a code of codes.py and what to say
 Shown = Sequence[tuple[int, str]]  # the last message of a text and the text, the longest first

@@ -25,8 +25,9 @@ from tuition.render.endings import Endings
 from tuition.render.lengths import TOO_LONG, LongRow, TooLong, settle_losses
 from tuition.render.pieces import Pieces
 from tuition.render.spans import SPAN_MARKERS
-from tuition.render.template import ChatTemplate, TemplateRefusal, Writer
+from tuition.render.template import ChatTemplate, TemplateRefusal
 from tuition.render.tokens import Ids, Tokens
+from tuition.render.writer import Writer
 
 _NOWHERE = Origin("<prompt>", 0)
 _CHUNK_ROWS = 256  # enough for the tokenizer's batch to pay, few enough that the first row comes at once

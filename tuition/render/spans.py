@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tuition.conversation import Conversation, Message
 from tuition.render.content import CUT_MARKS, strings_in
 from tuition.render.template import TemplateRefusal
+from tuition.render.texts import shared_start
 from tuition.render.tokens import Ids, Tokens
 
 SPAN_MARKERS = ("<learn>", "</learn>")
@@ -275,12 +276,8 @@ def _shares(tokens: Tokens, group: Sequence[int], text: str, at: int, length: in
     shares, complete = [], 0
     for size in range(1, len(group) + 1):
         piece = tokens.text_of(group[:size])
-        whole = length if size == len(group) else _shared(piece, text[at : at + length])
+        whole = length if size == len(group) else shared_start(piece, text[at : at + length])
         is_partial = size < len(group) and len(piece) > whole
         shares.append(Range(at + complete, at + max(whole + is_partial, complete + 1)))
         complete = whole
     return shares
-
-
-def _shared(a: str, b: str) -> int:
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -8,47 +8,19 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from tuition.errors import Finding, Origin, UserError
-from tuition.foreign import require_readable
+from tuition.recipe.sections import TEMPLATES_OWN
 from tuition.render.codes import finding
 from tuition.render.content import strings_in
-from tuition.render.tokens import Tokens
 
-_PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
-_SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
-_LARGEST_BYTES = 1 << 20
-_NAME_A_TEMPLATE = "Give auto, none, or the path of a Jinja file"
 _ONLY_CONTENT = frozenset({"role", "content"})
-
-# What a base model without a template of its own gets: ChatML, the most widely served format.
-CHATML = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_BOS = "{{ bos_token }}"
-_ALWAYS_GIVEN = frozenset(
-    {
-        "messages",
-        "tools",
-        "documents",
-        "add_generation_prompt",
-        "strftime_now",
-        "raise_exception",
-        "namespace",
-    }
-    | {"range", "dict", "lipsum", "cycler", "joiner"}
-)
-CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+_JINJAS_OWN = frozenset({"namespace", "range", "dict", "lipsum", "cycler", "joiner"})
 
 
 class TemplateRefusal(Exception):
@@ -127,7 +99,7 @@ class ChatTemplate:
         read = names_in(self.source) - self.special_tokens.keys()
         unknown = [name for name in given if name not in read]
         if unknown:
-            free = sorted(name for name in read if name not in _ALWAYS_GIVEN)
+            free = sorted(name for name in read if name not in {*TEMPLATES_OWN, *_JINJAS_OWN})
             raise UserError(
                 f"the chat template does not read '{unknown[0]}'",
                 where="chat_template_kwargs",
@@ -231,171 +203,3 @@ def _plain(value: Any) -> Any:
 
 def _size(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> int:
     return sum(map(len, strings_in([messages, tools])))
-
-
-class Writer:
-    """A template, and what was learned about it: how it wants to be given tool calls, and how long it takes.
-
-    Some templates join the arguments of a call to text as they are, so they must be JSON already. The
-    first refusal that JSON mends decides for all later conversations, prompts for serving among them.
-
-    A template that is stopped again and again would cost its bound for each row. Once all that it was stopped
-    in took longer than `_PATIENCE_SECONDS` and than all that it wrote, it is not tried again.
-    """
-
-    def __init__(self, template: ChatTemplate) -> None:
-        self.template = template
-        self.arguments_as_text = False
-        self._patience_seconds = _PATIENCE_SECONDS
-
-    def given(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The messages with the arguments of tool calls as the template wants them."""
-        return _with_arguments_as_text(messages) if self.arguments_as_text else [dict(m) for m in messages]
-
-    def text(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-        *,
-        add_generation_prompt: bool,
-    ) -> str:
-        """As `ChatTemplate.text`, with the arguments of tool calls as the template wants them.
-
-        Raises:
-            TemplateRefusal: the template raised, with its own words.
-        """
-
-        def write(given: Sequence[Mapping[str, Any]]) -> str:
-            return self._timed(given, tools, add_generation_prompt)
-
-        if not any(message.get("tool_calls") for message in messages):
-            return write(messages)
-        if self.arguments_as_text:
-            return write(_with_arguments_as_text(messages))
-        try:
-            return write(messages)
-        except TemplateRefusal as refusal:
-            try:
-                text = write(_with_arguments_as_text(messages))
-            except TemplateRefusal:
-                raise refusal from None
-            self.arguments_as_text = True
-            return text
-
-    def _timed(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], ask: bool
-    ) -> str:
-        if self._patience_seconds <= 0:
-            raise TemplateRefusal("it took too long for rows before this one, and is not tried again")
-        began = time.thread_time()
-        try:
-            text = self.template.text(messages, tools, add_generation_prompt=ask)
-        except TemplateRefusal as refusal:
-            seconds = time.thread_time() - began
-            if refusal.stopped or seconds > _SOON_SECONDS:
-                self._patience_seconds -= seconds
-            raise
-        self._patience_seconds += time.thread_time() - began
-        return text
-
-    def be_patient(self) -> None:
-        """What is asked from here on stands alone: a question to a server must not cost the next one its answer."""
-        self._patience_seconds = max(self._patience_seconds, _PATIENCE_SECONDS)
-
-
-def _with_arguments_as_text(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {**message, "tool_calls": [_call_as_text(call) for call in message["tool_calls"]]}
-        if message.get("tool_calls")
-        else dict(message)
-        for message in messages
-    ]
-
-
-def _call_as_text(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function", call)
-    arguments = function.get("arguments", {})
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    written = {**function, "arguments": arguments}
-    return {**call, "function": written} if "function" in call else written
-
-
-def choose_template(
-    setting: str, tokenizer: Any, given: Mapping[str, Any] | None = None
-) -> ChatTemplate | None:
-    """The template that `chat_template` names; None for plain text.
-
-    Args:
-        setting: `auto`, `none`, or the path of a Jinja file.
-        tokenizer: a transformers tokenizer; asked for its own template and special tokens.
-        given: values for names that the template reads (`chat_template_kwargs`).
-
-    Raises:
-        UserError: there is no such file, or the template does not read one of the names.
-    """
-    template = _template_of(setting, tokenizer)
-    return template if template is None or not given else template.with_values(given)
-
-
-def _template_of(setting: str, tokenizer: Any) -> ChatTemplate | None:
-    special_tokens = dict(tokenizer.special_tokens_map)
-    if setting == "none":
-        return None
-    if setting != "auto":
-        return ChatTemplate(_read_template(Path(setting)), special_tokens, setting)
-    own = tokenizer.chat_template
-    if isinstance(own, dict):  # several named templates; `default` is what serving takes
-        own = _default_of(own)
-    if own:
-        return ChatTemplate(own, special_tokens, "the tokenizer's own")
-    return ChatTemplate(_chatml_for(tokenizer), special_tokens, "ChatML (the tokenizer has none of its own)")
-
-
-def _default_of(named: Mapping[str, str]) -> str:
-    if "default" in named:
-        return named["default"]
-    raise UserError(
-        f"the tokenizer has chat templates named {', '.join(map(repr, sorted(named)))} and none named 'default'",
-        next_step="Write the one you mean to a file and choose it with --chat-template FILE",
-    )
-
-
-def _chatml_for(tokenizer: Any) -> str:
-    """ChatML, behind a BOS where the model saw one before every text it was pretrained on."""
-    bos = tokenizer.bos_token_id
-    return _BOS + CHATML if bos is not None and bos in Tokens(tokenizer).prefix_ids else CHATML
-
-
-def _read_template(path: Path) -> str:
-    try:
-        require_readable(path, _LARGEST_BYTES, _NAME_A_TEMPLATE, no_other="chat template")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError("no such chat template", where=str(path), next_step=_NAME_A_TEMPLATE) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"cannot be read as a template ({error})", where=str(path), next_step="Give a UTF-8 text file"
-        ) from None
-
-
-def adopt_template(tokenizer: Any, template: ChatTemplate | None) -> list[int]:
-    """Make the template the tokenizer's own, and add the default one's control tokens where they are missing.
-
-    Returns:
-        the ids of the tokens that were added; the model must learn them.
-    """
-    if template is None:
-        return []
-    if isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = {**tokenizer.chat_template, "default": template.source}
-        return []
-    if tokenizer.chat_template:
-        tokenizer.chat_template = template.source
-        return []
-    wanted = CHATML_TOKENS if template.source.removeprefix(_BOS) == CHATML else ()
-    missing = [token for token in wanted if token not in tokenizer.get_vocab()]
-    if missing:
-        tokenizer.add_special_tokens({"extra_special_tokens": [*tokenizer.extra_special_tokens, *missing]})
-    tokenizer.chat_template = template.source
-    return [int(tokenizer.convert_tokens_to_ids(token)) for token in missing]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tuition.render.template import TemplateRefusal, Writer
+from tuition.render.template import TemplateRefusal
+from tuition.render.writer import Writer
 
 
 def turn_texts(
@@ -73,8 +74,8 @@ def _changed_span(
             if end == len(messages):
                 raise
             continue
-        start = _shared(full, changed)
-        behind = _shared(full[start:][::-1], changed[start:][::-1])
+        start = shared_start(full, changed)
+        behind = shared_start(full[start:][::-1], changed[start:][::-1])
         return full[:start], full[: len(full) - behind]
     raise AssertionError("a message stands before the end of its conversation")
 
@@ -108,7 +109,7 @@ def with_thought(prompt: str, text: str, answer: Mapping[str, Any]) -> Thoughtfu
     Returns:
         None where the row has no thought, or the difference between the two texts is another one.
     """
-    begin = _shared(prompt, text)
+    begin = shared_start(prompt, text)
     opening, finished = prompt[begin:], text[begin:]
     tag = _OPENED.fullmatch(opening)
     if tag is None:
@@ -127,6 +128,6 @@ def with_thought(prompt: str, text: str, answer: Mapping[str, Any]) -> Thoughtfu
     return Thoughtful(prompt + content[len(known) :] + finished[len(written) :], said)
 
 
-def _shared(a: str, b: str) -> int:
+def shared_start(a: str, b: str) -> int:
     """How many characters two texts share from their beginning."""
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -5,8 +5,7 @@ Loading a tokenizer goes through transformers; this file itself imports neither 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -122,10 +121,6 @@ class Tokens:
                 return behind[len(alone) :]
         return self.encode([text])[0]
 
-    def plain_prompt(self, text: str) -> Ids:
-        """Token ids of a plain prompt: what the tokenizer puts in front (BOS), then the text."""
-        return np.concatenate([self.prefix_ids, self.encode([text])[0]])
-
     @cached_property
     def prefix_ids(self) -> Ids:
         """What this tokenizer puts before every plain text: BOS, or nothing."""
@@ -162,15 +157,6 @@ class Tokens:
         added = self.tokenizer.added_tokens_decoder.items()
         return tuple(token.content for i, token in added if i not in self.special_ids)
 
-    def control_tokens_in(self, texts: Iterable[str]) -> list[str]:
-        """The special and other added tokens that texts spell out, each once, in the order they appear."""
-        return list(dict.fromkeys(self._added_pattern.findall("\0".join(texts))))
-
-    @cached_property
-    def _added_pattern(self) -> re.Pattern[str]:
-        spellings = sorted({*self.special_spellings, *self.markup_spellings}, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
-
     @property
     def added_spellings(self) -> tuple[str, ...]:
         """Spellings of every token that is found before a text is tokenised."""
@@ -206,16 +192,6 @@ class Tokens:
     @cached_property
     def _anchor_ids(self) -> list[int]:
         return [int(i) for i in self.encode(["a"])[0]]
-
-    def decode_each(self, ids: Sequence[Ids]) -> list[str]:
-        """As `decode`, of several at once."""
-        if not self._is_plain_backend:
-            return [self.decode(each) for each in ids]
-        return list(
-            self.tokenizer.backend_tokenizer.decode_batch(
-                [each.tolist() for each in ids], skip_special_tokens=False
-            )
-        )
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of `ids`, control tokens spelled out, spaces untouched."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import socket
 import threading
 import time
 import uuid
@@ -134,6 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         except RequestError as error:
             self.close_connection = True  # a body may be left unread
             self._json(error.status, error.to_json())
+            self._hear_out()
         except UserError as error:
             self._json(400, RequestError(400, str(error)).to_json())
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
@@ -142,6 +144,14 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if not self.begun:
                 self._json(500, RequestError(500, f"The model failed ({type(error).__name__}).").to_json())
+
+    def _hear_out(self) -> None:
+        """Take what is still being sent: closed over unread bytes, a connection is cut off and its answer with it."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            left = LONGEST_BODY
+            while left > 0 and (piece := self.rfile.read1(min(left, 1 << 16))):  # type: ignore[attr-defined]
+                left -= len(piece)
 
     def _refuse_strangers(self) -> None:
         """A page of another site must not reach a server on this machine, under whatever name it calls it."""

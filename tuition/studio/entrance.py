@@ -155,14 +155,16 @@ def invitation_page(
 
 
 def login_page(request: Request, *, status: int = 200, fault: str = "", name: str = "") -> Response:
-    """By password where somebody has one, else a word about the link."""
+    """By password where somebody has one; a word about the link where no admin has."""
+    store = here(request).store
     return render(
         request,
         "login.html",
         status=status,
         fault=fault,
         name=name,
-        by_password=api.people.an_admin_has_a_password(here(request).store),
+        by_password=api.people.somebody_has_a_password(store),
+        by_link=not api.people.an_admin_has_a_password(store),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -41,7 +41,6 @@ class Ranks:
         world: how many there are.
         local_rank, local_world: the same on this machine.
         layout: ddp: each holds the whole model; fsdp: each holds a part; hsdp: a part on each machine.
-        work: what an example costs, to share a step out.
         group: what they speak in; None: all in the one that training speaks in.
     """
 
@@ -50,7 +49,6 @@ class Ranks:
     local_rank: int = 0
     local_world: int = 1
     layout: Layout = "ddp"
-    work: Work = field(default_factory=Work)
     group: Any = None
 
     @property
@@ -183,11 +181,11 @@ class Ranks:
 
     # --- a step shared out ---
 
-    def share(self, examples: Sequence[Rendered]) -> list[Rendered]:
+    def share(self, examples: Sequence[Rendered], work: Work) -> list[Rendered]:
         """The examples that this rank takes, so that all have about the same work."""
         if not self.many:
             return list(examples)
-        places = shares([len(example) for example in examples], self.world, self.work)[self.rank]
+        places = shares([work.of(example) for example in examples], self.world)[self.rank]
         return [examples[place] for place in places]
 
     def even(self, packs: Sequence[Pack], spare: Callable[[], Pack]) -> list[Pack]:
@@ -237,12 +235,11 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join_ranks(device: torch.device, layout: Layout, work: Work) -> Ranks:
+def join_ranks(device: torch.device, layout: Layout) -> Ranks:
     """The ranks that torchrun started, come together; or one alone.
 
     Args:
         device: the kind that they compute on.
-        work: what an example costs.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -253,7 +250,6 @@ def join_ranks(device: torch.device, layout: Layout, work: Work) -> Ranks:
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         local_world=int(os.environ.get("LOCAL_WORLD_SIZE", world)),
         layout=layout,
-        work=work,
     )
     ranks.join(device)
     return ranks

@@ -91,6 +91,14 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def demonstrations(self) -> Path:
+        return self.path / "demonstrations.jsonl"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    @property
     def name(self) -> str:
         return self.path.resolve().name
 
@@ -145,7 +153,7 @@ class RunFolder:
         objects = {self.recipe, self.facts, self.example, self.evaluation, self.general, self.proof}
         lines = {self.ledger, self.findings, self.prompts, self.metrics, self.samples}
         written_over = {self.report, self.path / _LOCK}
-        folders = {self.checkpoints, self.model, self.adapter, self.answers, self.path / "jobs"}
+        folders = {self.checkpoints, self.model, self.adapter, self.answers, self.jobs}
         for path in sorted(objects | lines | written_over | folders):
             fault = leads_out(path, self.path)
             if not fault and path not in folders and path.exists():

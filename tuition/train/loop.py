@@ -151,6 +151,7 @@ def make_sharded_learner(
         dtype,
         packed=loaded.packed,
         shares=loaded.shares,
+        work=loaded.work,
         head=loaded.head,
         noise=EmbeddingNoise(loaded.model, settings.neftune_alpha) if settings.neftune_alpha else None,
         ranks=ranks,
@@ -240,20 +241,11 @@ def train(
             if not is_out_of_memory(error) or learner.updating or learner.ranks.many:
                 raise  # other ranks are waiting in the middle of this update
             _back_to(before, learner)
-            largest = max(packs, key=lambda pack: len(pack.lengths))
-            if len(largest.lengths) == 1 and learner.lanes == 1:
-                hooks.save(progress)
-                raise _no_memory(step, len(largest.ids)) from error
-            # another program took memory: smaller passes, one at a time, same result
-            token_budget, learner.lanes = max(1, len(largest.ids) // 2), 1
+            token_budget = _smaller_budget(error, learner, packs, progress, hooks)
             continue
         if step == first_step:
             give_back_freed_memory()
-        progress.step = step
-        progress.skipped_in_a_row = 0
-        progress.tokens += report.tokens
-        progress.learned_tokens += report.learned_tokens
-        progress.seconds += report.seconds
+        _count(progress, report)
         if step % pacing.log_every_steps == 0 or step in (1, plan.steps):
             hooks.on_step(report)
         _look_up(plan, pacing, progress, hooks)
@@ -271,8 +263,9 @@ def packs_of(
         token_budget=packing[1],
         share_prefixes=learner.shares,
         lanes=learner.lanes,
+        work=learner.work,
     )
-    mine = lay(learner.ranks.share(batch))
+    mine = lay(learner.ranks.share(batch, learner.work))
     return learner.ranks.even(mine, lambda: lay(batch[:1])[0])
 
 
@@ -368,12 +361,34 @@ def _back_to(random: RandomState, learner: Learner) -> None:
     restore_random_state(random)
 
 
-def _no_memory(step: int, tokens: int) -> UserError:
-    return UserError(
-        f"memory ran out at step {step}, and a pass of one example ({tokens:,} tokens) cannot be made smaller; "
-        "no example was left out",
-        next_step="Free memory, or set activation_checkpointing: on, and go on with --resume",
-    )
+def _smaller_budget(
+    error: Exception, learner: Learner, packs: Sequence[Pack], progress: Progress, hooks: Hooks
+) -> int:
+    """Another program took memory: the tokens of smaller passes, one at a time, which give the same result.
+
+    Raises:
+        UserError: one example alone does not fit; a checkpoint was saved.
+    """
+    largest = max(packs, key=lambda pack: len(pack.lengths))
+    tokens = len(largest.ids)
+    if len(largest.lengths) == 1 and learner.lanes == 1:
+        hooks.save(progress)
+        raise UserError(
+            f"memory ran out at step {progress.step + 1}, and a pass of one example ({tokens:,} tokens) cannot be "
+            "made smaller; no example was left out",
+            next_step="Free memory, or set activation_checkpointing: on, and go on with --resume",
+        ) from error
+    learner.lanes = 1
+    return max(1, tokens // 2)
+
+
+def _count(progress: Progress, report: StepReport) -> None:
+    """An update was taken."""
+    progress.step = report.step
+    progress.skipped_in_a_row = 0
+    progress.tokens += report.tokens
+    progress.learned_tokens += report.learned_tokens
+    progress.seconds += report.seconds
 
 
 def _skip(fault: NotFinite, plan: Plan, step: int, progress: Progress, hooks: Hooks) -> None:

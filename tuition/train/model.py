@@ -13,6 +13,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from tuition import files
+from tuition.batch.balance import BY_LENGTH, Work
 from tuition.errors import UserError
 from tuition.recipe import ModelSettings
 from tuition.render import open_model
@@ -216,6 +217,7 @@ class LoadedModel:
         packed: it runs our segment attention, so several segments of a pack stand apart.
         shares: what examples of a pack have in common at the start is computed once.
         lanes: so many packs of a step are run at the same time, each on cores of its own.
+        work: what an example costs, to share a step out.
         offloads: what the backward pass needs waits for it in the memory of the CPU.
         head: its linear head, for the chunked loss; None: the model's own head is called.
         noise: on its embeddings while it learns; None: there is none.
@@ -229,6 +231,7 @@ class LoadedModel:
     packed: bool = False
     shares: bool = False
     lanes: int = 1
+    work: Work = BY_LENGTH
     offloads: bool = False
     head: Head | None = None
     noise: EmbeddingNoise | None = None

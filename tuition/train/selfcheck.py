@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from tuition.batch import SHORTEST_PREFIX, make_packs
+from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
 from tuition.train.head import Head, find_head
@@ -29,6 +31,7 @@ from tuition.train.model import (
     one_line,
     ordinary_attention,
 )
+from tuition.train.quantised import parameters_of
 
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
@@ -161,6 +164,22 @@ def _lanes(loaded: LoadedModel) -> int:
     return lanes
 
 
+def _work_of(base: Any) -> Work:
+    """What an example costs this model: its layers at each token, its head at learned ones."""
+    config = base.config.get_text_config()
+    width, layers, rows = (
+        int(getattr(config, name, 1)) for name in ("hidden_size", "num_hidden_layers", "vocab_size")
+    )
+    tables = {
+        p
+        for layer in (base.get_input_embeddings(), base.get_output_embeddings())
+        if layer is not None
+        for p in layer.parameters()
+    }
+    body = sum(parameters_of(p) for p in base.parameters() if p not in tables)
+    return work_of_model(width, layers, body, width * rows)
+
+
 def _family(loaded: LoadedModel, example: Rendered) -> list[Rendered]:
     """An example, all of it learned, and two more that leave it after a half and after three quarters."""
     longest = context_length(loaded.model.config) or _SHORTEST_FAMILY
@@ -184,7 +203,7 @@ def choose_path(
     shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
         head = find_head(base, shortest)
-    loaded.head = head if isinstance(head, Head) else None
+    loaded.head, loaded.work = head if isinstance(head, Head) else None, _work_of(base)
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed, loaded.shares, loaded.lanes = check.packed, False, 1

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuition.errors import UserError
 from tuition.machine import hardware, versions
@@ -15,6 +15,10 @@ from tuition.redact import redact
 from tuition.starter import display_name
 from tuition.train.folder import RunFolder
 from tuition.training.ready import Ready
+
+if TYPE_CHECKING:
+    from tuition.train.checkpoint import Progress
+    from tuition.training.choosing import Kept
 
 
 def facts_of(ready: Ready, folder: RunFolder, command: str) -> dict[str, Any]:
@@ -57,6 +61,23 @@ def sitting_of(ready: Ready, command: str, changed: dict[str, list[Any]]) -> dic
         "hardware": hardware(str(ready.device)),
         "changed": changed,
         "notes": [],
+    }
+
+
+def result_of(ready: Ready, progress: Progress, kept: Kept | None) -> dict[str, Any]:
+    """What run.json says came of the run so far.
+
+    Args:
+        kept: the weights that became the model; None where the run has not come so far.
+    """
+    from tuition.train.memory import peak_memory
+
+    return {
+        **asdict(progress),
+        "best_by": ready.recipe.best_by,
+        "kept": None if kept is None else asdict(kept),
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "peak_memory_bytes": peak_memory(ready.device),
     }
 
 

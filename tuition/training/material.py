@@ -11,7 +11,7 @@ from tuition.data.sources import Sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, Recipe, RenderSettings
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
-from tuition.render.modelfiles import LONGEST_BY_DEFAULT
+from tuition.render.modelfiles import longest_by_default
 from tuition.render.template import ChatTemplate
 from tuition.screen import Watcher
 
@@ -99,7 +99,7 @@ def _with_length(recipe: Recipe, config: Any) -> Recipe:
 
     longest = context_length(config)
     if recipe.max_length == "auto":
-        return recipe.replace(max_length=min(longest or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT))
+        return recipe.replace(max_length=longest_by_default(longest))
     if longest is not None and int(recipe.max_length) > longest:
         raise UserError(
             f"max_length {recipe.max_length:,} is more than the {longest:,} positions the model holds",

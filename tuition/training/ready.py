@@ -31,6 +31,8 @@ from tuition.training.material import Material, read_material
 from tuition.training.waiting import Start, prepared_once
 
 if TYPE_CHECKING:
+    import torch
+
     from tuition.train.distributed import Ranks
     from tuition.train.loop import Learner
     from tuition.train.selfcheck import PathCheck
@@ -64,11 +66,11 @@ class Ready(Material):
         return self.learner.model
 
     @property
-    def device(self) -> Any:
+    def device(self) -> torch.device:
         return self.learner.device
 
     @property
-    def learned(self) -> Any:
+    def learned(self) -> dict[str, torch.nn.Parameter]:
         """The float32 masters that the optimizer moves, by name."""
         return self.learner.masters.parameters
 
@@ -146,22 +148,13 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
 
 def _meet(material: Material) -> Ranks:
     """The ranks come together, each with the data at hand."""
-    from tuition.batch.balance import work_of_model
     from tuition.train.distributed import join_ranks
     from tuition.train.model import choose_device
 
-    text = material.config.get_text_config()
-    width = int(getattr(text, "hidden_size", 1))
-    work = work_of_model(
-        width,
-        int(getattr(text, "intermediate_size", None) or 4 * width),
-        int(getattr(text, "num_hidden_layers", 1)),
-        len(material.tokenizer),
-    )
-    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel, work)
+    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel)
 
 
-def load_learned(material: Material, ranks: Ranks) -> tuple[Any, Any, Any]:
+def load_learned(material: Material, ranks: Ranks) -> tuple[Any, torch.device, torch.dtype]:
     """The model with what learns in it, its device and its dtype. New weights come from the seed."""
     import torch
 
@@ -205,7 +198,12 @@ def _plan(material: Material) -> Plan:
 
 
 def _resolve(
-    material: Material, folder: RunFolder, plan: Plan, parameters: int, device: Any, dtype: Any
+    material: Material,
+    folder: RunFolder,
+    plan: Plan,
+    parameters: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Recipe:
     """Every `auto` becomes a value, written to the run folder and never changed again."""
     from tuition.train.optimizer import default_learning_rate
@@ -224,7 +222,7 @@ def _resolve(
 
 
 def _make_learner(
-    model: Any, device: Any, dtype: Any, recipe: Recipe, ranks: Ranks, corpus: Corpus
+    model: Any, device: torch.device, dtype: torch.dtype, recipe: Recipe, ranks: Ranks, corpus: Corpus
 ) -> tuple[Learner, PathCheck]:
     """Packed must equal alone; then the model gets its optimizer, whole or laid over the ranks."""
     import torch

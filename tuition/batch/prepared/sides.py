@@ -115,7 +115,7 @@ class PreparedSide(ByPlace):
     def _release(self) -> None:
         """Give mapped pages back to the page cache; views stay valid and read them again from there."""
         self._until_release = _EXAMPLES_BETWEEN_RELEASES
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):  # Windows trims by itself
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):  # not every system takes it
             self._map.madvise(mmap.MADV_DONTNEED)
 
 

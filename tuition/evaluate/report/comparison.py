@@ -139,13 +139,12 @@ def answer_groups(run: Run) -> list[tuple[str, list[Pair], list[Pair]]]:
     wins, losses = mappings(first.get("wins")), mappings(first.get("losses"))
     judged = {question_key(row) for row in [*wins, *losses]}
     others = [row for row in run.samples if question_key(row) not in judged]
+    learned = number(run.facts, "data", "validation_examples") == 0
+    asked = "prompts that were learned from" if learned else "held-out prompts"
     groups = [
         (f"Became better: {len(wins):,}", wins),
         (f"Became worse: {len(losses):,}", losses),
-        (
-            f"Equal before and after: {len(others):,}" if judged else "Held-out prompts, before and after",
-            others,
-        ),
+        (f"{'Other ' * bool(judged)}{asked}, before and after: {len(others):,}".capitalize(), others),
     ]
     return [(title, *folded(rows, metric)) for title, rows in groups if rows]
 

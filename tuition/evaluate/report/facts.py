@@ -19,6 +19,7 @@ from tuition.evaluate.report.words import counted
 from tuition.foreign import OBJECT_BYTES, lines_of, require_readable
 from tuition.recipe import parse_yaml
 from tuition.recipe.yamltext import LARGEST_BYTES
+from tuition.train.folder import RunFolder
 
 SHOWN_REJECTED = 20
 
@@ -95,28 +96,29 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: the folder does not exist or holds neither a recipe nor a run.
     """
-    if not any((folder / name).is_file() for name in ("recipe.yaml", "run.json", "metrics.jsonl")):
+    at = RunFolder(folder)
+    if not any(path.is_file() for path in (at.recipe, at.facts, at.metrics)):
         raise UserError(
             "there is no run here", where=str(folder), next_step="Give the folder that train made."
         )
     unreadable: list[str] = []
-    training, held_out = read_metrics(read_rows(folder / "metrics.jsonl", unreadable))
+    training, held_out = read_metrics(read_rows(at.metrics, unreadable))
     ledger = Ledger()
-    for row in read_rows(folder / "ledger.jsonl", unreadable):
+    for row in read_rows(at.ledger, unreadable):
         ledger.add(row)
-    evaluation = read_object(folder / "evaluation.json", json.loads, unreadable)
+    evaluation = read_object(at.evaluation, json.loads, unreadable)
     return Run(
         folder=folder,
-        facts=read_object(folder / "run.json", json.loads, unreadable),
-        recipe=read_object(folder / "recipe.yaml", parse_yaml, unreadable),
+        facts=read_object(at.facts, json.loads, unreadable),
+        recipe=read_object(at.recipe, parse_yaml, unreadable),
         training=training,
         held_out=held_out,
         ledger=ledger,
-        findings=list(read_rows(folder / "findings.jsonl", unreadable)),
-        samples=list(read_rows(folder / "samples.jsonl", unreadable)),
+        findings=list(read_rows(at.findings, unreadable)),
+        samples=list(read_rows(at.samples, unreadable)),
         comparisons=mappings(evaluation.get("comparisons")),
         evaluation=evaluation,
-        example=read_object(folder / "example.json", json.loads, unreadable),
+        example=read_object(at.example, json.loads, unreadable),
         unreadable=unreadable,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tuition.evaluate.report.facts import Row, Run, inside, listed, number
 from tuition.evaluate.report.words import duration, gibibytes, moment, plain, short, whole
+from tuition.train.folder import RunFolder
 
 
 def machine_facts(facts: Row) -> list[tuple[str, str]]:
@@ -57,7 +58,7 @@ def setting(value: object) -> str:
 
 def train_command(run: Run) -> str:
     """The command as it was given, or one that trains by the same recipe."""
-    recipe = shlex.quote(str(run.folder / "recipe.yaml"))
+    recipe = shlex.quote(str(RunFolder(run.folder).recipe))
     return str(run.facts.get("command") or f"tuition train {recipe}")
 
 

@@ -19,8 +19,8 @@ from tuition.evaluate.report.machine import install_command, machine_facts, sett
 from tuition.evaluate.report.verdict import about, badge, cautions, cleared, detail, tiles, verdict
 from tuition.evaluate.report.words import visible
 from tuition.files import write_text
+from tuition.train.folder import RunFolder
 
-REPORT = "report.html"
 TEMPLATE = "report.html.jinja"
 
 
@@ -33,7 +33,7 @@ def write_report(run_folder: Path) -> Path:
     """
     run = read_run(run_folder)
     page = environment().get_template(TEMPLATE).render(view(run))
-    file = run_folder / REPORT
+    file = RunFolder(run_folder).report
     write_text(file, page)
     return file
 

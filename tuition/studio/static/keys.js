@@ -1,4 +1,4 @@
-// Single keys press what carries them in data-key, unless somebody is typing.
+// Single keys press what carries them in data-key, unless somebody is typing. Ctrl Enter sends what was typed.
 "use strict";
 
 document.documentElement.classList.add("scripted");
@@ -11,6 +11,14 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   pressed.click();
   pressed.closest("details[open]")?.querySelector("textarea")?.focus();
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  const send = event.target.closest("details")?.querySelector("[data-send]");
+  if (!send) return;
+  event.preventDefault();
+  send.click();
 });
 
 // How long the page was looked at, for those who ask.

@@ -22,7 +22,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const address = `/write/${form.dataset.task}/draft`;
   const mirror = `draft-${form.dataset.task}`;
   let rev = Number(form.elements.rev.value);
-  let saved = texts();
+  let saved = JSON.stringify(boxes.map((box) => box.defaultValue)); // somebody may have typed before this ran
   let timer = 0;
   let sending = false;
   let conflicted = false;
@@ -111,16 +111,17 @@ document.addEventListener("DOMContentLoaded", () => {
     try { kept = JSON.parse(localStorage.getItem(mirror)); } catch { return; }
     if (!kept || kept.texts === saved || (kept.isSaved && kept.rev <= rev)) return;
     const old = JSON.parse(kept.texts);
+    const fits = old.length === boxes.length && texts() === saved;
     if (old.every((text, n) => boxes[n]?.value === text)) { // a button carried it here, and may have added turns
       keep();
-    } else if (kept.isSaved && old.length === boxes.length) {
+    } else if (kept.isSaved && fits) {
       fill(old);
       rev = kept.rev;
       form.elements.rev.value = rev;
       saved = texts();
       show("Saved.");
       keep();
-    } else if (kept.rev === rev && old.length === boxes.length) {
+    } else if (kept.rev === rev && fits) {
       fill(old);
       show("This browser had kept what was not saved yet; it is back in the box.");
       save();
@@ -173,4 +174,5 @@ document.addEventListener("DOMContentLoaded", () => {
   });
 
   restore();
+  if (texts() !== saved) for (const box of boxes) box.dispatchEvent(new Event("input", { bubbles: true }));
 });
