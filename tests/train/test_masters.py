@@ -248,9 +248,7 @@ def test_activations_that_wait_in_the_memory_of_the_cpu_change_no_bit_of_the_gra
     assert all(torch.equal(here[name], elsewhere[name]) for name in here)
 
 
-def test_the_trial_counts_what_the_optimizer_will_take(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_trial_counts_what_the_optimizer_will_take(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "peak_memory", lambda device: 10**9)  # this process may not have peaked yet
     learner = learner_of(folder, FP32)
     before = attempt(learner, rows()).peak_bytes
