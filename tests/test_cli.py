@@ -66,6 +66,7 @@ def test_the_rooms_before_training_import_no_torch() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["check", "-"], ["standard input cannot be read twice", "Save the data to a file"]),
         (["check", "missing.jsonl"], ["missing.jsonl", "no such file"]),
         (["train", "missing.yaml"], ["missing.yaml", "tuition init"]),
         (["train", "wrong.yaml"], ["'cutoff_len': here it is 'max_length'", "'epoch': did you mean 'epochs'?", "'model' is missing"]),
@@ -75,7 +76,7 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["train", "--model", "hollow"], ["'data' is missing"]),
         (["train"], ["'model' is missing; 'data' is missing. Give --model FOLDER_OR_HUB_NAME --data FILE, or a recipe"]),
         (["train", "--resume"], ["tuition train RUN_FOLDER --resume"]),
-        (["train", "good.jsonl"], ["is data, not a recipe", "--data good.jsonl"]),
+        (["train", "good.jsonl"], ["is data, not a recipe", "Before each file stands --data", "--data good.jsonl"]),
         (["train", "sound"], ["is a model, not a recipe", "--model sound --data FILE"]),
         (["generate", "cache", "--prompt", "a"], ["is a repository of the hub's cache", "Name its snapshot: cache/snapshots/abc"]),
         (["train", "--model", "m", "--data", "good.jsonl", "--set", "epochs"], ["key=value"]),

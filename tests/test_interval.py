@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tuition.evaluate.lines import prompts_of
 from tuition.interval import interval, ratio, score
 
 
@@ -65,3 +66,8 @@ def test_students_interval_of_ten_covers_the_truth_in_about_95_of_100_simulation
     random = np.random.default_rng(0)
     runs = [interval(random.random(10).tolist(), lowest=0, highest=1, seed=0) for _ in range(300)]
     assert 0.92 <= sum(run.low <= 0.5 <= run.high for run in runs) / 300 <= 0.98
+
+
+def test_rows_that_ask_the_same_are_counted_beside_their_prompts() -> None:
+    assert prompts_of(score([1.0, 0.0, 1.0])) == "3 prompts"
+    assert prompts_of(score([1.0, 0.0, 1.0], groups=["a", "a", "b"])) == "3 rows with 2 prompts"

@@ -47,8 +47,14 @@ def signed(score: Score, unit: str) -> str:
     return f"{score.value:+.4f} {unit}{between}: {word}"
 
 
-def prompts_of(count: int) -> str:
-    """`1 prompt`, `2 prompts`."""
+def prompts_of(score: Score) -> str:
+    """`1 prompt`, `2 prompts`; where several rows ask the same, both numbers."""
+    different = score.prompts or score.count
+    same = "" if different == score.count else f"{score.count:,} rows with "
+    return f"{same}{_prompts(different)}"
+
+
+def _prompts(count: int) -> str:
     return f"{count:,} prompt{'' if count == 1 else 's'}"
 
 
@@ -56,11 +62,11 @@ def few_line(score: Score) -> str:
     """What too few prompts cannot say."""
     if not score.enough:
         return (
-            f"only {prompts_of(score.prompts)}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
+            f"only {_prompts(score.prompts)}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
             "test on more"
         )
     return (
-        f"only {prompts_of(score.prompts)}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
+        f"only {_prompts(score.prompts)}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
         "test on more before you decide"
     )
 
@@ -87,12 +93,12 @@ def evaluation_lines(result: Evaluation, held_out: HeldOut) -> Iterator[str]:
         yield f"{comparison.metric}, base:  {percent(comparison.base, plain=plain)}"
         yield f"{comparison.metric}, tuned: {percent(comparison.tuned, plain=plain)}"
         yield (
-            f"tuned − base: {percent(comparison.difference, plain=plain)} on {prompts_of(comparison.tuned.count)}: "
+            f"tuned − base: {percent(comparison.difference, plain=plain)} on {prompts_of(comparison.tuned)}: "
             f"{comparison.verdict}  ({len(comparison.wins):,} won, {len(comparison.losses):,} lost)"
         )
     if not result.comparisons:
         for name, score in result.scores.items():
-            yield f"{name} {percent(score, plain=_is_own(name))} on {prompts_of(score.count)}"
+            yield f"{name} {percent(score, plain=_is_own(name))} on {prompts_of(score)}"
     for name, whole in result.corpus.items():
         yield f"{name} of the whole corpus: " + ", ".join(f"{who} {v * 100:.2f}" for who, v in whole.items())
     scores = list(result.scores.values())
@@ -101,7 +107,7 @@ def evaluation_lines(result: Evaluation, held_out: HeldOut) -> Iterator[str]:
     if judged is not None and judged.few:
         yield few_line(judged)
     if scores and scores[0].count != held_out.examples:
-        yield f"loss over {held_out.examples:,} examples, answers to {prompts_of(scores[0].count)}"
+        yield f"loss over {held_out.examples:,} examples, answers to {prompts_of(scores[0])}"
     if result.overlap is not None and result.overlap.caution:
         yield f"caution: {result.overlap.caution}"
     if result.base_held_out is not None:
@@ -149,7 +155,7 @@ def row_lines(rows: Sequence[RowMarks]) -> Iterator[str]:
 def judge_lines(found: Verdicts) -> Iterator[str]:
     """What a judge preferred."""
     yield (
-        f"judge {found.model}: tuned wins {percent(found.score)} of {prompts_of(found.score.count)}: {found.verdict}  "
+        f"judge {found.model}: tuned wins {percent(found.score)} of {prompts_of(found.score)}: {found.verdict}  "
         f"({found.wins:,} won, {found.losses:,} lost, {found.ties:,} tied)"
     )
     if found.order_decided or found.unreadable:

@@ -232,7 +232,7 @@ def _refuse_no_recipe(path: Path) -> None:
         raise UserError(
             "is data, not a recipe",
             where=str(path),
-            next_step=f"Name both: tuition train --model FOLDER_OR_HUB_NAME --data {path}",
+            next_step=f"Before each file stands --data: tuition train --model FOLDER_OR_HUB_NAME --data {path}",
         )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tuition.evaluate.lines import prompts_of
 from tuition.interval import Score
 from tuition.train.folder import RunFolder
 
@@ -46,10 +47,8 @@ def _asked(found: Mapping[str, Any]) -> str:
 
 def _comparisons(found: Mapping[str, Any]) -> Iterator[str]:
     for row in found.get("comparisons", []):
-        prompts = row["tuned"].get("prompts") or row["tuned"]["count"]
         scores = " | ".join(_score(row[key]) for key in ("base", "tuned", "difference"))
-        on = f"{prompts:,} prompt{'' if prompts == 1 else 's'}"
-        yield f"| {row['metric']} on {on} | {scores} | {row['verdict']} |"
+        yield f"| {row['metric']} on {prompts_of(_read(row['tuned']))} | {scores} | {row['verdict']} |"
 
 
 def _losses(found: Mapping[str, Any]) -> Iterator[str]:

@@ -30,7 +30,7 @@ ACTIVATIONS: tuple[Activation, ...] = (
 )
 
 # Values that are worked on at a time on a CPU: half a megabyte in float32 stays in a core's cache.
-_BLOCK_VALUES = 1 << 17
+_BLOCK_VALUES = 1 << 19
 # Largest difference from the module's own, relative: many compute in float32 even where they are given float64.
 _EQUAL = 5e-6
 _PROBE_SCALES = (1.0, 1.0, 1e-3, 20.0)  # of the rows that are compared: epsilons show where numbers are small
