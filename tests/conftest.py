@@ -30,6 +30,9 @@ settings.load_profile("suite")
 # A shell that starts the tests in the background has Ctrl-C ignored, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Servers of the tests are on this machine, whatever proxy the machine uses for others.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+
 # Runs keep prepared data in a cache; the tests' own goes with them.
 os.environ["TUITION_CACHE"] = tempfile.mkdtemp(prefix="tuition-tests-")
 atexit.register(shutil.rmtree, os.environ["TUITION_CACHE"], ignore_errors=True)
@@ -112,6 +115,13 @@ def make_model(folder: Path, *, family: str = "llama", tokenizer: Any = None, **
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first: of what is left at the end each process takes a little."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def the_same_random_numbers() -> None:
+    """Whichever tests a process ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

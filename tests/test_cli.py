@@ -66,6 +66,7 @@ def test_the_rooms_before_training_import_no_torch() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["check", "-"], ["standard input cannot be read twice", "Save the data to a file"]),
         (["check", "missing.jsonl"], ["missing.jsonl", "no such file"]),
         (["train", "missing.yaml"], ["missing.yaml", "tuition init"]),
         (["train", "wrong.yaml"], ["'cutoff_len': here it is 'max_length'", "'epoch': did you mean 'epochs'?", "'model' is missing"]),

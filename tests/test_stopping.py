@@ -118,14 +118,27 @@ def test_a_pass_that_takes_longer_than_a_stop_may_wait_is_broken_off_in_the_midd
     assert all(torch.equal(t, weights_of(resumed.path)[n]) for n, t in weights_of(whole.path).items())
 
 
+# It says that it waits once it has worked so long that nothing but the call can have taken it.
+LONG_CALL = """
+import hashlib, threading, time
+from tuition.signals import Signals, second_signal_leaves
+
+def tell():
+    while time.process_time() - began < 0.3:
+        time.sleep(0.02)
+    print("waiting", flush=True)
+
+signals = Signals()
+with signals.listening(), signals.gently(), second_signal_leaves():
+    began = time.process_time()
+    threading.Thread(target=tell, daemon=True).start()
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+"""
+
+
 def test_a_second_signal_ends_a_process_whose_python_is_not_asked(tmp_path: Path) -> None:
-    script = (
-        "import hashlib, threading\nfrom tuition.signals import Signals, second_signal_leaves\n"
-        "signals = Signals()\nwith signals.listening(), signals.gently(), second_signal_leaves():\n"
-        "    threading.Timer(1.0, print, ['waiting'], {'flush': True}).start()\n    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)\n"
-    )
     waiting = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert waiting.stdout is not None and waiting.stdout.readline() == "waiting\n"
     waiting.send_signal(signal.SIGINT)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.security.bounds import MOST_CPU_SECONDS
 from tuition.data import Reading
 from tuition.data.formats import FORMATS
 from tuition.errors import UserError
@@ -129,9 +130,9 @@ def oasst(parts: int) -> bytes:
 def test_hostile_files_are_read_in_bounded_time(tmp_path: Path, name: str, content: bytes) -> None:
     file = tmp_path / name
     file.write_bytes(content)
-    began = time.monotonic()
+    began = time.process_time()
     read_all(Reading([str(file)]))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < MOST_CPU_SECONDS
 
 
 def test_python_rows_that_hold_themselves_are_refused_or_read() -> None:

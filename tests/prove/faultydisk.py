@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +34,9 @@ def can_happen(mode: str, operation: str, path: Path) -> bool:
 
 
 def memory_folder() -> str | None:
-    """A folder in memory, where there is one, for what need not be on a disk."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+    """A folder in memory, where there is one with room, for what need not be on a disk."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > 1 << 30 else None
 
 
 class Unsynced(Disk):

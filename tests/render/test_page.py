@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import write_jsonl
+from tests.studio.browsers import chromium
 from tuition import api
 from tuition.errors import UserError
 from tuition.render.preview import TokenText
 from tuition.screen import highlighted
+
+__all__ = ["chromium"]
 
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\" onload='window.hacked=1' "
@@ -158,27 +160,10 @@ def test_where_no_colour_is_shown_brackets_stand_around_what_is_learned() -> Non
 # --- in a browser ---
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        installed = Path(running.chromium.executable_path)
-        found = (
-            str(installed)
-            if installed.exists()
-            else shutil.which("chromium") or shutil.which("google-chrome")
-        )
-        if found is None:
-            pytest.skip("no Chromium on this machine")
-        opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def opened(browser: Any, hostile: Path) -> Iterator[Any]:
+def opened(chromium: Any, hostile: Path) -> Iterator[Any]:
     """The hostile page in a browser; afterwards: it asked for nothing and complained of nothing."""
-    page = browser.new_page()
+    page = chromium.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -223,7 +208,7 @@ def test_token_borders_put_each_token_on_its_own(opened: Any) -> None:
 )
 def test_search_finds_codes_places_and_text(opened: Any, query: str, lines: list[str]) -> None:
     opened.keyboard.press("/")
-    opened.keyboard.type(query)
+    opened.keyboard.insert_text(query)  # at once: what half of it finds is nothing to wait for
     opened.wait_for_function("n => document.querySelectorAll('article').length === n", arg=len(lines))
     places = [
         text.split("\n")[0].rsplit(":", 1)[1] for text in opened.locator("article h3").all_inner_texts()

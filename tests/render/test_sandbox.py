@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import tracemalloc
@@ -164,6 +165,19 @@ def test_time_that_the_machine_spends_on_something_else_does_not_count(
             meter.spend(-1000)
 
 
+def test_python_may_look_through_all_of_its_memory_once_in_a_rendering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.0)  # whatever it takes is more
+    monkeypatch.setattr(bounds, "_SECONDS_PER_CHARACTER", 0.0)
+    meter = bounds.Meter()
+    gc.collect()
+    meter._look_at_the_clock()
+    gc.collect()
+    with pytest.raises(bounds.OutOfBounds):
+        meter._look_at_the_clock()
+
+
 def test_a_template_that_is_stopped_again_and_again_costs_a_second_and_not_one_for_each_row() -> None:
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     rows = [talk(("user", "a"), ("assistant", "b"))] * 1000
@@ -202,8 +216,8 @@ ENDLESS_FOR_B = "{% for m in messages %}{{ m.content }}{% if m.content == 'b' %}
 def test_long_conversations_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "LIMIT_SECONDS", 0.0)  # the first look at the clock is past it
     source = "{% for m in messages %}{% for n in messages %}{% endfor %}{% endfor %}{{ messages|length }}"
-    messages = [{"role": "user", "content": "a"}] * 300
-    assert ChatTemplate(source, {}, "a test").text(messages, (), add_generation_prompt=False) == "300"
+    messages = [{"role": "user", "content": "a"}] * 60  # a fortieth of what they may take
+    assert ChatTemplate(source, {}, "a test").text(messages, (), add_generation_prompt=False) == "60"
 
 
 def test_a_refusal_does_not_outlast_its_row() -> None:

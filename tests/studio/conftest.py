@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,8 +76,9 @@ class Running:
     def stranger(self) -> httpx.Client:
         """A browser's tab that nobody signed in on."""
         client = httpx.Client(
-            base_url=self.address, headers={"Origin": self.address}, timeout=PATIENCE_SECONDS
-        )
+            base_url=self.address, headers={"Origin": self.address}, timeout=PATIENCE_SECONDS,
+            limits=httpx.Limits(max_keepalive_connections=0),  # the server may end an idle one as it is used again
+        )  # fmt: skip
         self.clients.append(client)
         return client
 
@@ -111,7 +113,9 @@ def end_runs(folder: Path) -> None:
     for path in folder.glob("outputs/*"):
         for job in jobs.find_all(path):
             if job.runs:
-                os.killpg(json.loads((path / "jobs" / f"{job.kind}.json").read_text())["pid"], signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended this very moment
+                    note = json.loads((path / "jobs" / f"{job.kind}.json").read_text())
+                    os.killpg(note["pid"], signal.SIGKILL)
 
 
 @pytest.fixture

@@ -207,6 +207,10 @@ def _with_share(name: str, share: float) -> str:
 def _resolve(spec: str) -> dict[str, list[str]]:
     if is_remote(spec):
         return {"train": [name for name in remote_files(spec) if _require_data_name(RemoteFile(name), name)]}
+    if spec == "-":
+        raise UserError(
+            "standard input cannot be read twice", where=spec, next_step="Save the data to a file first."
+        )
     spec = local_name(spec)
     path = Path(spec)
     if is_store_name(spec) and store_path(spec)[0].is_file():

@@ -65,14 +65,16 @@ class Writer:
     def _timed(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], ask: bool
     ) -> str:
+        from tuition.render.bounds import full_collections
+
         if self._patience_seconds <= 0:
             raise TemplateRefusal("it took too long for rows before this one, and is not tried again")
-        began = time.thread_time()
+        began, collections = time.thread_time(), full_collections()
         try:
             text = self.template.text(messages, tools, add_generation_prompt=ask)
         except TemplateRefusal as refusal:
             seconds = time.thread_time() - began
-            if refusal.stopped or seconds > _SOON_SECONDS:
+            if refusal.stopped or (seconds > _SOON_SECONDS and full_collections() == collections):
                 self._patience_seconds -= seconds
             raise
         self._patience_seconds += time.thread_time() - began
