@@ -5,6 +5,7 @@ Run by benchmarks.step: `python -m benchmarks.contestants NAME JOB.json` prints 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -50,19 +51,31 @@ class Stopwatch:
 
 
 class Moved:
-    """Refuses a contestant whose weights stand still: speed without learning is none."""
+    """Refuses a contestant whose weights stand still: speed without learning is none.
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    Args:
+        parameters: by name.
+        whole: all numbers of one of them.
+    """
+
+    def __init__(
+        self, parameters: dict[str, Any], whole: Callable[[Any], Any] = lambda p: p.detach()
+    ) -> None:
+        self._whole = whole
         self._watched = {
             name: p for name, p in parameters.items() if name.endswith(("q_proj.weight", "norm.weight"))
         }
-        self._before = {name: p.detach().float().clone() for name, p in self._watched.items()}
+        self._before = {name: self._digest(p) for name, p in self._watched.items()}
 
     def check(self) -> None:
         """Stop unless every watched weight is another than before."""
-        still = [n for n, p in self._watched.items() if bool((p.detach().float() == self._before[n]).all())]
+        still = [name for name, p in self._watched.items() if self._digest(p) == self._before[name]]
         if still:
             raise SystemExit(f"{still[0]} did not move")
+
+    def _digest(self, parameter: Any) -> bytes:
+        numbers = self._whole(parameter).float().cpu().contiguous().numpy()
+        return hashlib.blake2b(numbers.data).digest()
 
 
 def make_model(name: str) -> Any:
@@ -77,12 +90,15 @@ def make_model(name: str) -> Any:
     return LlamaForCausalLM(config).train()
 
 
-def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[dict[str, Any]], list[Update]]:
+def ours(
+    dtype: str, *, share: bool = True, twice: bool = False, masters: str = "float32"
+) -> Callable[[dict[str, Any]], list[Update]]:
     """tuition's own step, self-check before it, as a run takes it.
 
     Args:
         share: what rows have in common at the start is computed once.
         twice: activations are computed twice, for less memory.
+        masters: as in a recipe.
     """
 
     def run(job: dict[str, Any]) -> list[Update]:
@@ -93,12 +109,24 @@ def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[di
         from tuition.train import attention
         from tuition.train.loop import make_learner, packs_of, train_step
         from tuition.train.loss import token_mean
-        from tuition.train.memory import checkpoint_activations, keep_freed_memory
+        from tuition.train.memory import (
+            checkpoint_activations,
+            give_back_freed_memory,
+            keep_freed_memory,
+        )
         from tuition.train.selfcheck import choose_path
+        from tuition.train.storage import whole
 
         keep_freed_memory()
         attention.register()
-        settings = OptimizerSettings(learning_rate=LEARNING_RATE, warmup_steps=0, lr_scheduler="constant")
+        settings = OptimizerSettings.model_validate(
+            {
+                "learning_rate": LEARNING_RATE,
+                "warmup_steps": 0,
+                "lr_scheduler": "constant",
+                "masters": masters,
+            }
+        )
         device = torch.device(job.get("device", "cpu"))
         learner = make_learner(make_model(job["model"]).to(device), device, getattr(torch, dtype), settings)
         batches = [[rendered(row) for row in batch] for batch in job["batches"]]
@@ -107,11 +135,13 @@ def ours(dtype: str, *, share: bool = True, twice: bool = False) -> Callable[[di
         if twice:
             checkpoint_activations(learner.model)
         plan = Plan(examples=len(batches[0]), batch_size=len(batches[0]), steps=10**6, seed=0)
-        moved, updates = Moved(learner.masters.parameters), []
+        moved, updates = Moved(learner.masters.parameters, whole), []
         for number, batch in enumerate(batches, 1):
             watch = Stopwatch()
             packs = packs_of(learner, batch, token_mean, (None, 4096))
             report = train_step(learner, packs, batch, plan, settings, number)
+            if number == 1:  # as a run does
+                give_back_freed_memory()
             updates.append(
                 watch.read()
                 | {"loss": report.loss, "grad_norm": report.grad_norm, "learned": report.learned_tokens}
@@ -130,7 +160,8 @@ def contestants() -> dict[str, Callable[[dict[str, Any]], list[Update]]]:
 
     return {
         "tuition": ours("bfloat16"),
-        "tuition, activations computed twice": ours("bfloat16", twice=True),
+        "tuition, masters split": ours("bfloat16", masters="split"),
+        "tuition, masters split, activations computed twice": ours("bfloat16", twice=True, masters="split"),
         "tuition, nothing shared": ours("bfloat16", share=False),
         "tuition, float32": ours("float32"),
         **PEERS,

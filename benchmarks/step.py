@@ -35,7 +35,10 @@ LOSS_TOLERANCE, NORM_TOLERANCE = 2e-3, 1e-2
 # The peers at their defaults, and at the best setting that --sweep found.
 BESIDE = ("tuition", "trl, default", "trl, activations kept, 1 a pass")
 # What is worth the time only once: another peer on the first workload, less memory where memory counts.
-MORE = {"17m": ("transformers.Trainer, textbook",), "135m": ("tuition, activations computed twice",)}
+MORE = {
+    "17m": ("transformers.Trainer, textbook",),
+    "135m": ("tuition, masters split", "tuition, masters split, activations computed twice"),
+}
 
 LITGPT = ("litgpt, autocast",)
 

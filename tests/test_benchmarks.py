@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import gpu, step
-from benchmarks.workloads import counts, labels, rendered, workloads
+from benchmarks import contestants, gpu, step
+from benchmarks.workloads import counts, labels, random_instructions, rendered, workloads
 
 
 def test_the_gpu_script_runs_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
@@ -62,3 +63,21 @@ def test_a_contestant_that_does_other_work_stops_the_benchmark(change: dict[str,
     other = copy.deepcopy(alike) | {"three": [account(**change)]}
     with pytest.raises(SystemExit, match="three did other work"):
         step.refuse_different_work(other, batches)
+
+
+def test_masters_in_halves_and_activations_computed_twice_are_the_same_contestant() -> None:
+    job = {"model": "tiny", "batches": [random_instructions(4), random_instructions(4)]}
+    whole, halves, twice = (
+        [(update["loss"], update["grad_norm"]) for update in contestants.ours("bfloat16", **settings)(job)]
+        for settings in ({}, {"masters": "split"}, {"masters": "split", "twice": True})
+    )
+    assert whole == halves == twice
+
+
+def test_a_contestant_whose_weights_stand_still_is_refused() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    moved = contestants.Moved({"q_proj.weight": weight})
+    with pytest.raises(SystemExit, match=r"q_proj\.weight did not move"):
+        moved.check()
+    weight.data += 1e-7  # a bfloat16 rounding beside it, say, would not show this
+    moved.check()
