@@ -52,26 +52,29 @@ def test_an_answer_is_written_reviewed_and_exported_byte_for_byte(
     studio: Running, admin: httpx.Client
 ) -> None:
     add_prompt(studio, "Whole way <b>?</b>")
-    writer, reviewer = studio.signed_in("Wim", "writer"), studio.signed_in("Rita", "reviewer")
+    writer, reviewer = studio.signed_in("Walter", "writer"), studio.signed_in("Rita", "reviewer")
     address, page = begin(writer)
-    assert "Whole way &lt;b&gt;?&lt;/b&gt;" in page and "A good answer" in page
+    assert "Whole way &lt;b&gt;?&lt;/b&gt;" in page
+    assert (
+        "A good answer" in page or "Be <em>brief</em>" in page
+    )  # the guideline, of the start or of another test
     fields = {
         "turn": MARKUP,
         "post_key": hidden(page, "post_key"),
         "opened": hidden(page, "opened"),
-        "guideline": "0",
+        "guideline": hidden(page, "guideline"),
     }
     assert writer.post(f"{address}/submit", data=fields).status_code == 303
     assert writer.post(f"{address}/submit", data=fields).status_code == 303  # the same post once more
 
-    listed = reviewer.get("/review").text
-    one = re.search(r'href="(/review/\d+)">Read the next', listed)
-    assert one is not None
-    shown = reviewer.get(one.group(1)).text
+    assert re.search(r'href="/review/\d+">Read the next', reviewer.get("/review").text)
+    with Store(studio.store) as store:
+        sent = f"/review/{demos.find(store, limit=1)[0].id}"  # the newest
+    shown = reviewer.get(sent).text
     assert "&lt;img src=x onerror=alert(1)&gt; and <strong>bold</strong>" in shown
     assert "<img" not in shown and 'href="javascript' not in shown
     decision = {"decision": "accepted", "rev": hidden(shown, "rev"), "post_key": hidden(shown, "post_key")}
-    assert reviewer.post(one.group(1), data=decision).status_code == 303
+    assert reviewer.post(sent, data=decision).status_code == 303
 
     drawn = admin.post(
         "/overview/export", data={"kind": "demonstrations", "validation": "0"}, follow_redirects=True
