@@ -103,7 +103,7 @@ def measure(
     """All contestants on one workload, in turns."""
     rows = workload.rows(workload.batch * (words.updates + 1))
     batches = [rows[i : i + workload.batch] for i in range(0, len(rows), workload.batch)]
-    # the most work warms up, so that nobody's memory still grows in what is counted
+    # the most work warms up, so that memory grows less in what is counted
     batches.sort(key=lambda batch: needed_operations(batch, MODELS[words.model]), reverse=True)
     accounts: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
