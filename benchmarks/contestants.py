@@ -107,7 +107,8 @@ def ours(
         from tuition.batch import Plan
         from tuition.recipe import OptimizerSettings
         from tuition.train import attention
-        from tuition.train.loop import make_learner, packs_of, train_step
+        from tuition.train.learner import make_learner
+        from tuition.train.loop import packs_of, train_step
         from tuition.train.loss import token_mean
         from tuition.train.memory import (
             checkpoint_activations,

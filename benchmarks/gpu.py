@@ -187,7 +187,8 @@ def updates_of(
 
     from tuition.batch import Plan, make_packs
     from tuition.recipe import OptimizerSettings
-    from tuition.train.loop import make_learner, train_step
+    from tuition.train.learner import make_learner
+    from tuition.train.loop import train_step
     from tuition.train.loss import token_mean
     from tuition.train.selfcheck import choose_path
     from tuition.train.trial import try_largest_step

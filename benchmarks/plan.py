@@ -44,7 +44,8 @@ def take_updates(model: Any, dtype: str, rows: list[Any]) -> None:
     """The self-check and three updates of one pass, as a run takes them."""
     from tuition.batch import Plan, make_packs
     from tuition.recipe import OptimizerSettings
-    from tuition.train.loop import make_learner, train_step
+    from tuition.train.learner import make_learner
+    from tuition.train.loop import train_step
     from tuition.train.loss import token_mean
     from tuition.train.memory import give_back_freed_memory
     from tuition.train.selfcheck import choose_path

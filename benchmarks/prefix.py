@@ -178,7 +178,7 @@ def learner_of(dtype: str, *, share: bool) -> Any:
     import torch
 
     from tuition.train import attention
-    from tuition.train.loop import make_learner
+    from tuition.train.learner import make_learner
     from tuition.train.selfcheck import choose_path
 
     attention.register()

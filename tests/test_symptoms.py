@@ -28,7 +28,7 @@ from tuition.errors import Interrupted, Origin
 from tuition.evaluate.heldout import held_out_loss
 from tuition.recipe import ModelSettings, OptimizerSettings
 from tuition.screen import Watcher
-from tuition.train import loop
+from tuition.train.learner import Learner, make_learner
 from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.model import evaluating, load_config, load_model
 from tuition.train.optimizer import OPTIMIZERS
@@ -48,17 +48,17 @@ def examples(*lengths: int) -> list[Rendered]:
 
 
 @pytest.fixture
-def learner(llama: Path) -> loop.Learner:
+def learner(llama: Path) -> Learner:
     cpu, folder = torch.device("cpu"), str(llama)
     model = load_model(
         ModelSettings(model=folder, dropout=0.1), load_config(folder), device=cpu, dtype=torch.float32
     )
-    made = loop.make_learner(model, cpu, torch.float32, SETTINGS)
+    made = make_learner(model, cpu, torch.float32, SETTINGS)
     choose_path(made, examples(9, 14, 20))
     return made
 
 
-def test_the_last_short_accumulation_of_an_epoch_is_divided_by_what_is_in_it(learner: loop.Learner) -> None:
+def test_the_last_short_accumulation_of_an_epoch_is_divided_by_what_is_in_it(learner: Learner) -> None:
     """Updates at the end of an epoch are too small, because their gradient is divided by a full batch."""
     rows = examples(6, 3, 17, 9, 4, 11, 5, 8, 12, 7)
     plan = Plan(examples=len(rows), batch_size=8, steps=2, seed=0)
@@ -84,7 +84,7 @@ def test_the_last_short_accumulation_of_an_epoch_is_divided_by_what_is_in_it(lea
         assert torch.allclose(gradient, reference, atol=1e-6)
 
 
-def test_a_held_out_loss_is_the_mean_over_tokens_and_not_over_batches(learner: loop.Learner) -> None:
+def test_a_held_out_loss_is_the_mean_over_tokens_and_not_over_batches(learner: Learner) -> None:
     """The held-out loss depends on how examples fall into batches: 6.0 reported where 9.2 is true."""
     rows = examples(2, 2, 60)
     losses = [
@@ -102,7 +102,7 @@ def test_a_held_out_loss_is_the_mean_over_tokens_and_not_over_batches(learner: l
     assert losses == pytest.approx([true] * 3, abs=1e-5)
 
 
-def test_dropout_is_on_again_after_an_evaluation(learner: loop.Learner) -> None:
+def test_dropout_is_on_again_after_an_evaluation(learner: Learner) -> None:
     """The model trains without dropout from its first evaluation on."""
     learner.model.train()
     held_out_loss(learner, examples(9, 5), text_bytes=1, packing=(None, 10**6))

@@ -582,6 +582,7 @@ def test_the_loop_trains_on_a_side_as_on_a_list_to_the_last_bit(tmp_path: Path, 
 
     from tuition.train import loop
     from tuition.train.checkpoint import Progress
+    from tuition.train.learner import make_learner
     from tuition.train.model import load_config, load_model
     from tuition.train.selfcheck import choose_path
 
@@ -590,7 +591,7 @@ def test_the_loop_trains_on_a_side_as_on_a_list_to_the_last_bit(tmp_path: Path, 
         model = load_model(
             ModelSettings(model=str(llama)), load_config(str(llama)), device=cpu, dtype=torch.float32
         )
-        learner = loop.make_learner(model, cpu, torch.float32, steps)
+        learner = make_learner(model, cpu, torch.float32, steps)
         choose_path(learner, train)
         plan = make_plan(examples=len(train), batch_size=4, epochs=1, max_steps=2, seed=0)
         hooks = loop.Hooks(

@@ -35,9 +35,11 @@ from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_s
 from tuition.train.distributed import ALONE, Layout, Ranks, join_ranks
 from tuition.train.fingerprint import order_sha256
 from tuition.train.journal import Position
+from tuition.train.learner import Learner, make_learner, make_sharded_learner
 from tuition.train.libraries import peft
 from tuition.train.loss import token_mean
 from tuition.train.model import LoadedModel, load_config, load_model
+from tuition.train.reports import StepReport
 from tuition.train.selfcheck import choose_path
 from tuition.train.storage import whole
 
@@ -65,22 +67,22 @@ def examples() -> list[Rendered]:
     return made
 
 
-def make(folder: str, layout: Layout, method: str, ranks: Ranks) -> loop.Learner:
+def make(folder: str, layout: Layout, method: str, ranks: Ranks) -> Learner:
     """A learner over the ranks, as a run makes it."""
     torch.manual_seed(0)
     model = load_model(ModelSettings(model=folder), load_config(folder), device=CPU, dtype=FP32)
     model = ADAPTERS[method](model, AdapterSettings(lora_r=4), [])
     if not ranks.sharded:
-        learner = loop.make_learner(model, CPU, FP32, SETTINGS)
+        learner = make_learner(model, CPU, FP32, SETTINGS)
         learner.ranks = ranks
         choose_path(learner, examples())
         return learner
     loaded = LoadedModel(model, CPU, FP32)
     choose_path(loaded, examples())
-    return loop.make_sharded_learner(loaded, ranks, CPU, FP32, SETTINGS)
+    return make_sharded_learner(loaded, ranks, CPU, FP32, SETTINGS)
 
 
-def step(learner: loop.Learner, number: int) -> loop.StepReport:
+def step(learner: Learner, number: int) -> StepReport:
     """One update of the plan."""
     rows = examples()
     batch = [rows[i] for i in PLAN.examples_of(number)]
@@ -88,7 +90,7 @@ def step(learner: loop.Learner, number: int) -> loop.StepReport:
     return loop.train_step(learner, packs, batch, PLAN, SETTINGS, number)
 
 
-def gradients(learner: loop.Learner) -> dict[str, torch.Tensor]:
+def gradients(learner: Learner) -> dict[str, torch.Tensor]:
     """Those of the first update, which is then not made."""
     found: dict[str, torch.Tensor] = {}
 
@@ -101,7 +103,7 @@ def gradients(learner: loop.Learner) -> dict[str, torch.Tensor]:
     return found
 
 
-def losses(learner: loop.Learner, first: int, last: int) -> list[float]:
+def losses(learner: Learner, first: int, last: int) -> list[float]:
     """Of these updates, both included."""
     return [step(learner, number).loss for number in range(first, last + 1)]
 
@@ -118,7 +120,7 @@ def taken(ranks: Ranks) -> list[list[int]]:
     return [sorted(line for rank in everyone for line in rank[n]) for n in range(len(mine))]
 
 
-def save(learner: loop.Learner, root: Path, number: int) -> int:
+def save(learner: Learner, root: Path, number: int) -> int:
     """A checkpoint after this update; the bytes of it that this rank held."""
     snapshot = take_snapshot(
         learner.masters.parameters,
@@ -133,7 +135,7 @@ def save(learner: loop.Learner, root: Path, number: int) -> int:
     return snapshot.bytes
 
 
-def load(learner: loop.Learner, folder: Path) -> int:
+def load(learner: Learner, folder: Path) -> int:
     """Go on from a checkpoint; its update."""
     rank = learner.ranks.rank
     progress, _ = load_checkpoint(folder, learner.masters.parameters, learner.optimizer, IDENTITY, rank)
@@ -141,7 +143,7 @@ def load(learner: loop.Learner, folder: Path) -> int:
     return progress.step
 
 
-def refused(learner: loop.Learner, root: Path, number: int) -> str:
+def refused(learner: Learner, root: Path, number: int) -> str:
     """What a rank is told when the disk of the last one is full in the middle of a save."""
     honest = files.write_new
 
@@ -158,7 +160,7 @@ def refused(learner: loop.Learner, root: Path, number: int) -> str:
     return ""
 
 
-def evaluated(learner: loop.Learner) -> list[Any]:
+def evaluated(learner: Learner) -> list[Any]:
     """The held-out loss, and what each example adds up to."""
     rows = examples()
     loss = held_out_loss(learner, rows, text_bytes=1000, packing=(3, 100)).loss

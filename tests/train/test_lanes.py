@@ -19,6 +19,7 @@ from tuition.errors import LeftInTheMiddle, Origin
 from tuition.recipe import ModelSettings, OptimizerSettings
 from tuition.train import loop
 from tuition.train.lanes import side_by_side
+from tuition.train.learner import Learner, make_learner
 from tuition.train.loss import token_mean
 from tuition.train.masters import Masters
 from tuition.train.model import load_config, load_model
@@ -45,20 +46,20 @@ def rows(*, common: int = 0, lengths: tuple[int, ...] = (40, 70, 33, 90, 55, 61)
     return made
 
 
-def learner_of(folder: Path, dtype: torch.dtype, lanes: int, monkeypatch: pytest.MonkeyPatch) -> loop.Learner:
+def learner_of(folder: Path, dtype: torch.dtype, lanes: int, monkeypatch: pytest.MonkeyPatch) -> Learner:
     monkeypatch.setattr("tuition.train.selfcheck.lanes_of", lambda device, weights: lanes)
     torch.manual_seed(0)
     model = load_model(
         ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=torch.float32
     )
-    learner = loop.make_learner(model, CPU, dtype, SETTINGS)
+    learner = make_learner(model, CPU, dtype, SETTINGS)
     check = choose_path(learner, rows())
     assert learner.lanes == lanes
     assert (f"{lanes} passes at a time" in check.how) == (lanes > 1)
     return learner
 
 
-def two_steps(learner: loop.Learner, batch: list[Rendered], token_budget: int) -> tuple[list[float], Any]:
+def two_steps(learner: Learner, batch: list[Rendered], token_budget: int) -> tuple[list[float], Any]:
     """Losses and norms of two updates, and the gradient of the first as the optimizer saw it."""
     seen: dict[str, torch.Tensor] = {}
     found: list[float] = []
@@ -205,6 +206,6 @@ def test_a_model_that_draws_random_numbers_or_changes_itself_has_one_lane(
             model.model.rotary_emb.rope_type = "dynamic"
         else:
             model.config.attention_dropout = 0.1
-        learner = loop.make_learner(model, CPU, torch.float32, SETTINGS)
+        learner = make_learner(model, CPU, torch.float32, SETTINGS)
         choose_path(learner, rows())
         assert learner.lanes == 1, change

@@ -17,9 +17,11 @@ from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
 from tuition.train import loop, memory, trial
 from tuition.train.adapters import ADAPTERS
 from tuition.train.distributed import ALONE
+from tuition.train.learner import Learner, make_learner
 from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.memory import checkpoint_activations, give_back_freed_memory
 from tuition.train.model import load_config, load_model
+from tuition.train.reports import StepReport
 from tuition.train.selfcheck import choose_path
 from tuition.train.trial import try_largest_step
 
@@ -36,12 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def learner_of(folder: Path, dtype: torch.dtype, method: str = "full") -> loop.Learner:
+def learner_of(folder: Path, dtype: torch.dtype, method: str = "full") -> Learner:
     torch.manual_seed(0)
     stored = dtype if method == "lora" else FP32
     model = load_model(ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=stored)
     model = ADAPTERS[method](model, AdapterSettings(lora_r=4), [])
-    learner = loop.make_learner(model, CPU, dtype, SETTINGS)
+    learner = make_learner(model, CPU, dtype, SETTINGS)
     choose_path(learner, rows())
     return learner
 
@@ -56,13 +58,13 @@ def rows(lengths: tuple[int, ...] = (9, 20, 12, 31)) -> list[Rendered]:
     return made
 
 
-def step(learner: loop.Learner, number: int = 1, most: int | None = None) -> loop.StepReport:
+def step(learner: Learner, number: int = 1, most: int | None = None) -> StepReport:
     batch = rows()
     packs = make_packs(batch, token_mean, max_examples=most, token_budget=10**6)
     return loop.train_step(learner, packs, batch, Plan(4, 4, 10, 0), SETTINGS, number)
 
 
-def gradients(learner: loop.Learner, most: int | None = None) -> dict[str, torch.Tensor]:
+def gradients(learner: Learner, most: int | None = None) -> dict[str, torch.Tensor]:
     """Of the step that `step` takes, which it does not keep."""
     packs = make_packs(rows(), token_mean, max_examples=most, token_budget=10**6)
     learner.masters.forget_gradients()
@@ -194,7 +196,7 @@ def test_frozen_weights_get_no_gradient_and_keep_the_dtype_of_the_pass(folder: P
     assert len(learner.masters.parameters) == len(list(learner.model.parameters())) - len(frozen)
 
 
-def products_of(learner: loop.Learner) -> tuple[float, float]:
+def products_of(learner: Learner) -> tuple[float, float]:
     """Operations in matrix products of a forward and of a backward pass, attention's own left out."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -216,7 +218,7 @@ def test_an_adapter_makes_no_products_for_frozen_weights_and_none_below_the_lowe
         torch.manual_seed(0)
         model = load_model(ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=BF16)
         model = ADAPTERS["lora"](model, AdapterSettings(lora_r=1, target_modules=modules), [])
-        learner = loop.make_learner(model, CPU, BF16, SETTINGS)
+        learner = make_learner(model, CPU, BF16, SETTINGS)
         choose_path(learner, rows())
         return products_of(learner)
 
@@ -258,7 +260,7 @@ def test_the_trial_counts_what_the_optimizer_will_take(folder: Path, monkeypatch
     assert attempt(learner, rows()).peak_bytes == before - learner.moment_bytes == 10**9
 
 
-def attempt(learner: loop.Learner, examples: list[Rendered], checkpointing: str = "auto") -> trial.Trial:
+def attempt(learner: Learner, examples: list[Rendered], checkpointing: str = "auto") -> trial.Trial:
     plan = Plan(examples=len(examples), batch_size=4, steps=6, seed=0)
     return try_largest_step(
         learner, examples, examples[:3], plan, token_mean, (None, 200), checkpointing=checkpointing

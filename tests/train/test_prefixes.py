@@ -24,7 +24,8 @@ from tuition.screen import Opening, Watcher
 from tuition.train import selfcheck
 from tuition.train.adapters import lora
 from tuition.train.attention import NAME, segment_attention
-from tuition.train.loop import make_learner, train_step
+from tuition.train.learner import make_learner
+from tuition.train.loop import train_step
 from tuition.train.loss import LOSSES, step_loss, token_losses, token_mean
 from tuition.train.masters import Masters
 from tuition.train.model import LoadedModel, load_config, load_model

@@ -22,6 +22,7 @@ from tuition.train.adapters import ADAPTERS, choose_learned, load_adapter, save_
 from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
 from tuition.train.cross_entropy import TokenLoss, linear_cross_entropy
 from tuition.train.journal import Position
+from tuition.train.learner import Learner, make_learner
 from tuition.train.loss import token_mean
 from tuition.train.model import load_config, load_model
 from tuition.train.noise import EmbeddingNoise
@@ -55,9 +56,9 @@ def learner_of(
     adapter: AdapterSettings = SMALL,
     dtype: torch.dtype = FP32,
     **settings: Any,
-) -> loop.Learner:
+) -> Learner:
     model = ADAPTERS[method](base(folder, FP32 if method == "full" else dtype), adapter, [])
-    learner = loop.make_learner(model, CPU, dtype, settings_of(**settings))
+    learner = make_learner(model, CPU, dtype, settings_of(**settings))
     choose_path(learner, examples())
     return learner
 
@@ -78,7 +79,7 @@ def examples() -> list[Rendered]:
     return made
 
 
-def take(learner: loop.Learner, steps: range, **settings: Any) -> list[float]:
+def take(learner: Learner, steps: range, **settings: Any) -> list[float]:
     packs = make_packs(examples(), token_mean, max_examples=None, token_budget=10**6)
     plan = Plan(4, 4, 1000, 0)
     chosen = settings_of(**settings)
@@ -195,7 +196,7 @@ def test_patterns_choose_what_learns(folder: Path) -> None:
     assert all("layers.1." in name or name == "model.norm.weight" for name in learning)
     assert not any("layernorm" in name for name in learning)
     frozen = {n: p.clone() for n, p in model.named_parameters() if n not in learning}
-    learner = loop.make_learner(model, CPU, FP32, settings_of())
+    learner = make_learner(model, CPU, FP32, settings_of())
     choose_path(learner, examples())
     take(learner, range(1, 3))
     assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)

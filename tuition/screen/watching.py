@@ -18,7 +18,7 @@ from tuition.screen.texts import BRACKETS, duration, highlighted, plain, printab
 if TYPE_CHECKING:
     from tuition.errors import Finding
     from tuition.render.preview import TokenText
-    from tuition.train.loop import EvalReport, StepReport
+    from tuition.train.reports import EvalReport, StepReport
 
 _SECONDS_BETWEEN_PLAIN_LINES = 5.0
 

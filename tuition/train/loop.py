@@ -6,9 +6,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -19,67 +18,16 @@ from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
-from tuition.train.distributed import Ranks, shard
-from tuition.train.lanes import replica_of, side_by_side
-from tuition.train.loss import LOSSES, Root, step_loss, token_loss_of
-from tuition.train.masters import Masters
+from tuition.train.lanes import side_by_side
+from tuition.train.learner import Learner
+from tuition.train.loss import LOSSES, step_loss, token_loss_of
 from tuition.train.memory import give_back_freed_memory, is_out_of_memory
-from tuition.train.model import LoadedModel, base_of
-from tuition.train.noise import EmbeddingNoise
-from tuition.train.optimizer import OPTIMIZERS, learning_rate_at, moment_bytes
+from tuition.train.model import LoadedModel
+from tuition.train.optimizer import learning_rate_at
 from tuition.train.randomness import RandomState, random_state, restore_random_state
-from tuition.train.storage import SplitMasters
+from tuition.train.reports import EvalReport, SkipReport, StepReport
 
 _MOST_SKIPPED_IN_A_ROW = 2
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one update did. Loss is in nats a learned token (or an example, by the objective).
-
-    `tokens` are those of the examples; `shared_tokens` of them were not computed again.
-    """
-
-    step: int
-    epoch: float
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens: int
-    shared_tokens: int
-    learned_tokens: int
-    seconds: float
-    tokens_per_second: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The line in metrics.jsonl."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class SkipReport:
-    """An update that was left out, and why. `rows` are the examples of the step."""
-
-    step: int
-    epoch: float
-    skipped: str
-    rows: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The line in metrics.jsonl."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class EvalReport:
-    """Held-out figures at one point of the run, by name; `loss` is in nats a learned token, weighted by token."""
-
-    step: int
-    figures: dict[str, float]
-
-    def to_json(self) -> dict[str, float]:
-        """The line in metrics.jsonl: each name with `eval_` before it."""
-        return {"step": self.step, **{f"eval_{name}": value for name, value in self.figures.items()}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,78 +36,6 @@ class Evaluator:
 
     every_steps: int
     measure: Callable[[], dict[str, float]]
-
-
-@dataclass(slots=True)
-class Learner(LoadedModel):
-    """A model with the masters of its weights that learn, and the optimizer that moves them.
-
-    `moment_bytes` is the memory that the optimizer takes at its first step.
-    """
-
-    masters: Masters = field(kw_only=True)
-    optimizer: torch.optim.Optimizer = field(kw_only=True)
-    moment_bytes: int = field(default=0, kw_only=True)
-    updating: bool = field(default=False, kw_only=True)
-    replicas: list[LoadedModel] = field(default_factory=list, kw_only=True)
-
-    def as_lanes(self) -> list[LoadedModel]:
-        """This model, and as many replicas as there are other lanes, whose gradients `masters` adds up."""
-        while len(self.replicas) < self.lanes - 1:
-            model = replica_of(self.model, self.masters.lend())
-            head = self.head and replace(self.head, layer=base_of(model).get_output_embeddings())
-            self.replicas.append(
-                LoadedModel(model, self.device, self.dtype, self.packed, self.shares, head=head)
-            )
-        return [self, *self.replicas[: self.lanes - 1]]
-
-
-def make_learner(
-    model: Any, device: torch.device, dtype: torch.dtype, settings: OptimizerSettings
-) -> Learner:
-    """A model ready to learn: its weights that learn are float32 masters, whatever it computes in."""
-    split = settings.masters == "split" and dtype == torch.bfloat16
-    masters = (SplitMasters if split else Masters)(model, dtype)
-    optimizer = OPTIMIZERS[settings.optimizer](masters.parameters, settings)
-    noise = EmbeddingNoise(model, settings.neftune_alpha) if settings.neftune_alpha else None
-    return Learner(
-        model.train(),
-        device,
-        dtype,
-        noise=noise,
-        masters=masters,
-        optimizer=optimizer,
-        moment_bytes=moment_bytes(settings.optimizer, masters.parameters),
-    )
-
-
-def make_sharded_learner(
-    loaded: LoadedModel, ranks: Ranks, device: torch.device, dtype: torch.dtype, settings: OptimizerSettings
-) -> Learner:
-    """A model that was looked at as a whole, laid over the ranks: its weights are the masters, in parts.
-
-    Args:
-        loaded: with its path chosen.
-        device: where the parts live; `dtype`: what is computed in.
-    """
-    root = Root(loaded.model)
-    shard(root, base_of(loaded.model), ranks, device, dtype)
-    masters = Masters(loaded.model, torch.float32)
-    return Learner(
-        loaded.model.train(),
-        device,
-        dtype,
-        packed=loaded.packed,
-        shares=loaded.shares,
-        work=loaded.work,
-        head=loaded.head,
-        noise=EmbeddingNoise(loaded.model, settings.neftune_alpha) if settings.neftune_alpha else None,
-        ranks=ranks,
-        root=root,
-        masters=masters,
-        optimizer=OPTIMIZERS[settings.optimizer](masters.parameters, settings),
-        moment_bytes=moment_bytes(settings.optimizer, masters.parameters) // ranks.parts,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tuition.batch.prepared import lengths_of
 from tuition.conversation import Rendered
 from tuition.errors import UserError
 from tuition.train.lanes import side_by_side
-from tuition.train.loop import Learner
+from tuition.train.learner import Learner
 from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.memory import (
     checkpoint_activations,

@@ -19,7 +19,8 @@ from tuition.recipe import Recipe, RenderSettings
 from tuition.render import Renderer
 from tuition.starter import general_path
 from tuition.train.choosing import LOWER_IS_BETTER, Choosing
-from tuition.train.loop import Evaluator, Learner
+from tuition.train.learner import Learner
+from tuition.train.loop import Evaluator
 
 if TYPE_CHECKING:
     from tuition.training.material import Material

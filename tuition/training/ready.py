@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from tuition.train.distributed import Ranks
-    from tuition.train.loop import Learner
+    from tuition.train.learner import Learner
     from tuition.train.selfcheck import PathCheck
     from tuition.train.trial import Trial
     from tuition.training.judging import Judging
@@ -227,7 +227,7 @@ def _make_learner(
     """Packed must equal alone; then the model gets its optimizer, whole or laid over the ranks."""
     import torch
 
-    from tuition.train.loop import make_learner, make_sharded_learner
+    from tuition.train.learner import make_learner, make_sharded_learner
     from tuition.train.memory import keep_freed_memory
     from tuition.train.model import LoadedModel
     from tuition.train.selfcheck import choose_path

@@ -20,6 +20,7 @@ from tuition.train.checkpoint import Identity, Progress
 from tuition.train.distributed import ALONE as NO_OTHERS
 from tuition.train.folder import RunFolder
 from tuition.train.journal import Journal, NoJournal
+from tuition.train.reports import EvalReport
 from tuition.train.saving import Saver, trouble
 from tuition.training.beginning import StartingPoint, begin, begin_again, identity_of, take_up
 from tuition.training.choosing import Kept, choose_weights, early_sentence, stays
@@ -188,7 +189,7 @@ class Sitting:
         score_general_before(self.ready, self.folder)
         if evaluators:
             figures = {k: v for evaluator in evaluators for k, v in evaluator.measure().items()}
-            telling.base(loop.EvalReport(0, figures))
+            telling.base(EvalReport(0, figures))
 
     def _hooks(self, saver: Saver, telling: Telling, evaluators: list[loop.Evaluator]) -> loop.Hooks:
         return loop.Hooks(

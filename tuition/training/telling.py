@@ -9,7 +9,7 @@ from tuition.train.journal import Journal
 from tuition.training.trackers import Trackers
 
 if TYPE_CHECKING:
-    from tuition.train.loop import EvalReport, SkipReport, StepReport
+    from tuition.train.reports import EvalReport, SkipReport, StepReport
 
 
 class Telling:
