@@ -25,9 +25,9 @@ check: $(READY)  ## linters, types, import contracts, and docs that agree with t
 # LITGPT=PYTHON adds litgpt, from an environment of its own
 ROWS = $(if $(DATA),--data $(DATA) --tokenizer $(TOKENIZER)) $(if $(LITGPT),--litgpt $(LITGPT))
 
-bench: $(READY)  ## speed and memory beside peers, about a quarter of an hour; results go to benchmarks/results/
+bench: $(READY)  ## speed and memory beside peers, about twenty minutes; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.step $(ROWS)
-	@$(BIN)/python -m benchmarks.step --model 135m --workloads instructions --updates 2 $(ROWS)
+	@$(BIN)/python -m benchmarks.step --model 135m --workloads instructions --updates 3 $(ROWS)
 	@$(BIN)/python -m benchmarks.prefix
 	@$(BIN)/python -m benchmarks.prepare
 

@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--data", help="JSONL with question and answer; default: random tokens")
     words.add_argument("--tokenizer", help="folder with vocab.json and merges.txt, for --data")
     words.add_argument("--rounds", type=int, default=1, help="processes of each contestant, in turns")
-    words.add_argument("--updates", type=int, default=3, help="counted updates of each contestant in a round")
+    words.add_argument("--updates", type=int, default=5, help="counted updates of each contestant in a round")
     words.add_argument("--only", help="contestants, separated by semicolons")
     words.add_argument("--sweep", action="store_true", help="every setting of the peers")
     words.add_argument("--litgpt", help="a Python that can import litgpt")

@@ -156,16 +156,18 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
     unknown = [key for key in settings if key not in Recipe.model_fields]
     known = {key: _as_text(value) for key, value in settings.items() if key in Recipe.model_fields}
     problems = [_unknown_key(str(key)) for key in unknown]
+    missing: list[str] = []
     try:
         recipe = Recipe.model_validate(known)
     except ValidationError as error:
         # a union gives a fault for each branch; the first, about the number, says more than "should be auto"
         faults = {_key_of(fault): fault for fault in reversed(error.errors())}
         problems += [_wrong_value(fault) for fault in reversed(faults.values())]
+        missing = [key for key, fault in reversed(faults.items()) if _is_missing(fault)]
     except UnicodeEncodeError as error:  # half of a character, which no file can hold
         problems.append(f"{ascii(error.object)[:60]} is no text")
     if problems:
-        raise UserError("; ".join(problems), where=where, next_step=_mend(problems))
+        raise UserError("; ".join(problems), where=where, next_step=_mend(problems, missing))
     return recipe
 
 
@@ -176,10 +178,9 @@ def _as_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _mend(problems: list[str]) -> str:
-    """What to do about wrong settings; about those that are only missing, how they are given."""
+def _mend(problems: list[str], missing: list[str]) -> str:
+    """What to do about wrong settings; where all that is wrong is that some are missing, how they are given."""
     these = "it" if len(problems) == 1 else "these"
-    missing = [problem.split("'")[1] for problem in problems if problem.endswith("is missing")]
     if len(missing) < len(problems):
         return f"Mend {these}; `tuition schema` lists every setting"
     return f"Give {' '.join(f'--{key} {_GIVEN_AS[key]}' for key in missing)}, or a recipe, which `tuition init` writes"
@@ -248,13 +249,21 @@ def _key_of(fault: Any) -> str:
     return str(fault["loc"][0]) if fault["loc"] else str(fault["msg"])
 
 
+def _is_missing(fault: Any) -> bool:
+    """Whether a setting was not given, and not only a part of its value."""
+    return fault["type"] == "missing" and len(fault["loc"]) == 1
+
+
 def _wrong_value(fault: Any) -> str:
-    if not fault["loc"]:
-        return str(fault["msg"]).removeprefix("Value error, ")
-    key = str(fault["loc"][0])
-    if fault["type"] == "missing":
-        return f"'{key}' is missing"
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    key = str(fault["loc"][0])
+    if _is_missing(fault):
+        return f"'{key}' is missing"
+    if fault["type"] == "missing":
+        part = fault["loc"][-1]
+        message = f"part {part + 1 if isinstance(part, int) else part} is missing"
     shown = repr(fault["input"])
     shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
     return f"'{key}' is {shown}: {message[0].lower()}{message[1:]}"
