@@ -14,12 +14,12 @@ from tuition.batch import Plan, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin, UserError
 from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
-from tuition.train import loop, memory, trial
+from tuition.train import loop, trial
 from tuition.train.adapters import ADAPTERS
 from tuition.train.distributed import ALONE
 from tuition.train.learner import Learner, make_learner
 from tuition.train.loss import step_loss, token_losses, token_mean
-from tuition.train.memory import checkpoint_activations, give_back_freed_memory
+from tuition.train.memory import checkpoint_activations
 from tuition.train.model import load_config, load_model
 from tuition.train.reports import StepReport
 from tuition.train.selfcheck import choose_path
@@ -152,27 +152,6 @@ def test_gradients_are_gone_after_the_update_and_were_never_all_there_in_float32
     step(learner)
     assert present == [1] * len(learner.masters.parameters)
     assert not learner.masters.gather()
-    for name, p in learner.masters.parameters.items():
-        assert torch.equal(p, alike.masters.parameters[name]), name
-
-
-def test_memory_that_is_given_back_as_gradients_come_changes_no_bit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learner, alike = learner_of(folder, BF16), learner_of(folder, BF16)
-    given_back: list[int] = []
-
-    def give_back() -> None:
-        given_back.append(1)
-        give_back_freed_memory()
-
-    monkeypatch.setattr(memory, "give_back_freed_memory", give_back)
-    step(alike, most=1)
-    assert not given_back  # too little for it
-    monkeypatch.setattr(memory, "_BYTES_BETWEEN", 1)
-    step(learner, most=1)
-    # each as it comes and as a second pass makes a float32 sum of it, but the head's; then around the update
-    assert len(given_back) == 2 * len(learner.masters.parameters) - 1 + 2
     for name, p in learner.masters.parameters.items():
         assert torch.equal(p, alike.masters.parameters[name]), name
 

@@ -8,7 +8,6 @@ copies follow. Where the model computes in float32, its parameters are the maste
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from torch.nn import Parameter
 
 from tuition.grouping import groups_within
 from tuition.train.cross_entropy import add_gradient
-from tuition.train.memory import Holes
 from tuition.train.model import base_of, trainable_parameters
 
 # Of float32 gradients that exist while the optimizer moves their masters. A GPU wants few calls.
@@ -39,14 +37,13 @@ class Masters:
         self.working: dict[str, Any] = dict(trainable_parameters(model))
         self.split = dtype != torch.float32
         self._lent: list[dict[str, Any]] = []
-        self._holes = Holes()
         if not self.split:
             self.parameters = self.working
             return
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
         for p in self.working.values():
             p.data = p.data.to(dtype)
-            _sum_apart(p, self._holes)
+            _sum_apart(p)
         # Few rows of the embedding are read in a step: as a sparse gradient, each is added to its float32 sum,
         # where a dense one would be a second vocabulary × width matrix, summed in bfloat16.
         embedding = base_of(model).get_input_embeddings()
@@ -58,7 +55,7 @@ class Masters:
         lent = {name: Parameter(p.data) for name, p in self.working.items()}
         if self.split:
             for p in lent.values():
-                _sum_apart(p, self._holes)
+                _sum_apart(p)
         self._lent.append(lent)
         return {id(self.working[name]): p for name, p in lent.items()}
 
@@ -104,14 +101,13 @@ class Masters:
 
         A few at a time, so that float32 gradients of all of them never exist together. Gradients are gone after.
         """
-        with self._holes.before_and_after():
-            for names in self._in_groups():
-                for name in names:
-                    self.hand_over(name, shrink)
-                optimizer.step()
-                self.publish(names)
-                for name in names:
-                    self.parameters[name].grad = None
+        for names in self._in_groups():
+            for name in names:
+                self.hand_over(name, shrink)
+            optimizer.step()
+            self.publish(names)
+            for name in names:
+                self.parameters[name].grad = None
 
     def hand_over(self, name: str, shrink: float) -> None:
         """A master gets its gradient, in float32, and nobody else keeps it."""
@@ -155,17 +151,14 @@ class Masters:
             self.parameters, self.split = self.working, False
 
 
-def _sum_apart(parameter: Any, holes: Holes) -> None:
+def _sum_apart(parameter: Any) -> None:
     """Let a weight keep the sum of its gradients itself, in float32, whatever its own dtype."""
     parameter.main_grad = None
-    parameter.register_post_accumulate_grad_hook(partial(_move_gradient, holes=holes))
+    parameter.register_post_accumulate_grad_hook(_move_gradient)
 
 
-def _move_gradient(parameter: Any, holes: Holes) -> None:
+def _move_gradient(parameter: Any) -> None:
     """A gradient joins those of the passes before as soon as it is made, and its own memory is free again."""
     gradient, parameter.grad = parameter.grad, None
     if gradient is not None:
-        before = parameter.main_grad
         add_gradient(parameter, gradient)
-        if parameter.main_grad is not before:
-            holes.note(parameter.main_grad)

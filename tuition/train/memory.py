@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tuition.errors import UserError
 from tuition.train.model import base_of
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
-# What is needed again comes page by page: with 64 MB the peak was the same, and page faults a sixth more.
-_BYTES_BETWEEN = 192 << 20
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -41,37 +37,6 @@ def give_back_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-class Holes:
-    """What the heap has free between blocks that stay, given back to the system as more comes to stay.
-
-    A pass frees its activations as it makes gradients, which stay, and few of them fit where an activation was; nor
-    do the optimizer's float32 copies fit where gradients were. Small models need none of it, and nothing happens.
-    """
-
-    def __init__(self) -> None:
-        self._bytes = self._bytes_of_step = 0
-
-    def note(self, stays: Tensor) -> None:
-        """A tensor has come to stay until the step ends."""
-        if stays.device.type != "cpu":
-            return
-        self._bytes += stays.nbytes
-        self._bytes_of_step += stays.nbytes
-        if self._bytes >= _BYTES_BETWEEN:
-            self._bytes = 0
-            give_back_freed_memory()
-
-    @contextmanager
-    def before_and_after(self) -> Iterator[None]:
-        """Around what needs blocks of other sizes, and ends the step."""
-        many, self._bytes, self._bytes_of_step = self._bytes_of_step >= _BYTES_BETWEEN, 0, 0
-        if many:
-            give_back_freed_memory()
-        yield
-        if many:
-            give_back_freed_memory()
 
 
 def checkpoint_activations(model: Any) -> None:
