@@ -132,18 +132,18 @@ def local_admin(store: Store) -> Person:
 
 def an_admin_has_a_password(store: Store) -> bool:
     """Whether the page may be opened to other machines."""
-    with store.reading() as db:
-        found = db.execute(
-            "SELECT 1 FROM person WHERE role = 'admin' AND disabled_at IS NULL AND password_hash IS NOT NULL"
-        ).fetchone()
-    return found is not None
+    return _has_a_password(store, "role = 'admin'")
 
 
 def somebody_has_a_password(store: Store) -> bool:
     """Whether there is anybody who can sign in by name."""
+    return _has_a_password(store, "TRUE")
+
+
+def _has_a_password(store: Store, who: str) -> bool:
     with store.reading() as db:
         found = db.execute(
-            "SELECT 1 FROM person WHERE disabled_at IS NULL AND password_hash IS NOT NULL"
+            f"SELECT 1 FROM person WHERE {who} AND disabled_at IS NULL AND password_hash IS NOT NULL"
         ).fetchone()
     return found is not None
 
