@@ -95,6 +95,8 @@ WARNED: list[tuple[str, str]] = [
     ('{"prompt": "whose?", "completion": "itâ€™s his"}', "D072"),
     ('{"prompt": "say it", "completion": "a\u202eb"}', "D073"),
     ('{"prompt": "", "completion": "b"}', "D020"),
+    (chat({"role": "system", "content": None}, USER, ANSWER), "D078"),
+    (chat({"role": "system", "content": " "}, USER, ANSWER), "D078"),
     (chat(USER, ANSWER, {"role": "user", "content": "and?"}), "D021"),
     (chat(USER, {"role": "user", "content": "hello?"}, ANSWER), "D022"),
     (chat({"role": "assistant", "content": "Hello!"}, USER, ANSWER), "D023"),

@@ -414,6 +414,13 @@ CODES: dict[str, Code] = {
         "answers are right, and a contradiction where one is.",
         "Look at both; keep them where both are right.",
     ),
+    "D078": Code(
+        "empty system turn",
+        "warning",
+        "Tables fill in null where a row has no system text, and an empty system turn is rendered like any other: the "
+        "model learns under a prompt that nobody sends when it is served.",
+        "Write the system text, or remove that turn.",
+    ),
     "D050": Code(
         "no rows",
         "error",

@@ -49,12 +49,14 @@ def something_to_learn(conversation: Conversation) -> Iterator[Finding]:
 
 
 def empty_turns(conversation: Conversation) -> Iterator[Finding]:
-    """D005 a learned answer of nothing but blanks, without tool calls; D020 an empty question."""
+    """D005 a learned answer of nothing but blanks, without tool calls; D020 an empty question; D078 no system text."""
     for position, message in enumerate(conversation.messages, 1):
         if message.content and not message.content.isspace():
             continue
         if message.role == "user":
             yield finding("D020", conversation.origin, f"the user's turn {position} is empty")
+        elif message.role == "system":
+            yield finding("D078", conversation.origin, f"the system turn {position} is empty")
         elif message.role == "assistant" and message.weight != 0 and not message.tool_calls:
             yield finding("D005", conversation.origin, f"the answer in turn {position} is empty")
 
