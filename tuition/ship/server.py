@@ -146,11 +146,14 @@ class Handler(BaseHTTPRequestHandler):
                 self._json(500, RequestError(500, f"The model failed ({type(error).__name__}).").to_json())
 
     def _hear_out(self) -> None:
-        """Take what is still being sent: closed over unread bytes, a connection is cut off and its answer with it."""
+        """Take what is still being sent: closed over unread bytes, a connection is cut off and its answer with it.
+
+        No more of it than a body may have, and no longer than a client may be silent, so that nobody is heard for ever.
+        """
+        until, left = time.monotonic() + _SILENCE_SECONDS, LONGEST_BODY
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-            left = LONGEST_BODY
-            while left > 0 and (piece := self.rfile.read1(min(left, 1 << 16))):  # type: ignore[attr-defined]
+            while time.monotonic() < until and (piece := self.rfile.read1(min(left, 1 << 16))):  # type: ignore[attr-defined]
                 left -= len(piece)
 
     def _refuse_strangers(self) -> None:
