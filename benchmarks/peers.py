@@ -13,15 +13,21 @@ from benchmarks.workloads import VOCABULARY, labels
 Contestant = Callable[[dict[str, Any]], list[Update]]
 
 
-def trl(**changes: Any) -> Contestant:
+def trl(*, keeps_memory: bool = False, **changes: Any) -> Contestant:
     """TRL's SFTTrainer.
 
     Args:
+        keeps_memory: glibc keeps what is freed, as in a run of ours.
         changes: of its default settings; `examples`: most in a forward pass, the rest is accumulated.
     """
 
     def run(job: dict[str, Any]) -> list[Update]:
         from trl import SFTConfig, SFTTrainer
+
+        from tuition.train.memory import keep_freed_memory
+
+        if keeps_memory:
+            keep_freed_memory()
 
         def make(model: Any, rows: Any, settings: dict[str, Any], callback: Any) -> Any:
             return SFTTrainer(
@@ -198,6 +204,10 @@ PEERS: dict[str, Contestant] = {
     "trl, activations kept, 4 a pass": trl(gradient_checkpointing=False, examples=4),
     "trl, activations kept, 2 a pass": trl(gradient_checkpointing=False, examples=2),
     "trl, activations kept, 1 a pass": trl(gradient_checkpointing=False, examples=1),
+    "trl, activations kept, 1 a pass, memory as ours": trl(
+        gradient_checkpointing=False, examples=1, keeps_memory=True
+    ),
+    "trl, default, memory as ours": trl(keeps_memory=True),
     "trl, activations kept, padding free": trl(
         gradient_checkpointing=False, padding_free=True, max_length=None
     ),

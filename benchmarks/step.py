@@ -1,7 +1,7 @@
 """One optimizer update of tuition beside those of other trainers, on the same token ids, supervision and weights.
 
 Contestants run in processes of their own, in turns, so that a neighbour on the machine disturbs all alike. The
-first update of each warms up and is not counted. Before speed is believed, everybody must have learned from as
+first updates of each, the heaviest among them, warm up and are not counted. Before speed is believed, everybody must have learned from as
 many tokens as the rows hold, found the same loss and gradient norm at step 0, and moved the weights. Medians and
 ranges are printed and written as JSON and as a table to benchmarks/results/.
 
@@ -34,13 +34,26 @@ RESULTS = Path(__file__).parent / "results"
 LOSS_TOLERANCE, NORM_TOLERANCE = 2e-3, 1e-2
 # The peers at their defaults, and at the best setting that --sweep found.
 BESIDE = ("tuition", "trl, default", "trl, activations kept, 1 a pass")
+MEMORY_AS_OURS = "memory as ours"
 # What is worth the time only once: another peer on the first workload, less memory where memory counts.
 MORE = {
-    "17m": ("transformers.Trainer, textbook",),
-    "135m": ("tuition, masters split", "tuition, masters split, activations computed twice"),
+    "17m": (f"trl, activations kept, 1 a pass, {MEMORY_AS_OURS}", "transformers.Trainer, textbook"),
+    "135m": (
+        f"trl, activations kept, 1 a pass, {MEMORY_AS_OURS}",
+        "tuition, masters split",
+        "tuition, masters split, activations computed twice",
+    ),
 }
 
 LITGPT = ("litgpt, autocast",)
+# What tuition sets when it is imported, and what PyTorch and its libraries do where nobody sets it: so peers run as
+# they are installed. "memory as ours" leaves a peer what concerns memory; threads that wait longer suit it better.
+_THREADS = {"GOMP_SPINCOUNT": "300000"}
+_MEMORY = {
+    "THP_MEM_ALLOC_ENABLE": "0",
+    "LRU_CACHE_CAPACITY": "1024",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
+}
 
 
 def main() -> None:
@@ -58,6 +71,7 @@ def main() -> None:
         "model": f"Llama {words.model}, vocabulary {VOCABULARY:,}",
         "rounds": words.rounds,
         "updates_each": words.updates,
+        "updates_before": words.warm_up,
         "bfloat16_multiplication_rate": max(rates),
         "load_at_the_end": os.getloadavg(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all cores"),
@@ -80,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--tokenizer", help="folder with vocab.json and merges.txt, for --data")
     words.add_argument("--rounds", type=int, default=1, help="processes of each contestant, in turns")
     words.add_argument("--updates", type=int, default=5, help="counted updates of each contestant in a round")
+    words.add_argument("--warm-up", type=int, default=2, help="updates of each that are not counted")
     words.add_argument("--only", help="contestants, separated by semicolons")
     words.add_argument("--sweep", action="store_true", help="every setting of the peers")
     words.add_argument("--litgpt", help="a Python that can import litgpt")
@@ -101,10 +116,12 @@ def measure(
     workload: Workload, names: list[str], words: argparse.Namespace, rates: list[float]
 ) -> dict[str, Any]:
     """All contestants on one workload, in turns."""
-    rows = workload.rows(workload.batch * (words.updates + 1))
+    rows = workload.rows(workload.batch * (words.warm_up + words.updates))
     batches = [rows[i : i + workload.batch] for i in range(0, len(rows), workload.batch)]
-    # the most work warms up, so that memory grows less in what is counted
-    batches.sort(key=lambda batch: needed_operations(batch, MODELS[words.model]), reverse=True)
+    # the most work comes first, so that memory grows less in what is counted
+    heaviest = max(batches, key=lambda batch: needed_operations(batch, MODELS[words.model]))
+    batches.remove(heaviest)
+    batches.insert(0, heaviest)
     accounts: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.json"
@@ -119,20 +136,29 @@ def measure(
     shape = MODELS[words.model]
     return {
         "workload": f"{workload.name}, {workload.batch} an update",
-        "tokens_an_update": statistics.median(counts(batch)["tokens"] for batch in batches[1:]),
-        "learned_tokens_an_update": statistics.median(counts(batch)["learned"] for batch in batches[1:]),
-        "contestants": {name: figures(accounts[name], batches, shape) for name in names},
+        "tokens_an_update": statistics.median(counts(batch)["tokens"] for batch in batches[words.warm_up :]),
+        "learned_tokens_an_update": statistics.median(
+            counts(batch)["learned"] for batch in batches[words.warm_up :]
+        ),
+        "contestants": {name: figures(accounts[name], batches, shape, words.warm_up) for name in names},
     }
 
 
 def run(python: str, name: str, job: Path) -> dict[str, Any]:
     """A contestant's own account of its updates."""
     command = [python, "-m", "benchmarks.contestants", name, str(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment_of(name))
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     account: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return account
+
+
+def environment_of(name: str) -> dict[str, str]:
+    """Our own is what `import tuition` makes of it."""
+    if name.startswith("tuition"):
+        return dict(os.environ)
+    return {**os.environ, **_THREADS, **({} if name.endswith(MEMORY_AS_OURS) else _MEMORY)}
 
 
 def refuse_different_work(accounts: dict[str, list[dict[str, Any]]], batches: list[list[Row]]) -> None:
@@ -150,13 +176,13 @@ def refuse_different_work(accounts: dict[str, list[dict[str, Any]]], batches: li
 
 
 def figures(
-    accounts: list[dict[str, Any]], batches: list[list[Row]], shape: dict[str, int]
+    accounts: list[dict[str, Any]], batches: list[list[Row]], shape: dict[str, int], warm_up: int
 ) -> dict[str, Any]:
     """Speed and memory of a contestant over all its counted updates."""
     updates = [
         (update, counts(batch), needed_operations(batch, shape))
         for account in accounts
-        for update, batch in zip(account["updates"][1:], batches[1:], strict=True)
+        for update, batch in zip(account["updates"][warm_up:], batches[warm_up:], strict=True)
     ]
     return {
         "learned_tokens_per_second": spread([n["learned"] / u["seconds"] for u, n, _ in updates]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tuition.train import cross_entropy
+from tuition.train import cross_entropy, scratch
 from tuition.train.cross_entropy import linear_cross_entropy
 
 ROWS, WIDTH, VOCABULARY, RANK = 37, 12, 101, 3
@@ -124,7 +124,7 @@ def test_nothing_of_the_size_of_all_logits_is_ever_made(monkeypatch: pytest.Monk
                 made.append(result.untyped_storage().nbytes() // result.element_size())
             return result
 
-    cross_entropy._BUFFERS.clear()
+    scratch._BUFFERS.clear()
     with Recorder():
         chunked(problem(), set(), 1.0, None)[0].backward()
     assert max(made) < ROWS * VOCABULARY

@@ -14,11 +14,13 @@ from tuition.batch import Plan, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin, UserError
 from tuition.recipe import AdapterSettings, ModelSettings, OptimizerSettings
+from tuition.train import gradients as gradients_of_weights
 from tuition.train import loop, trial
 from tuition.train.adapters import ADAPTERS
 from tuition.train.distributed import ALONE
 from tuition.train.learner import Learner, make_learner
 from tuition.train.loss import step_loss, token_losses, token_mean
+from tuition.train.masters import Masters
 from tuition.train.memory import checkpoint_activations
 from tuition.train.model import load_config, load_model
 from tuition.train.reports import StepReport
@@ -38,12 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def learner_of(folder: Path, dtype: torch.dtype, method: str = "full") -> Learner:
+def learner_of(folder: Path, dtype: torch.dtype, method: str = "full", masters: str = "float32") -> Learner:
     torch.manual_seed(0)
     stored = dtype if method == "lora" else FP32
     model = load_model(ModelSettings(model=str(folder)), load_config(str(folder)), device=CPU, dtype=stored)
     model = ADAPTERS[method](model, AdapterSettings(lora_r=4), [])
-    learner = make_learner(model, CPU, dtype, SETTINGS)
+    learner = make_learner(model, CPU, dtype, SETTINGS.model_copy(update={"masters": masters}))
     choose_path(learner, rows())
     return learner
 
@@ -130,8 +132,10 @@ def test_bfloat16_and_float32_take_nearly_the_same_step(folder: Path) -> None:
 
 
 def test_clipping_scales_to_the_norm_asked_for() -> None:
-    slopes = [torch.full((4,), 3.0), torch.full((9,), 1.0, dtype=BF16)]
-    norm = ALONE.norm(slopes)
+    model = torch.nn.ParameterList([torch.zeros(4), torch.zeros(9)])
+    masters = Masters(model, FP32)
+    model[0].grad, model[1].grad = torch.full((4,), 3.0), torch.full((9,), 1.0)
+    norm = ALONE.norm(masters.norms())
     assert norm == pytest.approx(45**0.5)
     assert norm * loop.shrink_to(1.0, norm) == pytest.approx(1.0, rel=1e-5)
     assert loop.shrink_to(0.0, norm) == loop.shrink_to(10.0, norm) == 1.0
@@ -140,6 +144,7 @@ def test_clipping_scales_to_the_norm_asked_for() -> None:
 def test_gradients_are_gone_after_the_update_and_were_never_all_there_in_float32(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Masters, "_in_pieces", lambda masters: False)  # as on a GPU
     learner, alike = learner_of(folder, BF16), learner_of(folder, BF16)
     step(alike)
     monkeypatch.setattr("tuition.train.masters._HANDED_OVER_BYTES", {"cpu": 1})
@@ -154,6 +159,79 @@ def test_gradients_are_gone_after_the_update_and_were_never_all_there_in_float32
     assert not learner.masters.gather()
     for name, p in learner.masters.parameters.items():
         assert torch.equal(p, alike.masters.parameters[name]), name
+
+
+@pytest.mark.parametrize("masters", ["float32", "split"])
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize("most", [None, 1])
+def test_weights_that_move_in_pieces_move_as_pytorch_moves_them_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, masters: str, most: int | None
+) -> None:
+    ends, reports = [], []
+    for in_pieces in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr("tuition.train.pieces._PIECE_VALUES", 100)
+            if not in_pieces:
+                patch.setattr(Masters, "_in_pieces", lambda masters: False)
+            learner = learner_of(folder, dtype, masters=masters)
+            reports.append([step(learner, number, most) for number in (1, 2, 3)])
+            assert not learner.masters.gather()
+            counted = {float(state["step"]) for state in learner.optimizer.state.values()}
+            assert counted == {3.0}
+            learner.masters.settle()
+            ends.append(dict(learner.model.named_parameters()))
+    for one, other in zip(*reports, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
+    moved = 3 * SETTINGS.learning_rate
+    for name, p in ends[0].items():
+        near = (p - ends[1][name]).abs() < 0.02 * moved
+        assert float(near.float().mean()) > 0.99, name
+
+
+def test_rows_that_wait_beside_a_bfloat16_gradient_are_part_of_every_sum() -> None:
+    table = torch.nn.Parameter(torch.zeros(6, 2, dtype=BF16))
+    other = torch.nn.Parameter(torch.zeros(6, 2, dtype=BF16))
+    rows = torch.sparse_coo_tensor([[4, 1, 4]], torch.ones(3, 2), (6, 2)).to(BF16)
+    dense = torch.full((6, 2), 0.5, dtype=BF16)
+    once = torch.full((6, 2), 0.5)
+    once[1], once[4] = 1.5, 2.5
+    for holder in (table, other):
+        gradients_of_weights.sum_apart(holder)
+
+    gradients_of_weights.add(table, dense.clone())
+    gradients_of_weights.add(table, rows)
+    assert table.main_grad.dtype == BF16
+    pieces = [
+        gradients_of_weights.piece_of(table, "main_grad", piece).clone()
+        for piece in (slice(0, 3), slice(3, 6))
+    ]
+    assert torch.equal(torch.cat(pieces), once)
+
+    gradients_of_weights.add(table, dense.clone())  # a second pass
+    gradients_of_weights.add(table, rows)
+    assert torch.equal(gradients_of_weights.piece_of(table, "main_grad", slice(0, 6)), 2 * once)
+
+    gradients_of_weights.add(other, dense.clone())  # and another lane's
+    gradients_of_weights.add(other, rows)
+    assert torch.equal(gradients_of_weights.take([table, other], "main_grad"), 3 * once)
+    assert table.main_grad is None and other.main_grad is None
+    assert gradients_of_weights.take([table, other], "main_grad") is None
+
+
+def test_the_memory_of_a_large_gradient_is_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients_of_weights, "_LARGE", 1)
+    weight = torch.nn.Parameter(torch.zeros(6, 2, dtype=BF16))
+    gradients_of_weights.sum_apart(weight)
+    first = gradients_of_weights.room_for(weight, BF16).fill_(1.0)
+    gradients_of_weights.add(weight, first)
+    assert gradients_of_weights.room_for(weight, BF16) is not first  # it is in use
+    gradients_of_weights.forget(weight)
+    assert gradients_of_weights.room_for(weight, BF16) is first
+    assert gradients_of_weights.room_for(weight, BF16) is not first  # and now somebody else's
+    gradients_of_weights.add(weight, first)
+    gradients_of_weights.forget(weight, room=True)
+    assert gradients_of_weights.room_for(weight, BF16) is not first
 
 
 def test_settling_leaves_a_float32_model(folder: Path) -> None:

@@ -8,7 +8,6 @@ One code for every device.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tuition.train import gradients
+from tuition.train.scratch import scratch
 
 # Bytes of the logits that exist at the same time. On a CPU, more rows make better matrix products
 # (256 rows of a vocabulary of 49,152 were a tenth slower than 1,024); on a GPU they fill it.
@@ -72,27 +74,6 @@ def linear_cross_entropy(
     return total, losses
 
 
-def add_gradient(parameter: Any, gradient: Tensor) -> None:
-    """Add to the sum of a parameter's gradients (`main_grad`, as in Megatron-LM): float32 as soon as it is a sum.
-
-    The first gradient of a step is kept as it is, so that a step of one pass needs no float32 copy.
-
-    Args:
-        gradient: nobody else's; it may become the sum.
-    """
-    total: Tensor | None = parameter.main_grad
-    if total is None and not gradient.is_sparse:
-        parameter.main_grad = gradient
-        return
-    if total is None:
-        total = torch.zeros(parameter.shape, device=parameter.device)
-    total = parameter.main_grad = total.float()
-    if gradient.is_sparse:
-        total.index_add_(0, gradient._indices()[0], gradient._values().float())
-    else:
-        total.add_(gradient)
-
-
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -118,7 +99,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ]
         d_weights: list[Tensor | None] = [None] * len(weights)
         for rows in _chunks(learned + spare, vocabulary, weights[0], together):
-            logits = _scratch("logits", (rows.stop - rows.start, vocabulary), weights[0])
+            logits = scratch("logits", (rows.stop - rows.start, vocabulary), weights[0])
             torch.mm(inputs[0][rows], weights[0].t(), out=logits)
             for x, weight in zip(inputs[1:], weights[1:], strict=True):
                 logits.addmm_(x[rows], weight.t())
@@ -142,7 +123,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     torch.mm(logits, weight, out=d_input[rows])
                 if wanted[2 + 2 * i]:
                     d_weights[i] = _add_product(
-                        d_weights[i], logits, x[rows], last=rows.stop == learned + spare
+                        d_weights[i], logits, x[rows], weight, last=rows.stop == learned + spare
                     )
         ctx.gradients = (d_bias, [d if d is None else d[:learned] for d in d_inputs], d_weights)
         ctx.parameters = (bias, *flat)
@@ -163,10 +144,11 @@ def _deliver(parameter: Tensor, gradient: Tensor | None, upstream: Tensor) -> Te
     """A gradient in its parameter's dtype; straight into its sum where it keeps one."""
     if gradient is None:
         return None
-    gradient = gradient.mul_(upstream)
+    if upstream.device.type != "cpu" or float(upstream) != 1.0:  # a step's loss is divided before, so it is 1
+        gradient.mul_(upstream)
     if not hasattr(parameter, "main_grad"):
         return gradient.to(parameter.dtype)
-    add_gradient(parameter, gradient)
+    gradients.add(parameter, gradient)
     return None
 
 
@@ -194,7 +176,7 @@ def _losses_and_slopes(
     for start in range(0, rows, most):
         block = slice(start, min(start + most, rows))
         wanted = targets[block, None]
-        values = _scratch("float32", (block.stop - block.start, vocabulary), logits, dtype=torch.float32)
+        values = scratch("float32", (block.stop - block.start, vocabulary), logits, dtype=torch.float32)
         values.copy_(logits[block])
         if scale != 1.0:
             values.mul_(scale)
@@ -225,24 +207,18 @@ def _losses_and_slopes(
         logits[block].copy_(values)
 
 
-def _add_product(total: Tensor | None, slopes: Tensor, inputs: Tensor, *, last: bool) -> Tensor:
-    """total + slopesᵀ · inputs, in float32 as soon as there is more than one chunk."""
-    if total is None:
-        product = slopes.t() @ inputs
-        return product if last else product.float()
-    if slopes.dtype == torch.float32:
+def _add_product(
+    total: Tensor | None, slopes: Tensor, inputs: Tensor, weight: Tensor, *, last: bool
+) -> Tensor:
+    """total + slopesᵀ · inputs, a gradient of `weight`, in float32 as soon as there is more than one chunk."""
+    if total is not None and slopes.dtype == torch.float32:
         return total.addmm_(slopes.t(), inputs)
-    return total.add_(slopes.t() @ inputs)
-
-
-_BUFFERS: dict[tuple[str, str, torch.device, torch.dtype], Tensor] = {}
-
-
-def _scratch(name: str, shape: tuple[int, int], like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory that is used again by every chunk and step of a thread; its content is whatever was there."""
-    key, values = (name, threading.current_thread().name, like.device, dtype or like.dtype), math.prod(shape)
-    if key not in _BUFFERS or _BUFFERS[key].numel() < values:
-        _BUFFERS.pop(key, None)
-        with torch.inference_mode(False):
-            _BUFFERS[key] = torch.empty(values, dtype=key[3], device=key[2])
-    return _BUFFERS[key][:values].view(shape)
+    product = torch.mm(slopes.t(), inputs, out=gradients.room_for(weight, slopes.dtype))
+    if total is None and (last or slopes.dtype == torch.float32):
+        return product
+    if total is None:
+        total = gradients.room_for(weight, torch.float32).copy_(product)
+    else:
+        total.add_(product)
+    gradients.keep_room(weight, product)
+    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor
 
 from tuition.batch import Pack
 from tuition.batch.balance import Work, shares
@@ -222,10 +221,12 @@ class Ranks:
         for handle in waiting:
             handle.wait()
 
-    def norm(self, gradients: Iterable[Tensor]) -> float:
-        """The norm of all gradients together, after `add_up`; the same on all ranks."""
-        parts = (g.to_local() if isinstance(g, DTensor) else g for g in gradients)
-        norms = [torch.linalg.vector_norm(part, dtype=torch.float32) for part in parts if part.numel()]
+    def norm(self, norms: list[Tensor]) -> float:
+        """The norm of all gradients together, after `add_up`; the same on all ranks.
+
+        Args:
+            norms: of what this rank holds of them, each of no dimension.
+        """
         mine = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
         if not self.sharded:
             return mine

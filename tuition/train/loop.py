@@ -173,7 +173,7 @@ def train_step(
     if ranks.many:
         learner.masters.join()
         ranks.add_up(learner.masters.slots())
-    norm_value = ranks.norm(learner.masters.sums())
+    norm_value = ranks.norm(learner.masters.norms())
     mine = [pack for pack in packs if pack.weight]
     loss_value, tokens, shared_tokens, learned_tokens = ranks.sums(
         torch.stack(losses).sum().item(),

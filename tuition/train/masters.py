@@ -7,19 +7,25 @@ copies follow. Where the model computes in float32, its parameters are the maste
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from tuition.grouping import groups_within
-from tuition.train.cross_entropy import add_gradient
+from tuition.train import gradients
 from tuition.train.model import base_of, trainable_parameters
+from tuition.train.optimizer import AdamW
+from tuition.train.pieces import in_rows, pieces_of
 
 # Of float32 gradients that exist while the optimizer moves their masters. A GPU wants few calls.
 _HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+
+Piece = tuple[str, slice]
+"""A weight's name, and rows of it."""
 
 
 class Masters:
@@ -43,9 +49,9 @@ class Masters:
         self.parameters = {name: Parameter(p.data.float()) for name, p in self.working.items()}
         for p in self.working.values():
             p.data = p.data.to(dtype)
-            _sum_apart(p)
-        # Few rows of the embedding are read in a step: as a sparse gradient, each is added to its float32 sum,
-        # where a dense one would be a second vocabulary × width matrix, summed in bfloat16.
+            gradients.sum_apart(p)
+        # Few rows of the embedding are read in a step: a dense gradient of it would be a second matrix,
+        # vocabulary × width, summed in bfloat16.
         embedding = base_of(model).get_input_embeddings()
         if type(embedding) is torch.nn.Embedding and embedding.weight.requires_grad:
             embedding.sparse = True
@@ -55,15 +61,14 @@ class Masters:
         lent = {name: Parameter(p.data) for name, p in self.working.items()}
         if self.split:
             for p in lent.values():
-                _sum_apart(p)
+                gradients.sum_apart(p)
         self._lent.append(lent)
         return {id(self.working[name]): p for name, p in lent.items()}
 
     def join(self) -> None:
-        """Gradients of lent weights are added to the model's own."""
-        if self._lent:
-            for name, own in self.working.items():
-                setattr(own, self._slot, self._take(name))
+        """Each gradient becomes one tensor, that of the model's own weight: those of lent ones are added to it."""
+        for name, own in self.working.items():
+            setattr(own, self._slot, self._take(name))
 
     def slots(self) -> list[tuple[Any, str]]:
         """Where each weight keeps its gradient until it is handed over: (weight, name of the attribute)."""
@@ -75,21 +80,20 @@ class Masters:
         found = {name: getattr(p, self._slot) for name, p in self.working.items()}
         return {name: gradient for name, gradient in found.items() if gradient is not None}
 
-    def sums(self) -> Iterator[Tensor]:
-        """The step's gradients one after the other."""
-        self.join()
-        found = (getattr(p, self._slot) for p in self.working.values())
-        return (gradient for gradient in found if gradient is not None)
+    def norms(self) -> list[Tensor]:
+        """The norms of what the step's gradients are made of: together they are the gradient's."""
+        if not self._in_pieces():
+            return [_norm(gradient) for gradient in self.gather().values()]
+        if self._lent:
+            self.join()
+        return [_norm(self._gradient(piece)) for piece in self._pieces()]
 
     def _take(self, name: str) -> Tensor | None:
-        """A weight's gradient, that of lent ones added in the order in which they were lent; nobody keeps a part."""
-        total: Tensor | None = None
-        for holder in (self.working[name], *(lent[name] for lent in self._lent)):
-            part = getattr(holder, self._slot)
-            setattr(holder, self._slot, None)
-            if part is not None:
-                total = part if total is None else total.float().add_(part)
-        return total
+        return gradients.take(self._holders(name), self._slot)
+
+    def _holders(self, name: str) -> list[Any]:
+        """The weights of this name, the model's own and those that were lent, in whose order gradients are added."""
+        return [self.working[name], *(lent[name] for lent in self._lent)]
 
     @property
     def _slot(self) -> str:
@@ -97,10 +101,14 @@ class Masters:
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer, *, shrink: float = 1.0) -> None:
-        """Move the masters by the gradients times `shrink`, and the model's copies with them.
+        """Move the masters by the gradients times `shrink`, and the model's copies with them. Gradients are gone after.
 
-        A few at a time, so that float32 gradients of all of them never exist together. Gradients are gone after.
+        On a CPU in pieces that stay in its cache, from the passes' gradients to the copies; elsewhere, and by other
+        optimizers, a few weights at a time. Float32 gradients of all of them never exist together.
         """
+        if isinstance(optimizer, AdamW) and self._in_pieces():
+            self._update_in_pieces(optimizer, shrink)
+            return
         for names in self._in_groups():
             for name in names:
                 self.hand_over(name, shrink)
@@ -108,6 +116,50 @@ class Masters:
             self.publish(names)
             for name in names:
                 self.parameters[name].grad = None
+
+    def _update_in_pieces(self, optimizer: AdamW, shrink: float) -> None:
+        if self._lent:
+            self.join()
+        pieces = self._pieces()
+        optimizer.begin(self.parameters[name] for name in dict.fromkeys(name for name, _ in pieces))
+        for name, rows in pieces:
+            gradient, values = self._gradient((name, rows)), self._open((name, rows))
+            if shrink != 1.0:
+                gradient.mul_(shrink)
+            optimizer.move(self.parameters[name], rows, values, gradient)
+            self._close((name, rows), values)
+        self.forget_gradients()
+
+    def _in_pieces(self) -> bool:
+        """Whether the weights are whole and on a CPU."""
+        return all(
+            weight.device.type == "cpu" and not isinstance(weight, DTensor) and weight.is_contiguous()
+            for weight in self.working.values()
+        )
+
+    def _pieces(self) -> list[Piece]:
+        """All weights that have a gradient, piece by piece."""
+        return [
+            (name, rows)
+            for name, weight in self.working.items()
+            if getattr(weight, self._slot) is not None
+            for rows in pieces_of(weight.shape)
+        ]
+
+    def _gradient(self, piece: Piece) -> Tensor:
+        """Rows of a weight's gradient, float32, good until this thread asks for others."""
+        return gradients.piece_of(self.working[piece[0]], self._slot, piece[1])
+
+    def _open(self, piece: Piece) -> Tensor:
+        """Rows of a master, to be moved."""
+        name, rows = piece
+        return in_rows(self.parameters[name].detach())[rows]
+
+    def _close(self, piece: Piece, values: Tensor) -> None:
+        """The model's copy follows."""
+        if self.split:
+            name, rows = piece
+            in_rows(self.working[name].detach())[rows] = values
 
     def hand_over(self, name: str, shrink: float) -> None:
         """A master gets its gradient, in float32, and nobody else keeps it."""
@@ -128,10 +180,8 @@ class Masters:
         """Begin a step: no gradient is left from another."""
         for name, p in self.working.items():
             p.grad = self.parameters[name].grad = None
-            if self.split:
-                p.main_grad = None
-            for lent in self._lent:
-                setattr(lent[name], self._slot, None)
+            for holder in self._holders(name):
+                gradients.forget(holder, self._slot)
 
     @torch.no_grad()
     def publish(self, names: Iterable[str] = ()) -> None:
@@ -147,18 +197,12 @@ class Masters:
         self._lent.clear()
         if self.split:
             for name, p in self.working.items():
-                p.data, p.main_grad = self.parameters[name].data, None
+                p.data = self.parameters[name].data
+                gradients.forget(p, room=True)
             self.parameters, self.split = self.working, False
 
 
-def _sum_apart(parameter: Any) -> None:
-    """Let a weight keep the sum of its gradients itself, in float32, whatever its own dtype."""
-    parameter.main_grad = None
-    parameter.register_post_accumulate_grad_hook(_move_gradient)
-
-
-def _move_gradient(parameter: Any) -> None:
-    """A gradient joins those of the passes before as soon as it is made, and its own memory is free again."""
-    gradient, parameter.grad = parameter.grad, None
-    if gradient is not None:
-        add_gradient(parameter, gradient)
+def _norm(gradient: Tensor) -> Tensor:
+    mine: Tensor = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+    norm: Tensor = torch.linalg.vector_norm(mine, dtype=torch.float32)
+    return norm

@@ -10,14 +10,55 @@ import torch
 
 from tuition.recipe import OptimizerSettings
 from tuition.train.libraries import bitsandbytes
+from tuition.train.pieces import in_rows
 
 # Where Newton-Schulz would treat a table of rows as a map between spaces: their rows are moved by AdamW.
 _TABLES = ("embed", "lm_head", "wte", "wpe", "trainable_tokens")
 
 
+class AdamW(torch.optim.AdamW):
+    """PyTorch's fused AdamW, which can be given a weight piece by piece: `begin` once, then `move` each."""
+
+    def begin(self, weights: Iterable[torch.nn.Parameter]) -> None:
+        """Count an update of these weights. Who was never moved before gets moments of zero."""
+        for weight in weights:
+            state = self.state[weight]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"] = torch.zeros(weight.shape, dtype=torch.float32)
+                state["exp_avg_sq"] = torch.zeros(weight.shape, dtype=torch.float32)
+            state["step"] += 1
+        self._groups = {id(weight): group for group in self.param_groups for weight in group["params"]}
+
+    def move(
+        self, weight: torch.nn.Parameter, rows: slice, values: torch.Tensor, gradient: torch.Tensor
+    ) -> None:
+        """Move some rows of a weight on a CPU.
+
+        Args:
+            values: the numbers of these rows, float32, contiguous, which are changed; gradient: likewise.
+        """
+        group, state = self._groups[id(weight)], self.state[weight]
+        torch._fused_adamw_(
+            [values],
+            [gradient],
+            [in_rows(state["exp_avg"])[rows]],
+            [in_rows(state["exp_avg_sq"])[rows]],
+            [],
+            [state["step"]],
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+
 def adamw(parameters: Mapping[str, torch.nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) on float32 masters; vectors (norms, biases) are never decayed."""
-    return torch.optim.AdamW(_groups(parameters.values(), settings), **_adam(settings), fused=True)
+    return AdamW(_groups(parameters.values(), settings), **_adam(settings), fused=True)
 
 
 def adamw_8bit(parameters: Mapping[str, torch.nn.Parameter], settings: OptimizerSettings) -> Any:

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from tuition.train.masters import Masters
+from tuition.train import gradients
+from tuition.train.masters import Masters, Piece
+from tuition.train.pieces import in_rows, pieces_of
+from tuition.train.scratch import scratch
 
 _HALF = 0x8000
-# Numbers that are split or joined at a time: what stands between stays in a core's cache.
-_BLOCK_VALUES = 1 << 18
 
 
 class Halves:
@@ -35,7 +36,8 @@ class Halves:
 
     def __init__(self, upper: Tensor, values: Tensor) -> None:
         self.upper = upper
-        self._more = torch.empty(upper.numel(), dtype=torch.int16, device=upper.device)
+        self._more = torch.empty_like(upper, dtype=torch.int16)
+        self._went_down: dict[int, Tensor] = {}
         self.keep(values)
 
     def keep(self, values: Tensor) -> None:
@@ -44,30 +46,30 @@ class Halves:
         Args:
             values: float32.
         """
-        self.upper.copy_(values)
-        upper, bits = _flat_bits(self.upper), values.contiguous().view(torch.int32).view(-1)
-        went_down = []
-        for start in range(0, len(bits), _BLOCK_VALUES):
-            block = slice(start, start + _BLOCK_VALUES)
-            more = bits[block] - (upper[block].to(torch.int32) << 16)
-            self._more[block] = more
-            went_down.append((more == _HALF).nonzero()[:, 0] + start)
-        self._went_down = torch.cat(went_down)
+        for piece in pieces_of(self.upper.shape):
+            self.keep_piece(piece, in_rows(values)[piece])
 
     def join(self) -> Tensor:
         """The float32 numbers, to the bit."""
-        upper, bits = _flat_bits(self.upper), torch.empty_like(self._more, dtype=torch.int32)
-        for start in range(0, len(bits), _BLOCK_VALUES):
-            block = slice(start, start + _BLOCK_VALUES)
-            torch.add(
-                upper[block].to(torch.int32).bitwise_left_shift_(16), self._more[block], out=bits[block]
-            )
-        bits[self._went_down] += 2 * _HALF
-        return bits.view(torch.float32).view(self.upper.shape)
+        joined = torch.empty_like(self.upper, dtype=torch.float32)
+        for piece in pieces_of(self.upper.shape):
+            self.join_piece(piece, out=in_rows(joined)[piece])
+        return joined
 
+    def keep_piece(self, piece: slice, values: Tensor) -> None:
+        """Hold these numbers in some rows, one of `pieces_of`."""
+        upper, kept = (in_rows(half)[piece] for half in (self.upper, self._more))
+        upper.copy_(values)
+        more = values.contiguous().view(torch.int32) - (upper.view(torch.int16).to(torch.int32) << 16)
+        kept.copy_(more)
+        self._went_down[piece.start] = (more.view(-1) == _HALF).nonzero()[:, 0]
 
-def _flat_bits(upper: Tensor) -> Tensor:
-    return upper.contiguous().view(torch.int16).view(-1)
+    def join_piece(self, piece: slice, *, out: Tensor) -> None:
+        """Write the numbers of some rows, one of `pieces_of`, into a contiguous float32 tensor."""
+        upper, kept = (in_rows(half)[piece] for half in (self.upper, self._more))
+        bits = out.view(torch.int32)
+        torch.add(upper.view(torch.int16).to(torch.int32).bitwise_left_shift_(16), kept, out=bits)
+        bits.view(-1)[self._went_down[piece.start]] += 2 * _HALF
 
 
 class SplitMasters(Masters):
@@ -85,6 +87,18 @@ class SplitMasters(Masters):
         master.data = master.halves.join()
         super().hand_over(name, shrink)
 
+    def _open(self, piece: Piece) -> Tensor:
+        name, rows = piece
+        halves: Halves = self.parameters[name].halves  # type: ignore[attr-defined]
+        upper = in_rows(halves.upper)[rows]
+        values = scratch("master", tuple(upper.shape), upper, dtype=torch.float32)
+        halves.join_piece(rows, out=values)
+        return values
+
+    def _close(self, piece: Piece, values: Tensor) -> None:
+        name, rows = piece
+        self.parameters[name].halves.keep_piece(rows, values)  # type: ignore[attr-defined]
+
     @torch.no_grad()
     def publish(self, names: Iterable[str] = ()) -> None:
         """What the optimizer moved is split again. The model computes with the upper halves themselves."""
@@ -97,7 +111,7 @@ class SplitMasters(Masters):
         """The model's weights become the masters themselves, to be written. Training is over after this."""
         for name, master in self.parameters.items():
             self.working[name].data = master.halves.join()  # type: ignore[attr-defined]
-            self.working[name].main_grad = None
+            gradients.forget(self.working[name], room=True)
         self.parameters, self.split = self.working, False
 
 

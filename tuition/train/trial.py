@@ -187,7 +187,7 @@ def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
         for _ in range(2):
             started = time.perf_counter()
             side_by_side(learner.as_lanes(), _forward_and_backward, passes)
-            learner.masters.join()
+            learner.masters.norms()
             if learner.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - started
