@@ -1,9 +1,10 @@
 """One optimizer update of tuition beside those of other trainers, on the same token ids, supervision and weights.
 
 Contestants run in processes of their own, in turns, so that a neighbour on the machine disturbs all alike. The
-first updates of each, the heaviest among them, warm up and are not counted. Before speed is believed, everybody must have learned from as
-many tokens as the rows hold, found the same loss and gradient norm at step 0, and moved the weights. Medians and
-ranges are printed and written as JSON and as a table to benchmarks/results/.
+first updates of each, the heaviest among them, warm up and are not counted. Peers run as they are installed: what
+tuition sets for threads and memory does not hold for them, but where their name says so. Before speed is believed,
+everybody must have learned from as many tokens as the rows hold, found the same loss and gradient norm at step 0,
+and moved the weights. Medians and ranges are printed and written as JSON and as a table to benchmarks/results/.
 
 Run: python -m benchmarks.step [--model 17m|135m] [--workloads NAMES] [--data FILE --tokenizer FOLDER]
 Without --data, short instructions are random tokens whose lengths spread as GSM8K's do. --sweep runs every

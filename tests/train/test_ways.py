@@ -281,7 +281,11 @@ def test_split_masters_end_where_whole_ones_do_to_the_bit(folder: Path) -> None:
     assert all(torch.equal(p, ends[1][1][name]) for name, p in ends[0][1].items())
 
 
-def test_every_float32_is_its_two_halves_those_in_the_middle_too() -> None:
+@pytest.mark.parametrize("piece", [1000, 1 << 20])
+def test_every_float32_is_its_two_halves_those_in_the_middle_too(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr("tuition.train.pieces._PIECE_VALUES", piece)
     random = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31 - 1, (1 << 16,), generator=random, dtype=torch.int64).to(torch.int32)
     bits[: 1 << 14] = (bits[: 1 << 14] & ~0xFFFF) | 0x8000  # exactly between two bfloat16 numbers
@@ -290,6 +294,7 @@ def test_every_float32_is_its_two_halves_those_in_the_middle_too() -> None:
     halves = Halves(torch.empty_like(values, dtype=BF16), values)
     assert torch.equal(halves.upper, values.to(BF16))
     assert torch.equal(halves.join().view(torch.int32), values.view(torch.int32))
+    assert sum(len(places) for places in halves._went_down.values()) > 1000
 
 
 def test_muon_moves_matrices_of_layers_and_adamw_the_rest(folder: Path) -> None:

@@ -29,13 +29,14 @@ class Rows:
     places: Tensor
     values: Tensor
 
-    def add_to(self, total: Tensor, start: int = 0) -> None:
-        """Add them to a float32 gradient, or to its rows from `start` on."""
-        if start or len(total) < int(self.places[-1]) + 1:
-            first, last = torch.searchsorted(self.places, torch.tensor([start, start + len(total)])).tolist()
-            total.index_add_(0, self.places[first:last] - start, self.values[first:last].float())
-        else:
-            total.index_add_(0, self.places, self.values.float())
+    def add_to(self, total: Tensor) -> None:
+        """Add them to a float32 gradient."""
+        total.index_add_(0, self.places, self.values.float())
+
+    def within(self, piece: slice) -> Rows:
+        """Those of some rows, counted from the first of these. On a GPU it would wait for the device."""
+        first, last = torch.searchsorted(self.places, torch.tensor([piece.start, piece.stop])).tolist()
+        return Rows(self.places[first:last] - piece.start, self.values[first:last])
 
 
 def sum_apart(parameter: Any) -> None:
@@ -132,7 +133,7 @@ def piece_of(holder: Any, slot: str, piece: slice) -> Tensor:
         return part
     total = scratch("gradient", tuple(part.shape), part, dtype=torch.float32).copy_(part)
     for rows in getattr(holder, "main_rows", ()):
-        rows.add_to(total, piece.start)
+        rows.within(piece).add_to(total)
     return total
 
 

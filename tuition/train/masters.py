@@ -84,8 +84,6 @@ class Masters:
         """The norms of what the step's gradients are made of: together they are the gradient's."""
         if not self._in_pieces():
             return [_norm(gradient) for gradient in self.gather().values()]
-        if self._lent:
-            self.join()
         return [_norm(self._gradient(piece)) for piece in self._pieces()]
 
     def _take(self, name: str) -> Tensor | None:
@@ -118,8 +116,6 @@ class Masters:
                 self.parameters[name].grad = None
 
     def _update_in_pieces(self, optimizer: AdamW, shrink: float) -> None:
-        if self._lent:
-            self.join()
         pieces = self._pieces()
         optimizer.begin(self.parameters[name] for name in dict.fromkeys(name for name, _ in pieces))
         for name, rows in pieces:
@@ -138,7 +134,9 @@ class Masters:
         )
 
     def _pieces(self) -> list[Piece]:
-        """All weights that have a gradient, piece by piece."""
+        """All weights that have a gradient, which is now the model's own weight's, piece by piece."""
+        if self._lent:
+            self.join()
         return [
             (name, rows)
             for name, weight in self.working.items()

@@ -51,7 +51,7 @@ class Halves:
 
     def join(self) -> Tensor:
         """The float32 numbers, to the bit."""
-        joined = torch.empty_like(self.upper, dtype=torch.float32)
+        joined = torch.empty(self.upper.shape, dtype=torch.float32, device=self.upper.device)
         for piece in pieces_of(self.upper.shape):
             self.join_piece(piece, out=in_rows(joined)[piece])
         return joined
@@ -62,7 +62,7 @@ class Halves:
         upper.copy_(values)
         more = values.contiguous().view(torch.int32) - (upper.view(torch.int16).to(torch.int32) << 16)
         kept.copy_(more)
-        self._went_down[piece.start] = (more.view(-1) == _HALF).nonzero()[:, 0]
+        self._went_down[piece.start] = (more.reshape(-1) == _HALF).nonzero()[:, 0]
 
     def join_piece(self, piece: slice, *, out: Tensor) -> None:
         """Write the numbers of some rows, one of `pieces_of`, into a contiguous float32 tensor."""
