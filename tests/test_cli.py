@@ -182,7 +182,7 @@ def test_a_mended_copy_names_each_mend_and_checks_clean(run: Any, tmp_path: Path
     )
     code, out, _ = run("check", path, "--fix", tmp_path / "mended.jsonl")
     assert code == 1
-    assert "2 rows written" in out and "1 rows not in it" in out
+    assert "2 rows written" in out and "1 row not in it" in out
     assert "rough.jsonl:3" in out
     assert run("check", tmp_path / "mended.jsonl", "--strict")[0] == 0
 
@@ -245,7 +245,7 @@ def test_preview_as_a_page_says_what_it_shows_and_what_is_rejected(
     assert "\x1b" not in page and "<script>alert" not in page
     write_jsonl(path, [*rows, {"prompt": "p", "completion": ""}])
     code, _, err = run("preview", path, "--model", llama, "--html", "page.html")
-    assert code == 1 and "1 rows give no example" in err
+    assert code == 1 and "without an example: 1 row;" in err
 
 
 def test_prepared_data_loads_in_datasets_and_is_found_again(
