@@ -207,6 +207,17 @@ def test_a_share_of_a_source_is_the_same_rows_whatever_is_added(
     assert "left out" in facts["rows"]
 
 
+def test_the_opening_screen_as_json_has_every_source_every_proof_and_what_a_token_costs(
+    run: Any, data: Path, llama: Path, tmp_path: Path
+) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "p", "completion": "c"}])
+    words = ("train", "--model", llama, "--data", data, "--data", other, "--dry-run", "--json")
+    facts = json.loads(run(*words, "--token-loss", "dft", "--micro-batch-size", "1")[1])["facts"]
+    assert [line.split()[0] for line in facts["data"].splitlines()] == [str(data), str(other)]
+    assert facts["proof"].count("✓") >= 7
+    assert "token_mean (dft)" in facts["plan"] and "at most 1 example in a pass" in facts["machine"]
+
+
 def test_preview_prints_one_object_an_example(run: Any, data: Path, llama: Path) -> None:
     code, out, _ = run("preview", data, "--model", llama, "--json")
     shown = [json.loads(line) for line in out.splitlines()]

@@ -131,7 +131,9 @@ def generate_file(
 def _answered(question: Question, given: Generated) -> dict[str, Any]:
     origin = question.conversation.origin
     if given.tokens == 0 and not given.stopped:
-        return _unanswered(origin, "R014", "the prompt fills the model's context, which leaves no room to answer")
+        return _unanswered(
+            origin, "R014", "the prompt fills the model's context, which leaves no room to answer"
+        )
     return {
         "file": origin.file, "line": origin.line, "prompt": question.prompt, "expected": question.expected,
         "answer": given.text, "stopped": given.stopped,

@@ -145,7 +145,9 @@ def _fix(data: list[str], to: str, as_json: bool) -> None:
             print(f"{mend.origin} ({mend.code}): {mend.done}")
         for fault in faults:
             print(fault)
-        print(f"{counted(written, 'row')} written to {to}, {counted(len(mends), 'mend')}, {counted(len(faults), 'row')} not in it")
+        print(
+            f"{counted(written, 'row')} written to {to}, {counted(len(mends), 'mend')}, {counted(len(faults), 'row')} not in it"
+        )
     if faults:
         raise typer.Exit(1)
 

@@ -93,7 +93,9 @@ def _is_turn(value: object) -> bool:
 def _nearest_shape(keys: tuple[str, ...]) -> str:
     """The shape that shares most keys with a row, where similar spellings count as well."""
     alike = _alike(keys)
-    nearest = max(_PLAIN_SHAPES, key=lambda shape: len(shape.needs.intersection(alike.values())) / len(shape.needs))
+    nearest = max(
+        _PLAIN_SHAPES, key=lambda shape: len(shape.needs.intersection(alike.values())) / len(shape.needs)
+    )
     if not nearest.needs.intersection(alike.values()):
         return "nearest shape: none; prompt and completion is the simplest"
     respelled = ", ".join(f"{key} → {near}" for key, near in alike.items() if near != key)
@@ -102,7 +104,9 @@ def _nearest_shape(keys: tuple[str, ...]) -> str:
 
 def _alike(keys: tuple[str, ...]) -> dict[str, str]:
     """Each key that is spelled as one that shapes need, or nearly so → that one."""
-    near = {key: difflib.get_close_matches(key.strip().lower(), sorted(_NEEDED), n=1, cutoff=0.75) for key in keys}
+    near = {
+        key: difflib.get_close_matches(key.strip().lower(), sorted(_NEEDED), n=1, cutoff=0.75) for key in keys
+    }
     return {key: found[0] for key, found in near.items() if found}
 
 
