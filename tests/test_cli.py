@@ -349,7 +349,7 @@ def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path
     with (tmp_path / "held.jsonl").open("a") as stream:
         stream.write('{"completion": 5}\n')
     code, _, err = run("evaluate", llama, *data, "--require", "loss<=1000")
-    assert (code, "1 of 5 rows could not be scored" in err) == (0, True)
+    assert (code, "1 of 5 rows could not be scored; the first: " in err and "held.jsonl:5 (D" in err) == (0, True)
     assert run("evaluate", llama, *data)[0] == 1, "nothing was demanded but that rows be scored"
     code, out, _ = run("evaluate", llama, "--harness", "hellaswag")
     assert code == 0
