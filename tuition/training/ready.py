@@ -46,6 +46,7 @@ class Ready(Material):
 
     Attributes:
         recipe: every `auto` in it is a value now.
+        found: the settings that were `auto`, whose values nobody chose.
         parameters, trainable: how many numbers the model has, and how many of them learn.
         path: how examples are laid in a forward pass, as the self-check chose it.
         trial: what the largest pass took.
@@ -60,6 +61,7 @@ class Ready(Material):
     trial: Trial
     proofs: list[Proof]
     judging: Judging
+    found: tuple[str, ...]
 
     @property
     def model(self) -> Any:
@@ -142,6 +144,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
         trial=trial,
         proofs=proofs,
         judging=judging,
+        found=tuple(key for key in Recipe.model_fields if getattr(recipe, key) == "auto"),
     )
     ranks.refuse_different("run", ready.hashes if ranks.many else {})
     return ready
