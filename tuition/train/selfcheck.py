@@ -116,7 +116,7 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     Returns:
         Why prefixes cannot be shared on this model; None: they can.
     """
-    if loaded.model.training and _drops(loaded.model):
+    if loaded.model.training and drops(loaded.model):
         return "with dropout several examples would lose the same values"
     if loaded.noise is not None:
         return "with noise several examples would be disturbed alike"
@@ -138,7 +138,7 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     return None
 
 
-def _drops(model: torch.nn.Module) -> bool:
+def drops(model: torch.nn.Module) -> bool:
     """Whether anything is dropped at random while this model learns."""
     config = base_of(model).config.get_text_config()
     rates = [getattr(config, name, 0.0) for name in ("attention_dropout", "attn_pdrop")]
@@ -155,7 +155,7 @@ def _lanes(loaded: LoadedModel) -> int:
     floating = all(p.is_floating_point() for p in loaded.model.parameters())
     if lanes == 1 or not loaded.model.training or changes or not floating:
         return 1
-    if _drops(loaded.model) or loaded.noise is not None:
+    if drops(loaded.model) or loaded.noise is not None:
         return 1
     try:
         replica_of(loaded.model, {})
