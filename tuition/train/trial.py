@@ -20,7 +20,6 @@ from tuition.batch import Pack, Plan, Weigh, largest_group, largest_in_order, ma
 from tuition.batch.prepared import lengths_of
 from tuition.conversation import Rendered
 from tuition.errors import UserError
-from tuition.train.lanes import side_by_side
 from tuition.train.learner import Learner
 from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.memory import (
@@ -30,6 +29,7 @@ from tuition.train.memory import (
     peak_memory,
 )
 from tuition.train.model import LoadedModel, evaluating
+from tuition.train.trunk import over_trunks
 
 _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
 # For shared prefixes: tokens are compared there, which would take long over a whole plan.
@@ -160,7 +160,8 @@ def _largest_passes(
         return tried
     shared: list[list[Pack]] = []
     for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1):
-        packs = lay([train[i] for i in plan.examples_of(step)], share_prefixes=True)
+        batch = [train[i] for i in plan.examples_of(step)]
+        packs = lay(batch, share_prefixes=True, share_trunks=learner.trunks)
         rounds = [packs[first : first + lanes] for first in range(0, len(packs), lanes)]
         shared += [passes for passes in rounds if any(pack.shared_tokens for pack in passes)]
     return [*tried, *sorted(shared, key=_tokens_of)[-1:]]
@@ -168,7 +169,8 @@ def _largest_passes(
 
 def _tokens_of(passes: Sequence[Pack]) -> int:
     """Those that are really computed."""
-    return sum(len(pack.ids) for pack in passes)
+    trunks = {pack.trunk: len(pack.trunk) for pack in passes if pack.trunk}
+    return sum(len(pack.ids) for pack in passes) + sum(trunks.values())
 
 
 def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
@@ -186,7 +188,7 @@ def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
         nonlocal seconds
         for _ in range(2):
             started = time.perf_counter()
-            side_by_side(learner.as_lanes(), _forward_and_backward, passes)
+            over_trunks(learner.as_lanes(), _forward_and_backward, passes)
             learner.masters.norms()
             if learner.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -243,11 +245,11 @@ def _expected_bytes(learner: Learner, pack: Pack) -> float:
     few = first_tokens(pack, max(1, len(pack.ids) // 8))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         step_loss(learner, few, 1.0)
-    return 1.25 * sum(kept.values()) * len(pack.ids) / len(few.ids)
+    return 1.25 * sum(kept.values()) * pack.held_tokens / len(few.ids)
 
 
 def first_tokens(pack: Pack, tokens: int) -> Pack:
-    """The beginning of a pack, as a pack."""
+    """The beginning of a pack, as a pack; its trunk is left out."""
     ends = np.minimum(np.cumsum(pack.lengths), tokens)
     lengths = np.diff(ends, prepend=0)
     inside = pack.keep < tokens
@@ -260,5 +262,6 @@ def first_tokens(pack: Pack, tokens: int) -> Pack:
         targets=pack.targets[inside],
         weights=pack.weights[inside],
         rows=np.arange(np.count_nonzero(inside)),
+        tokens=tokens + pack.shared_tokens,
         shared_tokens=pack.shared_tokens,
     )
