@@ -13,7 +13,7 @@ from tuition.batch.balance import BY_LENGTH, Work
 from tuition.batch.passes import for_lanes
 from tuition.batch.plan import Plan
 from tuition.batch.prefixes import Forest, Ids, shared_forests, side_by_side
-from tuition.batch.trunks import Trunk, common_start, find_trunks
+from tuition.batch.trunks import Trunk, common_start, find_trunks, trunk_of_all
 from tuition.conversation import Rendered
 from tuition.grouping import groups_within
 
@@ -93,16 +93,17 @@ def make_packs(
     """
     inputs = _inputs(examples)
     forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes and inputs else []
-    shares = bool(forests)
+    first_rows = _first_rows(examples) if forests and share_trunks else None
     if not forests:
         groups = groups_within([len(example) for example in examples], token_budget, most=max_examples)
         forests = [side_by_side(group, inputs) for group in groups]
     if lanes > 1 and len(examples) > 1:
         costs = [work.of(example) for example in examples]
-        forests = for_lanes(forests, inputs, costs, lanes, max_examples, token_budget)
+        trunk = trunk_of_all(inputs, first_rows) if first_rows else 0
+        forests = for_lanes(forests, inputs, costs, lanes, max_examples, token_budget, trunk)
     trunks: list[Trunk | None] = [None] * len(forests)
-    if shares and share_trunks and len(forests) > 1:
-        trunks = find_trunks(forests, inputs, _first_rows(examples), lanes)
+    if first_rows:
+        trunks = find_trunks(forests, inputs, first_rows, lanes)
     return _lay_all_flat(forests, trunks, examples, inputs, weigh)
 
 
@@ -161,8 +162,10 @@ def _lay_all_flat(
 ) -> list[Pack]:
     packs: list[Pack] = []
     for forest, trunk in zip(forests, trunks, strict=True):
-        computed_before = not packs or packs[-1].trunk is not trunk
-        packs.append(_lay_flat(forest, examples, inputs, weigh, trunk, pays=computed_before))
+        if trunk is not None:
+            forest.cut_off(len(trunk))
+        first = not packs or packs[-1].trunk is not trunk
+        packs.append(_lay_flat(forest, examples, inputs, weigh, trunk, first=first))
     return packs
 
 
@@ -173,25 +176,20 @@ def _lay_flat(
     weigh: Weigh,
     trunk: Trunk | None,
     *,
-    pays: bool,
+    first: bool,
 ) -> Pack:
     """One pack.
 
     Args:
-        pays: the trunk's tokens are counted as computed here.
+        first: of those on its trunk, whose tokens are counted with it.
     """
-    begin = len(trunk) if trunk else 0
-    nodes = [node for node in forest.nodes if node.stop > begin]
-    starts = [max(node.start, begin) for node in nodes]
-    lengths = [node.stop - start for node, start in zip(nodes, starts, strict=True)]
+    nodes, begin = forest.nodes, len(trunk) if trunk else 0
+    lengths = [node.stop - node.start for node in nodes]
     place_of = {node: place for place, node in enumerate(nodes)}
-    span_of = {
-        node: np.arange(stop - n, stop) for node, n, stop in zip(nodes, lengths, np.cumsum(lengths), strict=True)
-    }
+    spans = [np.arange(stop - n, stop) for n, stop in zip(lengths, np.cumsum(lengths), strict=True)]
     keep, targets, weights = [], [], []
     for place, leaf in sorted(forest.leaves.items()):
-        flat = np.concatenate([span_of[node] for node in leaf.chain() if node in span_of])
-        example = examples[place]
+        flat, example = np.concatenate([spans[place_of[node]] for node in leaf.chain()]), examples[place]
         learned = np.flatnonzero(example.supervised)
         keep.append(flat[learned - 1 - begin])  # a token is predicted at the position before it
         targets.append(example.ids[learned])
@@ -200,19 +198,15 @@ def _lay_flat(
     distinct, rows = np.unique(pairs, return_inverse=True)
     tokens = sum(len(inputs[place]) for place in forest.leaves)
     return Pack(
-        ids=np.concatenate(
-            [inputs[node.example][start : node.stop] for node, start in zip(nodes, starts, strict=True)]
-        ).astype(np.int64),
-        positions=np.concatenate(
-            [np.arange(start, node.stop, dtype=np.int64) for node, start in zip(nodes, starts, strict=True)]
-        ),
+        ids=np.concatenate([inputs[node.example][node.start : node.stop] for node in nodes]).astype(np.int64),
+        positions=np.concatenate([np.arange(node.start, node.stop, dtype=np.int64) for node in nodes]),
         lengths=tuple(lengths),
-        parents=tuple(place_of.get(node.parent, -1) if node.parent else -1 for node in nodes),
+        parents=tuple(place_of[node.parent] if node.parent else -1 for node in nodes),
         keep=distinct >> 32,
         targets=distinct & 0xFFFFFFFF,
         weights=np.bincount(rows, weights=np.concatenate(weights)).astype(np.float32),
         rows=rows.astype(np.int64),
         tokens=tokens,
-        shared_tokens=tokens - sum(lengths) - (begin if pays else 0),
+        shared_tokens=tokens - sum(lengths) - (begin if first else 0),
         trunk=trunk,
     )

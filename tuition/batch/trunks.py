@@ -51,6 +51,12 @@ def find_trunks(
     return trunks
 
 
+def trunk_of_all(inputs: Sequence[Ids], first_rows: Sequence[int]) -> int:
+    """Tokens of a trunk for all examples; 0: they have too little in common."""
+    depth = common_start(range(len(inputs)), inputs, first_rows)
+    return depth if depth >= _FEWEST_SAVED else 0
+
+
 def common_start(places: Sequence[int], inputs: Sequence[Ids], first_rows: Sequence[int]) -> int:
     """How many first tokens some examples share, before any of them predicts a learned one."""
     first = inputs[places[0]]

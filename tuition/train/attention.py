@@ -29,8 +29,8 @@ _LONGEST_REACH_BY_PRODUCTS = 1024
 class Before(Protocol):
     """What stands before a row: keys and values that its segments without a parent continue."""
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of a layer, and then the row's own: all (1, tokens, key_value_heads, head_dim)."""
+    def extend(self, layer: torch.nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of an attention layer, and then the row's own: all (1, tokens, key_value_heads, head_dim)."""
         ...
 
 
@@ -78,7 +78,7 @@ def segment_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
     if segments_before is not None:
-        k, v = segments_before.extend(module.layer_idx, k, v)
+        k, v = segments_before.extend(module, k, v)
     before = k.shape[1] - q.shape[1]
     kernel = attention_varlen.kernel_for(query, dropout=dropout, softcap=softcap)
     if kernel is not None:

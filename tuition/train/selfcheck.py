@@ -237,7 +237,7 @@ def choose_path(
         loaded.shares = obstacle is None
         loaded.trunks = loaded.shares and check_trunks(loaded, examples)
         passes = "examples side by side without padding, " + (
-            "prefixes that they share computed once"
+            f"prefixes that they share computed once {'an update' if loaded.trunks else 'a pass'}"
             if loaded.shares
             else f"shared prefixes computed for each, because {obstacle}"
         )

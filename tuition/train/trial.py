@@ -42,8 +42,8 @@ class Trial:
 
     Attributes:
         tokens: of the examples in that pass.
-        tokens_per_second: those over the second, warm pass; on the largest pass with shared prefixes where
-            there are any.
+        tokens_per_second: of the examples, by the second, warm pass; where prefixes are shared, by the largest that
+            does, and by how much its whole update shares.
         peak_bytes: the most memory in use on the device so far, what the optimizer will take counted in; on the
             CPU, of the process.
         token_budget: most tokens in a pass that fits.
@@ -89,13 +89,14 @@ def try_largest_step(
     while True:
         if len(lengths) and lengths.max() > budget // learner.lanes:
             learner.lanes = 1
-        tried = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
+        tried, update = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
         seconds = [_seconds(learner, passes) for passes in tried]
         fits = None not in seconds and _scores(learner, validation, (most, budget))
         if not learner.ranks.any(not fits) and seconds[-1] is not None:
-            tokens = sum(pack.tokens for pack in tried[-1])
+            tokens, computed = sum(pack.tokens for pack in tried[-1]), _tokens_of(tried[-1])
+            speed = computed / seconds[-1] * sum(pack.tokens for pack in update) / _tokens_of(update)
             peak = peak_memory(learner.device) + (_to_come(learner) if ballast is None else 0)
-            return Trial(tokens, tokens / seconds[-1], peak, budget, on, learner.offloads)
+            return Trial(tokens, speed, peak, budget, on, learner.offloads)
         if any(len(pack.lengths) > 1 for passes in tried for pack in passes) or learner.lanes > 1:
             budget = max(1, max(_tokens_of(passes) for passes in tried) // 2)
         elif checkpointing == "auto" and not on:
@@ -148,23 +149,26 @@ def _largest_passes(
     plan: Plan,
     weigh: Weigh,
     packing: tuple[int | None, int],
-) -> list[list[Pack]]:
+) -> tuple[list[list[Pack]], list[Pack]]:
     """The largest passes of the plan that are run at once where nothing is shared, and of the first updates the
-    largest where something is."""
+    largest where something is; and all passes of an update that the last of them stand for."""
     most, budget = packing
     lanes = learner.lanes
     group = largest_group(lengths, plan, max_examples=most and most * lanes, token_budget=budget)
     lay = partial(make_packs, weigh=weigh, max_examples=most, token_budget=budget, lanes=lanes)
     tried = [lay([train[i] for i in group])[:lanes]]
     if not learner.shares:
-        return tried
-    shared: list[list[Pack]] = []
+        return tried, tried[0]
+    shared: list[tuple[list[Pack], list[Pack]]] = []
     for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1):
         batch = [train[i] for i in plan.examples_of(step)]
         packs = lay(batch, share_prefixes=True, share_trunks=learner.trunks)
         rounds = [packs[first : first + lanes] for first in range(0, len(packs), lanes)]
-        shared += [passes for passes in rounds if any(pack.shared_tokens for pack in passes)]
-    return [*tried, *sorted(shared, key=_tokens_of)[-1:]]
+        shared += [(passes, packs) for passes in rounds if any(pack.shared_tokens for pack in passes)]
+    if not shared:
+        return tried, tried[0]
+    largest, update = max(shared, key=lambda found: _tokens_of(found[0]))
+    return [*tried, largest], update
 
 
 def _tokens_of(passes: Sequence[Pack]) -> int:

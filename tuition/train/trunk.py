@@ -58,14 +58,14 @@ def grown(lanes: Sequence[LoadedModel], trunk: Trunk) -> Iterator[None]:
 
 
 class _Recorded:
-    """The trunk's own keys and values, by layer."""
+    """The trunk's own keys and values, by the number that a layer has in every lane."""
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: torch.nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Note a layer's; one that is computed again for its backward pass is noted already."""
-        self.layers.setdefault(layer, (key, value))
+        self.layers.setdefault(_number_of(layer), (key, value))
         return key, value
 
     def backward(self, lent: Sequence[Any]) -> None:
@@ -86,14 +86,17 @@ class _Lent:
     """Keys and values for one lane, in float32, where the gradients of many passes are summed."""
 
     def __init__(self, recorded: _Recorded) -> None:
-        self.layers = {
-            layer: (_leaf(key), _leaf(value)) for layer, (key, value) in recorded.layers.items()
-        }
+        self.layers = {layer: (_leaf(key), _leaf(value)) for layer, (key, value) in recorded.layers.items()}
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: torch.nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """(1, tokens, heads, head_dim) each → the trunk's tokens, and then these."""
-        keys, values = self.layers[layer]
+        keys, values = self.layers[_number_of(layer)]
         return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
+
+
+def _number_of(layer: torch.nn.Module) -> int:
+    number: int = vars(layer)["layer_idx"]  # transformers' own name, for its caches
+    return number
 
 
 def _leaf(tensor: Tensor) -> Tensor:
