@@ -73,6 +73,24 @@ def test_the_trial_of_updates_of_one_pass_adds_no_gradients_up(
     assert seen == {BF16, torch.float32}
 
 
+def test_a_flash_kernel_that_is_installed_and_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sums(q: Tensor, k: Tensor, v: Tensor, *_: object, scale: float, window: int | None) -> Tensor:
+        return scale * q + (k + v).mean()
+
+    def fails(*_: object, **how: object) -> Tensor:
+        raise RuntimeError("FlashAttention only supports Hopper GPUs or newer.")
+
+    def fails_backward(q: Tensor, k: Tensor, *_: object, **how: object) -> Tensor:
+        return q.detach() + k.mean()
+
+    installed: dict[str, Any] = {"first": fails, "second": fails_backward, "third": sums}
+    monkeypatch.setattr(attention_varlen, "installed_kernels", lambda: installed)
+    find = attention_varlen.working_kernel.__wrapped__
+    assert find(torch.device("cpu")) == ("third", sums)
+    installed.pop("third")
+    assert find(torch.device("cpu")) is None
+
+
 def test_pieces_are_few_where_each_operation_must_be_asked_of_a_device() -> None:
     assert len(pieces_of(torch.empty(1 << 13, 1 << 13))) == 64
     assert len(pieces_of(torch.empty(1 << 13, 1 << 13, device=NOWHERE))) == 1

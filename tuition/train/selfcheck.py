@@ -18,6 +18,7 @@ from tuition.batch import SHORTEST_PREFIX, make_packs
 from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
+from tuition.train.attention_varlen import working_kernel
 from tuition.train.head import Head, find_head
 from tuition.train.lanes import lanes_of, replica_of
 from tuition.train.lean import make_lean
@@ -218,6 +219,11 @@ def choose_path(
         )
         detail += "; so are shared prefixes computed once" if loaded.shares else ""
         loaded.lanes = _lanes(loaded)
+        if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
+            kernel = working_kernel(loaded.device)
+            passes += (
+                f"; attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
+            )
         if loaded.lanes > 1:
             passes += f"; up to {loaded.lanes} passes at a time, each on cores of its own"
     loss = "the head at learned tokens only, in chunks"
