@@ -106,12 +106,9 @@ def _by_kernel(
     window: int | None,
 ) -> Tensor:
     """All segments in one flash call, keys and values of those that are continued once for each that continues them."""
-    key_lengths = lengths
-    if parents is not None or key.shape[1] > query.shape[1]:
-        pieces = _with_ancestors(key, lengths, parents)
-        key_lengths = tuple(piece.shape[1] for piece in pieces)
-        key = torch.cat(pieces, dim=1)
-        value = torch.cat(_with_ancestors(value, lengths, parents), dim=1)
+    key_lengths, before = lengths, key.shape[1] - query.shape[1]
+    if parents is not None or before:
+        key, value, key_lengths = attention_varlen.with_ancestors(key, value, lengths, parents, before)
     return attention_varlen.attend(
         kernel, query, key, value, lengths, key_lengths, scale=scale, window=window
     )

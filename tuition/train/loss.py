@@ -144,6 +144,7 @@ def _losses_of_whole(
         scale=loaded.head.scale,
         softcap=loaded.head.softcap,
         token_loss=token_loss,
+        chunk=loaded.head.chunk,
     )
 
 

@@ -18,6 +18,7 @@ from tuition.batch import SHORTEST_PREFIX, make_packs, packs_on_a_trunk
 from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
+from tuition.train.attention_varlen import working_kernel
 from tuition.train.head import Head, decoder_of, find_head
 from tuition.train.lanes import lanes_of, replica_of
 from tuition.train.lean import make_lean
@@ -117,7 +118,7 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     Returns:
         Why prefixes cannot be shared on this model; None: they can.
     """
-    if loaded.model.training and _drops(loaded.model):
+    if loaded.model.training and drops(loaded.model):
         return "with dropout several examples would lose the same values"
     if loaded.noise is not None:
         return "with noise several examples would be disturbed alike"
@@ -162,7 +163,7 @@ def _second_half_learned(example: Rendered) -> Rendered:
     return replace(example, supervised=supervised)
 
 
-def _drops(model: torch.nn.Module) -> bool:
+def drops(model: torch.nn.Module) -> bool:
     """Whether anything is dropped at random while this model learns."""
     config = base_of(model).config.get_text_config()
     rates = [getattr(config, name, 0.0) for name in ("attention_dropout", "attn_pdrop")]
@@ -179,7 +180,7 @@ def _lanes(loaded: LoadedModel) -> int:
     floating = all(p.is_floating_point() for p in loaded.model.parameters())
     if lanes == 1 or not loaded.model.training or changes or not floating:
         return 1
-    if _drops(loaded.model) or loaded.noise is not None:
+    if drops(loaded.model) or loaded.noise is not None:
         return 1
     try:
         replica_of(loaded.model, {})
@@ -243,6 +244,11 @@ def choose_path(
         )
         detail += "; so are shared prefixes computed once" if loaded.shares else ""
         loaded.lanes = _lanes(loaded)
+        if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
+            kernel = working_kernel(loaded.device)
+            passes += (
+                f"; attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
+            )
         if loaded.lanes > 1:
             passes += f"; up to {loaded.lanes} passes at a time, each on cores of its own"
     loss = "the head at learned tokens only, in chunks"

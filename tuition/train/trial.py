@@ -90,7 +90,8 @@ def try_largest_step(
         if len(lengths) and lengths.max() > budget // learner.lanes:
             learner.lanes = 1
         tried, update = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
-        seconds = [_seconds(learner, passes) for passes in tried]
+        adds_up = _adds_up(lengths, plan, (most and most * learner.lanes, budget))
+        seconds = [_seconds(learner, passes, adds_up) for passes in tried]
         fits = None not in seconds and _scores(learner, validation, (most, budget))
         if not learner.ranks.any(not fits) and seconds[-1] is not None:
             tokens, computed = sum(pack.tokens for pack in tried[-1]), _tokens_of(tried[-1])
@@ -132,6 +133,7 @@ def _ballast(learner: Learner) -> torch.Tensor | None:
     """
     if learner.device.type != "cuda":
         return None
+    torch.cuda.empty_cache()  # what loading left behind is in pieces that so large a block does not fit
     try:
         return torch.empty(_to_come(learner), dtype=torch.uint8, device=learner.device)
     except torch.OutOfMemoryError as error:
@@ -177,10 +179,25 @@ def _tokens_of(passes: Sequence[Pack]) -> int:
     return sum(len(pack.ids) for pack in passes) + sum(trunks.values())
 
 
-def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
-    """Seconds that passes take which are run at once, the second time; None: memory does not suffice."""
+def _adds_up(lengths: npt.NDArray[np.int64], plan: Plan, at_once: tuple[int | None, int]) -> bool:
+    """Whether any update takes passes one after the other, so that gradients wait for others and become float32 sums.
+
+    Args:
+        at_once: most examples and most tokens of passes that are run at the same time.
+    """
+    most, tokens = at_once
+    updates = (lengths[plan.examples_of(step)] for step in range(1, plan.steps + 1))
+    return any(len(update) > (most or len(update)) or update.sum() > tokens for update in updates)
+
+
+def _seconds(learner: Learner, passes: Sequence[Pack], adds_up: bool) -> float | None:
+    """Seconds that passes take which are run at once, the second time; None: memory does not suffice.
+
+    Args:
+        adds_up: the second adds its gradients to the first's, as in an update of several.
+    """
     left = memory_left(learner.device)
-    if left is not None and learner.device.type != "cuda":
+    if left is not None:
         left -= _to_come(learner)
     # parts of weights have no storage of their own to tell from what is kept, so shards are only tried
     left = None if learner.ranks.sharded else left
@@ -191,6 +208,8 @@ def _seconds(learner: Learner, passes: Sequence[Pack]) -> float | None:
     def run() -> None:
         nonlocal seconds
         for _ in range(2):
+            if not adds_up:
+                learner.masters.forget_gradients()
             started = time.perf_counter()
             over_trunks(learner.as_lanes(), _forward_and_backward, passes)
             learner.masters.norms()
