@@ -4,28 +4,34 @@ Needs no network: models are random, of real shapes. Parts come in order of wort
 known, and none begins that the time left does not allow. `--smoke` runs all of the logic on a CPU with tiny shapes.
 
 Run: python -m benchmarks.gpu [--minutes 8.5] [--to FOLDER] [--smoke]
-Needs torch, transformers, peft, numpy, pydantic; TRL is measured beside where it is installed. Results: gpu.json
-and gpu.md in the folder (default: benchmarks/results).
+Needs the packages of `NEEDS`; TRL is measured beside where it is installed. Results: gpu.json and gpu.md in the
+folder (default: benchmarks/results), written anew after each part; whatever hangs is ended half a minute after the
+time is over, with where it hung on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import json
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import tuition  # before torch: it says how memory is taken
 from benchmarks.step import RESULTS, spread
 from benchmarks.workloads import random_instructions, rendered
+
+NEEDS = ("torch", "transformers", "peft", "numpy", "pydantic", "yaml", "pyarrow", "safetensors", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +75,12 @@ _LLAMA8B = (
      "rope_theta": 500000.0},
 )  # fmt: skip
 SHAPES = (
-    Shape("Qwen3-0.6B", _QWEN3, "full", "float32", 32768, 40, 60),
-    Shape("SmolLM2-135M", _SMOLLM2, "full", "float32", 65536, 20, 40),
-    Shape("Llama-3.1-8B", _LLAMA8B, "lora", "float32", 16384, 70, 80),
-    Shape("Llama-3.1-8B", _LLAMA8B, "full", "split", 8192, 138, 100),
+    Shape("Qwen3-0.6B", _QWEN3, "full", "float32", 32768, 40, 75),
+    Shape("Llama-3.1-8B", _LLAMA8B, "lora", "float32", 16384, 70, 90),
+    # with moments it is 96 GB before anything is computed, and a second pass would add up gradients in float32: one
+    # pass, of what fits beside it
+    Shape("Llama-3.1-8B", _LLAMA8B, "full", "split", 10240, 138, 110),
+    Shape("SmolLM2-135M", _SMOLLM2, "full", "float32", 65536, 20, 60),
 )
 _TINY = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -92,6 +100,12 @@ def main() -> None:
     words.add_argument("--to", type=Path, default=RESULTS, help="folder for gpu.json and gpu.md")
     words.add_argument("--smoke", action="store_true", help="tiny shapes, on the CPU")
     given = words.parse_args()
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f"not installed: {', '.join(missing)}; lay the wheels beside it, or pip install tuition"
+        )
+    faulthandler.dump_traceback_later(60 * given.minutes + 30, exit=True)
     results = measure(given.to, 60 * given.minutes, smoke=given.smoke)
     print((given.to / "gpu.md").read_text(encoding="utf-8"))
     sys.exit(0 if all(row["ok"] for row in results["correctness"]) else 1)
@@ -125,6 +139,7 @@ def measure(folder: Path, seconds: float, *, smoke: bool) -> dict[str, Any]:
     for family in ["llama"] if smoke else FAMILIES:
         results["correctness"] += check_families(device, [family])
         write(folder, results)
+        say(f"{family} compared with float32 on the CPU", until)
     for shape in SMOKE_SHAPES if smoke else SHAPES:
         reason = reason_to_leave_out(shape, device, until)
         if reason:
@@ -132,9 +147,15 @@ def measure(folder: Path, seconds: float, *, smoke: bool) -> dict[str, Any]:
         else:
             results["throughput"] += throughput(shape, device, results["multiplication_rate"])
         write(folder, results)
+        say(f"{shape.name}, {shape.method}: {reason or 'measured'}", until)
     results["beside_trl"] = beside_trl(until) if not smoke else "left out: a trial of the script"
     write(folder, results)
     return results
+
+
+def say(what: str, until: float) -> None:
+    """Progress, on stderr."""
+    print(f"{what}; {until - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
 
 
 def kernel_names() -> list[str]:
@@ -164,20 +185,30 @@ def throughput(shape: Shape, device: Any, rate: float) -> list[dict[str, Any]]:
         try:
             row = updates_of(shape, make(shape), device, rate, 3 if device.type == "cpu" else UPDATES)
         except Exception as error:  # one shape that fails must not cost the others
-            row = {"fault": f"{type(error).__name__}: {str(error)[:300]}"}
+            traceback.print_exc()
+            row = {"fault": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         found.append({"shape": shape.name, "method": shape.method, "workload": workload, **row})
-        gc.collect()
-        if device.type == "cuda":
-            import torch
+        forget(device)
+    if device.type == "cuda":
+        import torch
 
-            torch.cuda.empty_cache()
+        torch.compiler.reset()  # the next shape's code is another's
     return found
+
+
+def forget(device: Any) -> None:
+    """Give back what a part took."""
+    gc.collect()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def updates_of(
     shape: Shape, rows: list[Any], device: Any, rate: float, updates: int = UPDATES
 ) -> dict[str, Any]:
-    """Train a few updates as a run does: self-check, trial of the largest pass, steps.
+    """Train a few updates as a run does: self-check, compiled layers on a GPU, trial of the largest pass, steps.
 
     Args:
         rows: examples of one update; each update takes the same, so that only speed varies.
@@ -187,6 +218,7 @@ def updates_of(
 
     from tuition.batch import Plan, make_packs
     from tuition.recipe import OptimizerSettings
+    from tuition.train.compiled import compile_layers
     from tuition.train.learner import make_learner
     from tuition.train.loop import train_step
     from tuition.train.loss import token_mean
@@ -198,10 +230,14 @@ def updates_of(
     settings = OptimizerSettings(learning_rate=1e-5, warmup_steps=0, masters=shape.masters)
     learner = make_learner(make_model(shape, device), device, torch.bfloat16, settings)
     check = choose_path(learner, rows)
+    started = time.perf_counter()
+    if device.type == "cuda":
+        check = compile_layers(learner, check, rows)
+    compile_seconds = time.perf_counter() - started
     plan = Plan(examples=len(rows), batch_size=len(rows), steps=updates, seed=0)
     tried = try_largest_step(learner, rows, [], plan, token_mean, (None, shape.tokens), checkpointing="auto")
     learner.model.train()
-    reports = []
+    reports, stamps = [], [time.perf_counter()]
     for number in range(1, updates + 1):
         packs = make_packs(
             rows,
@@ -211,11 +247,15 @@ def updates_of(
             share_prefixes=learner.shares,
         )
         reports.append(train_step(learner, packs, rows, plan, settings, number))
+        if device.type == "cuda" and number == updates:
+            torch.cuda.synchronize()  # an update is asked for and not waited for: each is in the next one's time
+        stamps.append(time.perf_counter())
     counted = reports[2:]
-    seconds = spread([report.seconds for report in counted])
+    seconds = spread([stop - start for start, stop in pairwise(stamps[2:])])
     operations = executed_operations(shape, rows, learner.model.config, twice=tried.checkpointing)
     return {
         "path": check.how,
+        "compile_seconds": compile_seconds,
         "passes_an_update": len(packs),
         "tokens": counted[0].tokens,
         "learned_tokens": counted[0].learned_tokens,
@@ -348,9 +388,13 @@ def beside_trl(until: float) -> Any:
                 accounts[name] = "left out: no time left"
                 continue
             command = [sys.executable, "-m", "benchmarks.contestants", name, str(job)]
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=until - time.monotonic()
-            )
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, timeout=until - time.monotonic()
+                )
+            except subprocess.TimeoutExpired:
+                accounts[name] = "left out: it took longer than there was time"
+                continue
             accounts[name] = (
                 json.loads(done.stdout.strip().splitlines()[-1])
                 if done.returncode == 0
@@ -402,7 +446,10 @@ def table(results: dict[str, Any]) -> list[str]:
             f" {row['share_of_multiplication_rate']:.0%} | {row['share_of_989_teraflops']:.0%} |"
             f" {row['peak_bytes'] / 1e9:.1f} GB |"
         )
-    lines += ["", *(f"Left out: {reason}" for reason in results["left_out"])]
+    paths = {
+        f"{row['shape']}, {row['method']}: {row['path']}." for row in results["throughput"] if "path" in row
+    }
+    lines += ["", *sorted(paths), *(f"Left out: {reason}" for reason in results["left_out"])]
     return lines
 
 

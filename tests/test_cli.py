@@ -182,7 +182,7 @@ def test_a_mended_copy_names_each_mend_and_checks_clean(run: Any, tmp_path: Path
     )
     code, out, _ = run("check", path, "--fix", tmp_path / "mended.jsonl")
     assert code == 1
-    assert "2 rows written" in out and "1 rows not in it" in out
+    assert "2 rows written" in out and "1 row not in it" in out
     assert "rough.jsonl:3" in out
     assert run("check", tmp_path / "mended.jsonl", "--strict")[0] == 0
 
@@ -205,6 +205,17 @@ def test_a_share_of_a_source_is_the_same_rows_whatever_is_added(
     words = ("train", "--model", llama, "--data", f"{path}#0.5", "--dry-run", "--json")
     facts = json.loads(run(*words)[1])["facts"]
     assert "left out" in facts["rows"]
+
+
+def test_the_opening_screen_as_json_has_every_source_every_proof_and_what_a_token_costs(
+    run: Any, data: Path, llama: Path, tmp_path: Path
+) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "p", "completion": "c"}])
+    words = ("train", "--model", llama, "--data", data, "--data", other, "--dry-run", "--json")
+    facts = json.loads(run(*words, "--token-loss", "dft", "--micro-batch-size", "1")[1])["facts"]
+    assert [line.split()[0] for line in facts["data"].splitlines()] == [str(data), str(other)]
+    assert facts["proof"].count("✓") >= 7
+    assert "token_mean (dft)" in facts["plan"] and "at most 1 example in a pass" in facts["machine"]
 
 
 def test_preview_prints_one_object_an_example(run: Any, data: Path, llama: Path) -> None:
@@ -245,7 +256,7 @@ def test_preview_as_a_page_says_what_it_shows_and_what_is_rejected(
     assert "\x1b" not in page and "<script>alert" not in page
     write_jsonl(path, [*rows, {"prompt": "p", "completion": ""}])
     code, _, err = run("preview", path, "--model", llama, "--html", "page.html")
-    assert code == 1 and "1 rows give no example" in err
+    assert code == 1 and "without an example: 1 row;" in err
 
 
 def test_prepared_data_loads_in_datasets_and_is_found_again(

@@ -218,6 +218,16 @@ def test_evaluate_and_generate_name_the_rows_they_cannot_use(llama: Path, tmp_pa
     assert [(row["line"], "error" in row) for row in answers] == [(1, False), (2, True), (3, False)]
 
 
+def test_generate_names_prompts_that_cannot_be_read_or_do_not_fit_and_answers_the_others(
+    llama: Path, tmp_path: Path
+) -> None:
+    path = write_jsonl(
+        tmp_path / "p.jsonl", [{"prompt": "half \ud83d"}, {"prompt": "long " * 600}, {"prompt": "a"}]
+    )
+    answers = api.generate_file(str(llama), str(path), max_new_tokens=2)
+    assert [row.get("error") for row in answers] == ["D015", "R014", None]
+
+
 def test_an_adapter_with_missing_tensors_or_pickles_is_refused(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

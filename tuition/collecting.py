@@ -19,7 +19,6 @@ from tuition.data.catalogue import finding
 from tuition.data.language import LETTERS_READ, language_of, named_language
 from tuition.data.storefiles import is_store_name, store_path
 from tuition.errors import Finding, UserError
-from tuition.utf8 import encodable
 
 if TYPE_CHECKING:
     from tuition.evaluate.demonstrations import RowMarks
@@ -173,8 +172,6 @@ def new_prompt(asked: Asked) -> prompts.NewPrompt | Finding:
         return finding(
             "D001", origin, "nobody asks anything at its end", "End the prompt with a user's turn."
         )
-    if not all(map(encodable, [*(message.content for message in messages), asked.expected])):
-        return finding("D015", origin, "the text holds half a character")
     return prompts.NewPrompt(
         messages,
         str(origin),

@@ -382,7 +382,10 @@ def test_a_field_of_a_turn_that_is_not_read_is_named_once() -> None:
             "nearest shape: messages (OpenAI chat); 'messages' is null",
             "--mapping",
         ),
-        ({"prompt": "a", "answer": "b"}, "nearest shape: prompt/completion", "--mapping prompt=COLUMN"),
+        ({"prompt": "a", "x": "b"}, "nearest shape: prompt/completion", "--mapping prompt=COLUMN"),
+        ({"version": 1, "prompt": "a"}, "nearest shape: prompt/completion", "--mapping prompt=COLUMN"),
+        ({"prompt": "a", "answer": "b"}, "prompt/completion", "--mapping prompt=prompt,completion=answer"),
+        ({"Query ": "a", "Output": "b"}, "Query  → query", "--mapping 'prompt=Query ,completion=Output'"),
     ],
 )
 def test_a_row_of_no_shape_gets_the_step_that_fits_it(row: dict[str, Any], message: str, fix: str) -> None:

@@ -57,6 +57,13 @@ def test_the_files_of_a_folder_are_sorted_by_the_splits_they_name(tmp_path: Path
     assert names(sources.left_out) == ["info.json"]
 
 
+def test_the_provenance_that_an_export_writes_beside_its_rows_is_not_read_as_rows(tmp_path: Path) -> None:
+    exported = ("train.jsonl", "train.provenance.jsonl", "validation.jsonl", "validation.provenance.jsonl")
+    sources = find_sources([str(folder(tmp_path, *exported, "alone.provenance.jsonl"))])
+    assert [*names(sources.train), *names(sources.validation)] == ["train.jsonl", "validation.jsonl"]
+    assert names(sources.left_out) == ["alone.provenance.jsonl"]
+
+
 def test_a_folder_that_names_no_training_split_is_training_data(tmp_path: Path) -> None:
     folder(tmp_path, "a.jsonl", "latest.jsonl", "test.jsonl")
     sources = find_sources([str(tmp_path)])

@@ -529,6 +529,12 @@ def test_what_was_asked_names_the_task_and_the_settings_that_somebody_chose(tmp_
     assert "lora_r: 8" in chosen and "max_length" not in chosen, "auto was nobody's choice"
 
 
+def test_a_value_that_somebody_gave_where_auto_is_usual_is_named_as_chosen(tmp_path):
+    recipe = {"model": "org/m", "data": ["rows.jsonl"], "learning_rate": 0.003, "max_length": 512}
+    words = words_of(report(write_run(tmp_path, recipe=recipe, run={"found_settings": ["max_length"]})))
+    assert "Not at their defaults: learning_rate: 0.003." in words
+
+
 def test_losses_of_base_and_tuned_stand_side_by_side_with_their_paired_difference(tmp_path):
     def held_out(loss):
         interval = {"value": loss, "low": loss - 0.1, "high": loss + 0.1, "count": 40}

@@ -343,3 +343,9 @@ def test_train_on_all_splits_between_messages() -> None:
     learned = "".join(learned_text(r, outcome, part) for part in range(len(outcome.examples)))
     for n in (1, 2, 3):
         assert learned.count(f"q{n}") == learned.count(f"a{n}") == 1
+
+
+def test_an_answer_that_begins_behind_the_cut_is_said_to_and_not_to_lack_a_weight() -> None:
+    outcome = render_one(renderer(max_length=20, too_long="cut"), talk(("user", LONG), ("assistant", "a")))
+    refusal = found(outcome, "R012")
+    assert "begins behind max_length 20" in refusal.message and refusal.fix.startswith("Raise max_length")

@@ -15,7 +15,7 @@ from tuition.errors import Origin, UserError
 from tuition.utf8 import encodable
 
 if TYPE_CHECKING:
-    from tuition.evaluate.generate import Generated
+    from tuition.evaluate.generate import Generated, Question
     from tuition.evaluate.judge import Judge
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.measures import Metric
@@ -105,7 +105,7 @@ def generate_file(
     device: str = "auto",
     trust_remote_code: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Answer the prompt of every row of a file; a row that has none gives an object with its `error`."""
+    """Answer the prompt of every row of a file; a row that gets none gives an object with its `error`."""
     from tuition.evaluate.generate import Question, generate
     from tuition.evaluate.prompts import read_prompts
 
@@ -122,19 +122,26 @@ def generate_file(
         )
     )
     for item in read:
-        if not isinstance(item, Question):
-            yield {
-                "file": item.origin.file,
-                "line": item.origin.line,
-                "error": item.code,
-                "reason": item.message,
-            }
-            continue
-        origin, given = item.conversation.origin, next(answers)
-        yield {
-            "file": origin.file, "line": origin.line, "prompt": item.prompt, "expected": item.expected,
-            "answer": given.text, "stopped": given.stopped,
-        }  # fmt: skip
+        if isinstance(item, Question):
+            yield _answered(item, next(answers))
+        else:
+            yield _unanswered(item.origin, item.code, item.message)
+
+
+def _answered(question: Question, given: Generated) -> dict[str, Any]:
+    origin = question.conversation.origin
+    if given.tokens == 0 and not given.stopped:
+        return _unanswered(
+            origin, "R014", "the prompt fills the model's context, which leaves no room to answer"
+        )
+    return {
+        "file": origin.file, "line": origin.line, "prompt": question.prompt, "expected": question.expected,
+        "answer": given.text, "stopped": given.stopped,
+    }  # fmt: skip
+
+
+def _unanswered(origin: Origin, code: str, reason: str) -> dict[str, Any]:
+    return {"file": origin.file, "line": origin.line, "error": code, "reason": reason}
 
 
 def evaluate(

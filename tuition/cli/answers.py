@@ -18,6 +18,7 @@ from tuition.cli.shared import (
     app,
     at,
     complain,
+    counted,
     print_json,
 )
 from tuition.errors import UserError
@@ -79,7 +80,7 @@ def generate(
             print_json(row)
             faulty += "error" in row
         if faulty:
-            complain(f"{faulty:,} rows have no prompt; their lines say why")
+            complain(f"{counted(faulty, 'row')} could not be answered; their lines say why")
             raise typer.Exit(1)
         return
     given = api.answer(

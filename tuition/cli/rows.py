@@ -14,6 +14,7 @@ from tuition.cli.shared import (
     TrainOn,
     app,
     complain,
+    counted,
     print_json,
     render_settings,
 )
@@ -107,7 +108,7 @@ def check(
     else:
         show_check(checked.ledger, checked.shapes)
         if set_aside is not None:
-            print(f"{set_aside:,} rejected rows written to {quarantine}")
+            print(f"{counted(set_aside, 'rejected row')} written to {quarantine}")
     severities = {finding.severity for finding in checked.ledger.findings}
     failing = {"error", "warning"} if strict else {"error"}
     if severities & failing and (set_aside is None or strict):
@@ -123,7 +124,7 @@ def _columns(words: str | None) -> dict[str, str] | None:
         raise UserError(
             f"'{words}' is not name=column", where="--mapping", next_step="prompt=question,completion=reply"
         )
-    return {name.strip(): column.strip() for name, _, column in pairs}
+    return {name.strip(): column for name, _, column in pairs}  # a header may end with a blank
 
 
 def _fix(data: list[str], to: str, as_json: bool) -> None:
@@ -144,7 +145,9 @@ def _fix(data: list[str], to: str, as_json: bool) -> None:
             print(f"{mend.origin} ({mend.code}): {mend.done}")
         for fault in faults:
             print(fault)
-        print(f"{written:,} rows written to {to}, {len(mends):,} mends, {len(faults):,} rows not in it")
+        print(
+            f"{counted(written, 'row')} written to {to}, {counted(len(mends), 'mend')}, {counted(len(faults), 'row')} not in it"
+        )
     if faults:
         raise typer.Exit(1)
 
@@ -179,9 +182,9 @@ def preview(
         beyond = (
             f"; {page.examples - page.shown:,} more are counted in it" if page.examples > page.shown else ""
         )
-        print(f"{page.shown:,} examples written to {html}{beyond}")
+        print(f"{counted(page.shown, 'example')} written to {html}{beyond}")
     if rejected:
-        complain(f"{rejected:,} rows give no example; the page shows each with its reason")
+        complain(f"without an example: {counted(rejected, 'row')}; the page shows each with its reason")
         raise typer.Exit(1)
 
 
@@ -201,7 +204,7 @@ def _preview_here(
         else:
             show_example(example, tokens)
     if rejected:
-        complain(f"{len(rejected):,} rows give no example; the first: {rejected[0]}")
+        complain(f"without an example: {counted(len(rejected), 'row')}; the first: {rejected[0]}")
         raise typer.Exit(1)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tuition.conversation import Conversation, Message
 from tuition.data.catalogue import RowError
+from tuition.data.checks import half_characters
 from tuition.data.formats import detect
 from tuition.data.sources import read_rows, split_share
 from tuition.errors import Finding, Origin
@@ -47,7 +48,7 @@ def read_asked(sources: Sequence[str]) -> Iterator[Asked | Finding]:
             if row.finding is not None:
                 yield row.finding
             elif row.value is not None:
-                yield from _questions(row.value, row.origin)
+                yield from map(_writable, _questions(row.value, row.origin))
 
 
 def _questions(value: Mapping[str, Any], origin: Origin) -> Iterator[Asked | Finding]:
@@ -66,6 +67,12 @@ def _questions(value: Mapping[str, Any], origin: Origin) -> Iterator[Asked | Fin
         yield refusal.reason
         return
     yield from (_question(conversation, value) for conversation in conversations)
+
+
+def _writable(asked: Asked | Finding) -> Asked | Finding:
+    """The question, unless half a character is in it: no tokenizer reads that, and nothing can write it down."""
+    found = () if isinstance(asked, Finding) else half_characters(asked.conversation)
+    return next(iter(found), asked)
 
 
 def _question(conversation: Conversation, value: Mapping[str, Any]) -> Asked:

@@ -80,7 +80,7 @@ def no_shape(row: Fields, origin: Origin) -> Finding:
         return finding("D001", origin, message)
     empty = [quote(key) for key in keys if key in _NEEDED and row[key] is None]
     null = f"; {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} null" if empty else ""
-    return finding("D001", origin, message + _nearest_shape(keys) + null)
+    return finding("D001", origin, message + _nearest_shape(keys) + null, _mapping_step(keys, origin))
 
 
 def _is_turn(value: object) -> bool:
@@ -92,13 +92,32 @@ def _is_turn(value: object) -> bool:
 @lru_cache(maxsize=1024)
 def _nearest_shape(keys: tuple[str, ...]) -> str:
     """The shape that shares most keys with a row, where similar spellings count as well."""
-    alike = {key: difflib.get_close_matches(key.lower(), sorted(_NEEDED), n=1, cutoff=0.7) for key in keys}
-    meant = {near[0] for near in alike.values() if near}
-    nearest = max(_PLAIN_SHAPES, key=lambda shape: len(shape.needs & meant) / len(shape.needs))
-    if not nearest.needs & meant:
+    alike = _alike(keys)
+    nearest = max(
+        _PLAIN_SHAPES, key=lambda shape: len(shape.needs.intersection(alike.values())) / len(shape.needs)
+    )
+    if not nearest.needs.intersection(alike.values()):
         return "nearest shape: none; prompt and completion is the simplest"
-    respelled = ", ".join(f"{key} → {near[0]}" for key, near in alike.items() if near and near[0] != key)
+    respelled = ", ".join(f"{key} → {near}" for key, near in alike.items() if near != key)
     return f"nearest shape: {nearest.describe}" + (f" ({respelled}?)" if respelled else "")
+
+
+def _alike(keys: tuple[str, ...]) -> dict[str, str]:
+    """Each key that is spelled as one that shapes need, or nearly so → that one."""
+    near = {
+        key: difflib.get_close_matches(key.strip().lower(), sorted(_NEEDED), n=1, cutoff=0.75) for key in keys
+    }
+    return {key: found[0] for key, found in near.items() if found}
+
+
+def _mapping_step(keys: tuple[str, ...], origin: Origin) -> str | None:
+    """The catalogue's next step with the row's own columns in it; None where it does not show which they are."""
+    alike = _alike(keys)
+    asked, answered = ([key for key in keys if alike.get(key) in side] for side in (_ASKED, _ANSWERED))
+    if len(asked) != 1 or len(answered) != 1 or {",", "="} & {*asked[0], *answered[0]}:
+        return None
+    mapping = shlex.quote(f"prompt={asked[0]},completion={answered[0]}")
+    return finding("D001", origin, "").fix.replace("prompt=COLUMN,completion=COLUMN", mapping)
 
 
 # --- message lists ---
@@ -300,6 +319,8 @@ _PLAIN_SHAPES = [
     for name, shape in FORMATS.items()
     if name not in ("preference", "openai preference", "judged", "oasst", "label studio", "argilla")
 ]
+_ASKED = ("prompt", "question", "instruction", "query", "inputs")
+_ANSWERED = ("completion", "response", "answer", "output", "targets", "target")
 _NEEDED = frozenset[str]().union(*(shape.needs for shape in FORMATS.values()))
 
 # Columns that hold what is asked or answered in some shape; where they are not used, people should know.

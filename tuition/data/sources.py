@@ -47,6 +47,7 @@ _SHARE = re.compile(r"(.+)#(\d+(?:\.\d+)?|\.\d+)")
 _MOST_COPIES = 100
 # what `datasets` and other tools write beside the data, about it
 _NOT_ROWS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json")
+_PROVENANCE = ".provenance.jsonl"  # what `tuition collect export` writes beside its rows, line by line
 
 
 @dataclass(frozen=True)
@@ -256,9 +257,16 @@ def _data_files(folder: Path) -> list[Path]:
         if path.is_file()
         and is_data_name(path)
         and path.name not in _NOT_ROWS
+        and not _is_provenance(path)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.name in saved.get(path.parent, (path.name,))
     ]
+
+
+def _is_provenance(path: Path) -> bool:
+    """Whether the file tells, line by line, where the rows of the one beside it came from."""
+    rows = path.with_name(f"{path.name.removesuffix(_PROVENANCE)}.jsonl")
+    return path.name.endswith(_PROVENANCE) and rows.is_file()
 
 
 def _saved_files(state: Path) -> frozenset[str]:

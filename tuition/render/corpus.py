@@ -154,5 +154,6 @@ def _nothing_left(ledger: Ledger) -> str:
         return "there are no rows to learn from"
     if not rejected:
         return f"all {ledger.rows_in} rows fell to validation, so none is left to learn from; lower val_split"
-    codes = ", ".join(f"{code} {count}×" for code, count in ledger.counts_by_code().items())
+    faults = {finding.code for finding in ledger.findings if finding.severity == "error"}
+    codes = ", ".join(f"{code} {count}×" for code, count in ledger.counts_by_code().items() if code in faults)
     return f"none of the {ledger.rows_in} rows can be learned from ({codes}); the first: {rejected[0].reason}"

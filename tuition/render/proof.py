@@ -101,8 +101,11 @@ def answers_end_with_a_stop_token(evidence: Evidence, stop_ids: Sequence[int]) -
     detail = f"{turns - missing:,} of {turns:,} learned turns end with a stop token that is exported"
     if without:
         return Proof("stop", False, f"{detail}; the first that does not: {next(iter(without.values()))[1]}")
-    before = f"; {evidence.open_ends:,} more end before, as the recipe says" if evidence.open_ends else ""
-    return Proof("stop", True, detail + before)
+    open_ends = evidence.open_ends  # cut turns, spans, and learned turns that are no answers
+    others = (
+        f"; {open_ends:,} more end without one, as the recipe or a row's weights say" if open_ends else ""
+    )
+    return Proof("stop", True, detail + others)
 
 
 def ids_are_in_the_vocabulary(evidence: Evidence, vocabulary: int) -> Proof:

@@ -228,7 +228,7 @@ class Renderer:
     def _outcome(self, source: Conversation, draft: Draft, parts: Sequence[Part]) -> Outcome:
         fitted = [] if draft.refused else self._fitted(source, draft, parts)
         if not fitted and not draft.refused:
-            draft.note("R012", "no token of it is learned")
+            self._note_nothing_learned(draft)
         if draft.refused:
             return Outcome(draft.conversation, (), tuple(draft.findings))
         self._endings.learned(turn.stop for part in fitted for turn in part.turns if turn.stop is not None)
@@ -243,6 +243,13 @@ class Renderer:
             tuple(sum(turn.open_ends for turn in part.turns) for part in fitted),
             source,
         )
+
+    def _note_nothing_learned(self, draft: Draft) -> None:
+        if any(finding.code == "R015" for finding in draft.findings):
+            begins = f"what is learned of it begins behind max_length {self.max_length:,}, where it is cut"
+            draft.note("R012", begins, "Raise max_length, or shorten what is asked.")
+        else:
+            draft.note("R012", "no token of it is learned")
 
     def _fitted(self, source: Conversation, draft: Draft, parts: Sequence[Part]) -> list[Part]:
         """The examples within max_length, by the rule the recipe names; those with nothing to learn are left out."""

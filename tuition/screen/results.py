@@ -35,7 +35,7 @@ def show_check(ledger: Ledger, shapes: Mapping[str, str]) -> None:
     """What `check` found: the shape of each source, the findings by code, the ledger."""
     console = Console()
     for source, shape in shapes.items():
-        console.print(f"{plain(source)}: [bold]{plain(shape)}[/bold]")
+        console.print(f"{plain(source)}: [bold]{plain(shape)}[/bold]", highlight=False, soft_wrap=True)
     show_findings(console, first_of_each(ledger.findings, ledger.counts_by_code()))
     summary = ledger.summary()
     tokens = (
@@ -47,6 +47,7 @@ def show_check(ledger: Ledger, shapes: Mapping[str, str]) -> None:
     console.print(
         f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{left_out}{tokens}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -42,10 +42,15 @@ class Opening:
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `train --dry-run --json` prints."""
+        """The object that `train --dry-run --json` prints; a label that has several lines keeps them all."""
+        facts: dict[str, str] = {}
+        label = ""
+        for named, text in self.facts:
+            label = named or label
+            facts[label] = f"{facts[label]}\n{text}" if label in facts else text
         return {
             "title": self.title,
-            "facts": dict(self.facts),
+            "facts": facts,
             "findings": [{"count": count, **finding.to_json()} for count, finding in self.findings],
             "warnings": self.warnings,
         }

@@ -141,7 +141,7 @@ class Masters:
             (name, rows)
             for name, weight in self.working.items()
             if getattr(weight, self._slot) is not None
-            for rows in pieces_of(weight.shape)
+            for rows in pieces_of(weight)
         ]
 
     def _gradient(self, piece: Piece) -> Tensor:

@@ -15,6 +15,8 @@ from tuition.train.model import base_of
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
+# A CPU's allocator; CUDA where it loads code or asks for memory beside PyTorch's allocator; its libraries
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def keep_freed_memory() -> None:
@@ -28,7 +30,9 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_TOP_PAD, 64 << 20)
-        mallopt(_M_ARENA_MAX, 1)  # what one lane frees, another can use
+        mallopt(
+            _M_ARENA_MAX, 2
+        )  # of one, lanes wait for each other; what one of many has freed, no other can use
 
 
 def give_back_freed_memory() -> None:
@@ -56,16 +60,19 @@ def checkpoint_activations(model: Any) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory did not suffice, in the words of any device."""
+    """Whether an exception says that memory did not suffice, in the words of any device and of its libraries."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def memory_left(device: torch.device) -> int | None:
-    """Bytes that can still be taken: free on the device; on the CPU, of the machine and of the container."""
+    """Bytes that can still be taken, of the machine and of the container; None: not known.
+
+    Not asked of a GPU: it refuses what it has not, and what it calls free leaves out what PyTorch keeps to use again.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return None
     left = []
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

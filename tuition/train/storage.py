@@ -46,13 +46,13 @@ class Halves:
         Args:
             values: float32.
         """
-        for piece in pieces_of(self.upper.shape):
+        for piece in pieces_of(self.upper):
             self.keep_piece(piece, in_rows(values)[piece])
 
     def join(self) -> Tensor:
         """The float32 numbers, to the bit."""
         joined = torch.empty(self.upper.shape, dtype=torch.float32, device=self.upper.device)
-        for piece in pieces_of(self.upper.shape):
+        for piece in pieces_of(self.upper):
             self.join_piece(piece, out=in_rows(joined)[piece])
         return joined
 

@@ -32,6 +32,7 @@ def facts_of(ready: Ready, folder: RunFolder, command: str) -> dict[str, Any]:
         "versions": versions(),
         "hardware": hardware(str(ready.device)),
         "hashes": ready.hashes,
+        "found_settings": list(ready.found),
         "model": {
             "name": display_name(ready.recipe.model),
             "parameters": ready.parameters,

@@ -5,6 +5,7 @@ Evaluators are made here and handed into the loop, which knows none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,6 +116,12 @@ def loss_every_steps(material: Material, plan: Plan) -> int:
     mean_tokens = corpus.train.tokens / len(corpus.train)
     learning = mean_tokens * material.recipe.batch_size * plan.steps
     return _every_steps(plan, learning, corpus.validation.tokens / 3)
+
+
+def loss_seconds(ready: Ready) -> float:
+    """About how long the held-out losses of a whole run take, the base model's among them."""
+    steps, every = ready.plan.steps, int(ready.recipe.eval_every_steps)
+    return (1 + math.ceil(steps / every)) * ready.corpus.validation.tokens / 3 / ready.trial.tokens_per_second
 
 
 def answers_every_steps(

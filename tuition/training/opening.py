@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tuition.recipe import Recipe
 from tuition.render import unread_pickles
 from tuition.render.preview import token_texts
 from tuition.render.proof import Proof
@@ -70,7 +71,16 @@ def _plan(ready: Ready) -> Fact:
     return (
         "plan",
         f"{plan.steps:,} updates of {recipe.batch_size} examples ({round(plan.epochs, 2):,g} epochs), "
-        f"{recipe.loss}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
+        f"{_loss(recipe)}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
+    )
+
+
+def _loss(recipe: Recipe) -> str:
+    """How tokens are weighed, and what one costs where that is not -log p."""
+    costs = {"dft": recipe.token_loss == "dft", "smoothed": recipe.label_smoothing > 0}
+    named = " and ".join(name for name, chosen in costs.items() if chosen)
+    return (
+        f"{recipe.loss}{f' ({named})' if named else ''}{', noise (NEFTune)' if recipe.neftune_alpha else ''}"
     )
 
 
@@ -104,15 +114,29 @@ def _machine(ready: Ready) -> list[Fact]:
     recipe, trial, facts = ready.recipe, ready.trial, ready.corpus.facts()
     tokens_to_learn = facts["tokens"] / facts["examples"] * ready.plan.steps * recipe.batch_size
     return [
-        ("machine", f"{ready.device} in {recipe.dtype}; {ready.path.how}"),
+        ("machine", f"{ready.device} in {recipe.dtype}; {_most_in_a_pass(recipe)}{ready.path.how}"),
         (
             "estimate",
-            f"{duration(tokens_to_learn / trial.tokens_per_second)} and {size(trial.peak_bytes)} of memory "
+            f"{duration(tokens_to_learn / trial.tokens_per_second)}{_scoring(ready)} and "
+            f"{size(trial.peak_bytes)} of memory "
             f"({trial.tokens_per_second:,.0f} tokens/s measured on the largest pass, {trial.tokens:,} tokens"
             f"{', activations computed twice' if trial.checkpointing else ''}"
             f"{' and kept in the CPU memory' if trial.offloading else ''})",
         ),
     ]
+
+
+def _most_in_a_pass(recipe: Recipe) -> str:
+    most = recipe.micro_batch_size
+    return f"at most {most} {'example' if most == 1 else 'examples'} in a pass; " if most else ""
+
+
+def _scoring(ready: Ready) -> str:
+    """What the held-out losses add to the time of the updates, where that is to be felt."""
+    from tuition.training.judging import loss_seconds  # which imports torch
+
+    seconds = loss_seconds(ready)
+    return f" to learn, {duration(seconds)} to score the held-out rows," if seconds >= 1 else ""
 
 
 def _warnings(ready: Ready) -> list[str]:

@@ -47,6 +47,7 @@ class Ready(Material):
 
     Attributes:
         recipe: every `auto` in it is a value now.
+        found: the settings that were `auto`, whose values nobody chose.
         parameters, trainable: how many numbers the model has, and how many of them learn.
         path: how examples are laid in a forward pass, as the self-check chose it.
         trial: what the largest pass took.
@@ -61,6 +62,7 @@ class Ready(Material):
     trial: Trial
     proofs: list[Proof]
     judging: Judging
+    found: tuple[str, ...]
 
     @property
     def model(self) -> Any:
@@ -123,6 +125,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
     resolved = _resolve(material, folder, plan, parameters, device, dtype)
     watcher.stage("checking that packed examples stand apart, and trying the largest step")
     learner, path = _make_learner(model, device, dtype, resolved, ranks, material.corpus)
+    path = _compile(learner, path, material.corpus, plan, resolved)
     trial = _try(learner, material.corpus, plan, resolved)
     watcher.stage("verifying every example")
     proofs = [
@@ -142,6 +145,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
         trial=trial,
         proofs=proofs,
         judging=judging,
+        found=tuple(key for key in Recipe.model_fields if getattr(recipe, key) == "auto"),
     )
     ranks.refuse_different("run", ready.hashes if ranks.many else {})
     return ready
@@ -243,6 +247,15 @@ def _make_learner(
     learner = make_learner(model, device, dtype, settings)
     learner.ranks = ranks
     return learner, choose_path(learner, corpus.at_hand, share_prefixes=share)
+
+
+def _compile(learner: Learner, path: PathCheck, corpus: Corpus, plan: Plan, recipe: Recipe) -> PathCheck:
+    """Layers and loss become compiled code, where that is wanted and gives the same."""
+    from tuition.train.compiled import compile_layers, pays
+
+    if recipe.compile == "off" or (recipe.compile == "auto" and not pays(learner.device, plan.steps)):
+        return path
+    return compile_layers(learner, path, corpus.at_hand)
 
 
 def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:

@@ -21,7 +21,7 @@ METHODS = {
 
 def asked(run: Run) -> Row:
     """The sentence of the task, the settings that are not the usual ones, and what the run is judged by."""
-    return {"task": task(run), "chosen": chosen(run.recipe), "judged": judged(run)}
+    return {"task": task(run), "chosen": chosen(run), "judged": judged(run)}
 
 
 def task(run: Run) -> str:
@@ -44,15 +44,17 @@ def task(run: Run) -> str:
     return f"{sentence}." if sentence else ""
 
 
-def chosen(recipe: Row) -> list[tuple[str, str]]:
+def chosen(run: Run) -> list[tuple[str, str]]:
     """Settings that are not what tuition would have taken; `auto` was no choice of anybody's."""
-    found = []
+    unknown = [key for key, field in Recipe.model_fields.items() if field.get_default() == "auto"]
+    left_open = listed(run.facts.get("found_settings", unknown))
+    chosen = []
     for key, field in Recipe.model_fields.items():
-        value, default = recipe.get(key), field.get_default()
+        value, default = run.recipe.get(key), field.get_default()
         usual = list(default) if isinstance(default, tuple) else default
-        if key in recipe and key not in _SAID_ELSEWHERE and usual != "auto" and value != usual:
-            found.append((key, setting(value)))
-    return found
+        if key in run.recipe and key not in {*_SAID_ELSEWHERE, *left_open} and value != usual:
+            chosen.append((key, setting(value)))
+    return chosen
 
 
 def judged(run: Run) -> str:

@@ -140,7 +140,8 @@ def answer_groups(run: Run) -> list[tuple[str, list[Pair], list[Pair]]]:
     judged = {question_key(row) for row in [*wins, *losses]}
     others = [row for row in run.samples if question_key(row) not in judged]
     learned = number(run.facts, "data", "validation_examples") == 0
-    asked = "prompts that were learned from" if learned else "held-out prompts"
+    fresh = run.held_out_questions or not run.comparisons  # a run answers held-out prompts by itself
+    asked = "prompts that were learned from" if learned else "held-out prompts" if fresh else "prompts"
     groups = [
         (f"Became better: {len(wins):,}", wins),
         (f"Became worse: {len(losses):,}", losses),
