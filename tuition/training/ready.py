@@ -26,6 +26,7 @@ from tuition.recipe import (
 )
 from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Watcher, size
+from tuition.signals import first_signal_leaves
 from tuition.train.folder import RunFolder
 from tuition.training.material import Material, read_material
 from tuition.training.waiting import Start, prepared_once
@@ -155,7 +156,8 @@ def _meet(material: Material) -> Ranks:
     from tuition.train.distributed import join_ranks
     from tuition.train.model import choose_device
 
-    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel)
+    with first_signal_leaves():
+        return join_ranks(choose_device(material.recipe.device), material.recipe.parallel)
 
 
 def load_learned(material: Material, ranks: Ranks) -> tuple[Any, torch.device, torch.dtype]:
