@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.train.test_masters import BF16, FP32, attempt, folder, learner_of, rows
 from tuition.batch import make_packs
@@ -115,7 +116,7 @@ def test_libraries_that_find_no_memory_are_understood(words: str) -> None:
 def alone() -> Iterator[None]:
     """What is compiled is compiled for all that follows."""
     yield
-    attention.register()
+    ALL_ATTENTION_FUNCTIONS.register(attention.NAME, attention.segment_attention)
     torch._dynamo.reset()
 
 
@@ -128,6 +129,7 @@ def test_layers_are_compiled_once_for_passes_of_all_lengths_and_change_no_gradie
     learner.lanes, plain = 1, passes()
     path = compile_layers(learner, PathCheck(True, "", how="packed"), rows(), backend="eager")
     assert path.how == "packed; compiled"
+    attention.register()  # as another model does that is loaded meanwhile
     made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     compiled = passes()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made > 0

@@ -106,8 +106,12 @@ def _obstacle(learner: Learner, layers: Sequence[Any]) -> str:
 
 
 def _compile(layers: Sequence[Any], backend: str) -> None:
+    import torch._functorch.config as keeping
     from transformers import AttentionInterface
 
+    # What a gate's product and a norm give is computed again for the backward pass, from what is kept anyway: by
+    # itself PyTorch keeps all that a matrix product reads, which is a third more
+    keeping.ban_recompute_materialized_backward = False
     AttentionInterface.register(attention.NAME, torch.compiler.disable(_attend))
     for layer in layers:
         layer.forward = _compiled(layer.forward, backend)
@@ -144,7 +148,7 @@ def _attend(
     untraced: Untraced | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Packed attention, for layers that are compiled and for those that are not."""
+    """Packed attention, for layers that are compiled and for those that are not: it is there for all models."""
     kept = untraced.kept if untraced else {}
     return attention.segment_attention(module, query, key, value, mask, **kept, **kwargs)
 
