@@ -168,6 +168,7 @@ def packs_of(batch: list[Rendered], learner: Any) -> list[Pack]:
         max_examples=None,
         token_budget=TOKEN_BUDGET,
         share_prefixes=learner.shares,
+        share_trunks=learner.trunks,
         lanes=learner.lanes,
         work=learner.work,
     )

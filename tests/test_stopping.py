@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import tuition
+from tests.conftest import write_jsonl
 from tests.patience import PATIENCE_SECONDS, wait_for
 from tests.test_run import lines, weights_of
-from tuition import files
+from tuition import files, launch
 from tuition.errors import Interrupted
 from tuition.screen import Watcher
 from tuition.train import loop
@@ -163,6 +164,69 @@ def test_a_signal_while_the_run_is_begun_leaves_a_run_that_can_go_on(
         tuition.train(**settings)
     monkeypatch.undo()
     assert tuition.train(settings["output_dir"], resume=True).path.joinpath("model").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("imported", ["typer", "tuition.cli.entry"])
+def test_a_signal_while_libraries_are_imported_ends_a_command_with_one_line(
+    tmp_path: Path, imported: str, number: int
+) -> None:
+    done = interrupted_while(tmp_path, f"fullname == {imported!r}", number, "check", "no.jsonl")
+    assert (done.returncode, done.stderr) == (130, "tuition: interrupted\n")
+
+
+def test_an_interrupt_that_python_drops_in_a_finaliser_comes_again(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "data.jsonl", [{"prompt": "a", "completion": "b"}] * 3)
+    in_a_finaliser = "fullname == 'tuition.data.reading' and [Last()].clear() is None and False"
+    done = interrupted_while(tmp_path, in_a_finaliser, signal.SIGINT, "check", "data.jsonl")
+    assert (done.returncode, done.stderr) == (130, "tuition: interrupted\n")
+
+
+# The command, and a signal to itself at the moment when something begins to be imported.
+_STRUCK = """
+import os, signal, sys, time
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0.01)
+class Striking:
+    def find_spec(self, fullname, *rest):
+        if {when}:
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, Striking())
+from tuition.__main__ import main
+main()
+"""
+
+
+def interrupted_while(folder: Path, when: str, number: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, sent a signal while a module is imported."""
+    struck = _STRUCK.format(when=when, number=int(number))
+    return subprocess.run(
+        [sys.executable, "-c", struck, *words], capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+def test_a_signal_before_torchrun_is_ready_ends_it_before_any_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, started = subprocess.Popen, []
+
+    def start_and_strike(*given: Any, **how: Any) -> subprocess.Popen[str]:
+        started.append(honest(*given, **how))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start_and_strike)
+    before = signal.getsignal(signal.SIGINT)
+    assert launch.run_ranks(["--model=none"], 2, restarts=3) == 130
+    assert started[0].returncode == 130, "left by itself: torchrun would have complained of the ranks"
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_rank_whose_torchrun_is_gone_stops_as_at_a_signal() -> None:
+    rank = "import time; from tuition.torchrun import stop_with_the_starter as s; s(); time.sleep(300)"
+    elsewhere = {**os.environ, "TUITION_TORCHRUN": str(os.getppid())}
+    assert subprocess.run([sys.executable, "-c", rank], check=False, env=elsewhere).returncode == -15
 
 
 def test_a_terminated_process_saves_within_ten_seconds_and_says_how_to_go_on(

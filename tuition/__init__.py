@@ -9,7 +9,8 @@ import os
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # importing it takes longer than all else here, and meanwhile Ctrl-C meets nobody
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,8 @@ if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tuition.api import Run, check, evaluate, export, preview, train
     from tuition.conversation import Conversation, Message
     from tuition.errors import UserError

@@ -1,6 +1,15 @@
-"""`python -m tuition` is `tuition`: torchrun can start it so."""
+"""The command `tuition`, which is `python -m tuition` too: torchrun can start it so."""
 
-from tuition.cli import main
+from tuition.leaving import leave_when_told
+
+
+def main() -> None:
+    """Run the command; until it has begun, a signal ends it as if it had never been started."""
+    leave_when_told()
+    from tuition.cli import main as command
+
+    command()
+
 
 if __name__ == "__main__":
     main()

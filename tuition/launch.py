@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuition.errors import UserError
+from tuition.leaving import INTERRUPTED
+from tuition.torchrun import SECONDS_TO_SAVE, STOPS
 from tuition.train.folder import RunFolder
 
-STOPPED = 130
 _PORT = 29400
-_SECONDS_TO_SAVE = 110  # after a signal; schedulers are asked for two minutes
 
 
 def count_of(gpus: str | None, processes: int | None) -> int:
@@ -50,16 +50,15 @@ def run_ranks(arguments: Sequence[str], ranks: int, *, restarts: int) -> int:
         restarts: how often torchrun may start all ranks again after one of them died.
 
     Returns:
-        torchrun's exit code; `STOPPED` where a signal came.
+        torchrun's exit code; `INTERRUPTED` where a signal ended it.
     """
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *(sys.executable, "-m", "tuition.torchrun", "--standalone"),
         *("--nproc-per-node", str(ranks), "--max-restarts", str(restarts), "--monitor-interval", "0.5"),
-        *("--shutdown-timeout", str(_SECONDS_TO_SAVE)),
+        *("--shutdown-timeout", str(SECONDS_TO_SAVE), "--signals-to-handle", "SIGTERM,SIGHUP,SIGQUIT"),
         *("-m", "tuition", "train", *arguments),
     ]
     threads = str(max(1, (os.cpu_count() or 1) // ranks))
-    process = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, **os.environ})
     asked: list[int] = []
 
     def pass_on(number: int, frame: object) -> None:
@@ -68,13 +67,18 @@ def run_ranks(arguments: Sequence[str], ranks: int, *, restarts: int) -> int:
         if number != signal.SIGINT or not sys.stdin.isatty():
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    # blocked here and, by inheritance, there: a signal waits until this process knows torchrun, and torchrun is ready
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    before = {number: signal.signal(number, pass_on) for number in STOPS}
     try:
+        process = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, **os.environ})
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return STOPPED if asked else code
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    return INTERRUPTED if asked and code else code
 
 
 # --- files for many machines ---
@@ -193,7 +197,7 @@ def _train(recipe: Path) -> str:
 
 def _torchrun(nodes: int, gpus: int, host: str, job: str) -> str:
     return (
-        f"torchrun --nnodes {nodes} --nproc-per-node {gpus} --max-restarts 3 --shutdown-timeout {_SECONDS_TO_SAVE} "
+        f"torchrun --nnodes {nodes} --nproc-per-node {gpus} --max-restarts 3 --shutdown-timeout {SECONDS_TO_SAVE} "
         f"--rdzv-backend c10d --rdzv-endpoint {host}:{_PORT} --rdzv-id {job}"
     )
 

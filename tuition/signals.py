@@ -12,11 +12,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 from tuition.errors import LeftInTheMiddle
+from tuition.leaving import INTERRUPTED
 
 # A stop must be over within ten seconds: an update may take three of them to finish, saving has the others.
 _PATIENCE_SECONDS = 3.0
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _TO_LEAVE_SECONDS = 1.0
+
+
+class _Enough:
+    """How many signals end a process whose Python is not asked."""
+
+    signals = 2
 
 
 class Signals:
@@ -111,10 +118,20 @@ def second_signal_leaves() -> Iterator[None]:
         writer.close()  # which ends the thread
 
 
+@contextmanager
+def first_signal_leaves() -> Iterator[None]:
+    """Inside, where `second_signal_leaves` is in force, the first does: ranks meet here, and one may have left."""
+    _Enough.signals = 1
+    try:
+        yield
+    finally:
+        _Enough.signals = 2
+
+
 def _count(reader: socket.socket) -> None:
     with reader:
         seen = 0
-        while seen < 2:
+        while seen < _Enough.signals:
             number = reader.recv(1)
             if not number:
                 return
@@ -124,5 +141,6 @@ def _count(reader: socket.socket) -> None:
             while reader.recv(1):
                 pass
         except TimeoutError:
-            os.write(2, b"\ntuition: left at once; the last checkpoint stands. Go on with --resume\n")
-            os._exit(130)
+            if seen > 1:  # else a rank, and whoever started them says it once
+                os.write(2, b"\ntuition: left at once; the last checkpoint stands. Go on with --resume\n")
+            os._exit(INTERRUPTED)

@@ -50,6 +50,8 @@ def said_by_packs(packs: Sequence[Pack]) -> Meaning:
                 before = [*zip(pack.ids[span].tolist(), pack.positions[span].tolist(), strict=True), *before]
                 segment = pack.parents[segment]
                 stop = starts[segment + 1]
+            if pack.trunk is not None:
+                before = [*((int(token), i) for i, token in enumerate(pack.trunk.ids)), *before]
             assert [position for _, position in before] == list(range(len(before)))
             meaning[tuple(token for token, _ in before), int(target)] += float(weight)
     return meaning
@@ -73,13 +75,15 @@ def steps(draw: st.DrawFn) -> list[Rendered]:
     budget=st.sampled_from([1, 60, 200, 10**6]),
     most=st.sampled_from([None, 1, 3]),
     objective=st.sampled_from(sorted(LOSSES)),
+    trunks=st.booleans(),
 )
 def test_a_tree_of_segments_says_exactly_what_the_examples_say(
-    examples: list[Rendered], budget: int, most: int | None, objective: str
+    examples: list[Rendered], budget: int, most: int | None, objective: str, trunks: bool
 ) -> None:
     packs = make_packs(
-        examples, LOSSES[objective], max_examples=most, token_budget=budget, share_prefixes=True
-    )
+        examples, LOSSES[objective], max_examples=most, token_budget=budget,
+        share_prefixes=True, share_trunks=trunks,
+    )  # fmt: skip
     expected, got = said_by_examples(examples, objective), said_by_packs(packs)
     assert got.keys() == expected.keys()
     for key, weight in expected.items():
@@ -89,7 +93,10 @@ def test_a_tree_of_segments_says_exactly_what_the_examples_say(
     for pack in packs:
         assert sum(pack.lengths) == len(pack.ids)
         assert all(parent < segment for segment, parent in enumerate(pack.parents))
-        assert len(pack.ids) <= max(budget, *(len(e) for e in examples))
+        assert pack.held_tokens <= max(budget, *(len(e) for e in examples))
+    distinct = {pack.trunk: len(pack.trunk) for pack in packs if pack.trunk}
+    computed = sum(len(pack.ids) for pack in packs) + sum(distinct.values())
+    assert sum(pack.shared_tokens for pack in packs) == sum(pack.tokens for pack in packs) - computed
 
 
 @given(examples=steps())

@@ -3,17 +3,27 @@
 Packing is an execution detail: it never changes the gradient. No torch here.
 """
 
-from tuition.batch.pack import Pack, Weigh, largest_group, largest_in_order, make_packs
+from tuition.batch.pack import (
+    Pack,
+    Weigh,
+    largest_group,
+    largest_in_order,
+    make_packs,
+    packs_on_a_trunk,
+)
 from tuition.batch.plan import Plan, make_plan
 from tuition.batch.prefixes import SHORTEST_PREFIX
+from tuition.batch.trunks import Trunk
 
 __all__ = [
     "SHORTEST_PREFIX",
     "Pack",
     "Plan",
+    "Trunk",
     "Weigh",
     "largest_group",
     "largest_in_order",
     "make_packs",
     "make_plan",
+    "packs_on_a_trunk",
 ]

@@ -22,6 +22,7 @@ def for_lanes(
     lanes: int,
     max_examples: int | None,
     token_budget: int,
+    trunk: int = 0,
 ) -> list[Forest]:
     """Passes that cost about the same, the n-th for lane n modulo `lanes`; `whole` where that would not be faster.
 
@@ -30,6 +31,7 @@ def for_lanes(
         inputs: the tokens of each example, none longer than a lane's part of the budget.
         costs: of each example. Passes that share prefixes are only made about as long as one another.
         token_budget: most tokens in all passes that are run at once.
+        trunk: tokens that all examples begin with, which will be computed before the passes, by all cores.
     """
     tokens = sum(forest.tokens for forest in whole)
     if tokens < lanes * _FEWEST_TOKENS:
@@ -37,8 +39,9 @@ def for_lanes(
     rounds = -(-tokens // token_budget)
     lay = _with_prefixes if any(_shares(forest, inputs) for forest in whole) else partial(_evenly, costs)
     passes = lay(inputs, lanes * rounds, max_examples, token_budget // lanes)
-    longest = sum(max(f.tokens for f in passes[i : i + lanes]) for i in range(0, len(passes), lanes))
-    return whole if rounds == 1 and longest * lanes > _WORTH * tokens else passes
+    own = [forest.tokens - trunk for forest in passes]
+    longest = sum(max(own[i : i + lanes]) for i in range(0, len(own), lanes))
+    return whole if rounds == 1 and longest * lanes + _WORTH * trunk > _WORTH * tokens else passes
 
 
 def _shares(forest: Forest, inputs: Sequence[Ids]) -> bool:

@@ -26,7 +26,7 @@ class Node:
 
     Attributes:
         example: the first of them that was added, and `rank` how many were added before it.
-        parent: the node that ends at `start`; None: the examples begin here.
+        parent: the node that ends at `start`; None: the examples begin here, or are cut off here.
     """
 
     example: int
@@ -75,6 +75,14 @@ class Forest:
             parent = self._grow(Node(example, rank, shared, length, parent))
         self.leaves[example] = self._last = parent
         self.tokens += length - shared
+
+    def cut_off(self, depth: int) -> None:
+        """Leave out the first tokens of every example: they are computed elsewhere. None may end there."""
+        self._nodes = [node for node in self._nodes if node.stop > depth]
+        for node in self._nodes:
+            node.start = max(node.start, depth)
+            if node.parent is not None and node.parent.stop <= depth:
+                node.parent = None
 
     def _node_at(self, depth: int) -> Node | None:
         """The node of the last example that holds its token before `depth`."""

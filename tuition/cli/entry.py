@@ -11,6 +11,7 @@ import typer
 from tuition.cli import collecting
 from tuition.cli.shared import Stopped, among_ranks, app, complain, me
 from tuition.errors import Interrupted, UserError
+from tuition.leaving import INTERRUPTED
 
 
 def main() -> None:
@@ -26,14 +27,8 @@ def main() -> None:
             raise
         complain(str(error))
         sys.exit(2)
-    except Interrupted as stop:
-        if among_ranks():  # all of them stop; any other exit would have torchrun start them again
-            sys.exit(0)
-        complain(f"interrupted; nothing is lost. Go on with: {me()} train {stop.folder} --resume")
-        sys.exit(130)
-    except (Stopped, KeyboardInterrupt) as stop:
-        complain(str(stop) or "interrupted")
-        sys.exit(130)
+    except (Interrupted, Stopped, KeyboardInterrupt) as stop:
+        sys.exit(_told_to_stop(stop))
     except BrokenPipeError:  # `tuition preview … | head`
         sys.stderr.close()
         sys.exit(0)
@@ -47,6 +42,19 @@ def main() -> None:
             raise
         complain(f"{type(error).__name__}: {error}. This is a defect of tuition; --debug shows where.")
         sys.exit(2)
+
+
+def _told_to_stop(stop: BaseException) -> int:
+    """Say what became of the work; the exit code."""
+    if (
+        among_ranks()
+    ):  # whoever started them says it once; any code but 0 would have torchrun start them again
+        return 0 if isinstance(stop, Interrupted) else INTERRUPTED
+    if isinstance(stop, Interrupted):
+        complain(f"interrupted; nothing is lost. Go on with: {me()} train {stop.folder} --resume")
+    else:
+        complain(str(stop) or "interrupted")
+    return INTERRUPTED
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuition.errors import UserError
+from tuition.leaving import leave_again, raise_when_told
 
 
 class Stopped(Exception):
@@ -28,10 +29,13 @@ class Commands(TyperGroup):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
+        raise_when_told()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             raise Stopped(str(stop)) from None
+        finally:
+            leave_again()
 
 
 def _first_paragraph(text: str | None) -> str:

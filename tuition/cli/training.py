@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
 from tuition.errors import Interrupted, UserError
+from tuition.leaving import INTERRUPTED
 
 RecipeOrRun = Annotated[
     str | None, typer.Argument(help="A recipe file, or the folder of a run to resume.", show_default=False)
@@ -46,6 +47,8 @@ RecipeSet = Annotated[
     typer.Option("--set", help="Any recipe key: --set key=value.", metavar="KEY=VALUE", show_default=False),
 ]
 
+_NOT_BEGUN = "stopped before the first update; there is no run to resume"
+
 
 def _train(
     recipe: RecipeOrRun = None,
@@ -64,8 +67,10 @@ def _train(
     from tuition.launch import count_of
     from tuition.screen import Terminal
     from tuition.signals import second_signal_leaves
+    from tuition.torchrun import stop_with_the_starter
     from tuition.training import command_line
 
+    stop_with_the_starter()
     watcher = Terminal()
     settings = {**{k: v for k, v in flags.items() if v not in (None, [])}, **assignments(set_)}
     if dry_run:
@@ -91,7 +96,7 @@ def _train(
                 **settings,
             )
     except KeyboardInterrupt as stop:  # what the loop is told by a signal ends as Interrupted
-        raise Stopped(str(stop) or "stopped before the first update; there is no run to resume") from None
+        raise Stopped(str(stop) or _NOT_BEGUN) from None
     if os.environ.get("RANK", "0") != "0":
         return
     _print_end(run.path, as_json)
@@ -114,7 +119,9 @@ def _start_ranks(
         again: `resume` and `resume_if_begun`.
     """
     from tuition import api
-    from tuition.launch import STOPPED, interrupted, run_ranks
+    from tuition.launch import interrupted, run_ranks
+    from tuition.train.folder import RunFolder
+    from tuition.training.waiting import tidy
 
     folder = api.run_folder(recipe, **again, **settings)
     given = {**settings, **({} if again["resume"] else {"output_dir": str(folder)})}
@@ -123,8 +130,12 @@ def _start_ranks(
     arguments += [f"--{name.replace('_', '-')}" for name, wanted in again.items() if wanted]
     arguments += ["--json"] * as_json
     code = run_ranks(arguments, ranks, restarts=restarts)
-    if code in (0, STOPPED) and interrupted(folder):
+    if code in (0, INTERRUPTED) and interrupted(folder):
         raise Interrupted(str(folder))
+    if code == INTERRUPTED:
+        run = RunFolder(folder)
+        tidy(run)
+        raise Interrupted(str(folder)) if run.holds_a_run() else Stopped(_NOT_BEGUN)
     if code:
         raise UserError(
             f"the ranks ended with exit code {code}; the first complaint above is the cause",

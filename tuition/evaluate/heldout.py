@@ -20,6 +20,7 @@ from tuition.render.tokens import Ids, Tokens
 from tuition.train.head import Head
 from tuition.train.loss import token_losses, token_mean, within
 from tuition.train.model import LoadedModel, base_of, evaluating
+from tuition.train.trunk import over_trunks
 
 T = TypeVar("T")
 _EXAMPLES_AT_ONCE = 1024
@@ -89,7 +90,9 @@ def held_out_loss(
     total, weight, tokens = 0.0, 0.0, 0
     most_examples = packing[0] if loaded.packed else 1
     with evaluating(loaded.model):
-        some = _packs(examples, most_examples, packing[1], share_prefixes=loaded.shares)
+        some = _packs(
+            examples, most_examples, packing[1], share_prefixes=loaded.shares, share_trunks=loaded.trunks
+        )
         for pack, nats in _scored(loaded, some, partial(_nats, loaded, go_on)):
             total += nats
             weight += pack.weight
@@ -116,7 +119,9 @@ def _scored(
     ranks = loaded.ranks
     for some in packs:
         mine = some[ranks.rank :: ranks.world]
-        found = [score(pack) for pack in ranks.even(mine, partial(some.__getitem__, 0))]
+        mine = ranks.even(mine, partial(some.__getitem__, 0))
+        with torch.no_grad():
+            found = over_trunks([loaded], lambda _, pack: score(pack), mine)
         everyone = ranks.all_of(found)
         for place, pack in enumerate(some):
             yield pack, everyone[place % ranks.world][place // ranks.world]
@@ -243,7 +248,12 @@ class _Remembering(Head):
 
 
 def _packs(
-    examples: Sequence[Rendered], most_examples: int | None, token_budget: int, *, share_prefixes: bool
+    examples: Sequence[Rendered],
+    most_examples: int | None,
+    token_budget: int,
+    *,
+    share_prefixes: bool,
+    share_trunks: bool = False,
 ) -> Iterator[list[Pack]]:
     """Packs of some examples at a time, so that memory does not grow with them."""
     for start in range(0, len(examples), _EXAMPLES_AT_ONCE):
@@ -254,6 +264,7 @@ def _packs(
             max_examples=most_examples,
             token_budget=token_budget,
             share_prefixes=share_prefixes,
+            share_trunks=share_trunks,
         )
 
 

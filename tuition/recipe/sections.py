@@ -218,6 +218,12 @@ class BatchSettings(Section):
         description="Compute what examples of an update have in common at the start once: system prompts, tool lists, "
         "several answers to one prompt. auto: where it was found exact and pays. Never changes the result.",
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Let torch.compile make the code of the layers and of the loss, which takes a minute or so. Used "
+        "only where losses and gradients are then the same but for rounding. auto: on CUDA, for runs of 100 updates "
+        "and more.",
+    )
     group_by_prefix: bool = Field(
         False,
         description="Let examples with the same system prompt and first user turn follow one another in the shuffled "
@@ -225,7 +231,7 @@ class BatchSettings(Section):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Fixes the split, the order, new weights and dropout.")
 
-    @field_validator("activation_checkpointing", "share_prefixes", mode="before")
+    @field_validator("activation_checkpointing", "share_prefixes", "compile", mode="before")
     @classmethod
     def _yaml_reads_on_and_off_as_booleans(cls, value: Any) -> Any:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

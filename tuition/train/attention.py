@@ -9,7 +9,7 @@ SDPA call a segment elsewhere.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,14 @@ NAME = "tuition_segments"
 _LONGEST_REACH_BY_PRODUCTS = 1024
 
 
+class Before(Protocol):
+    """What stands before a row: keys and values that its segments without a parent continue."""
+
+    def extend(self, layer: torch.nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of an attention layer, and then the row's own: all (1, tokens, key_value_heads, head_dim)."""
+        ...
+
+
 def segment_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -37,6 +45,7 @@ def segment_attention(
     dropout: float = 0.0,
     segment_lengths: tuple[int, ...] | None = None,
     segment_parents: tuple[int, ...] | None = None,
+    segments_before: Before | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
@@ -50,6 +59,7 @@ def segment_attention(
         attention_mask: ignored where `segment_lengths` is given.
         segment_lengths: tokens of each segment; they sum to `tokens`.
         segment_parents: the segment that each continues, an earlier one, or −1; None: none continues another.
+        segments_before: what those without a parent continue; None: they begin examples.
         sliding_window: most tokens that a token looks back on, itself included.
         softcap: scores are squashed to this range before the softmax (Gemma 2).
 
@@ -67,10 +77,13 @@ def segment_attention(
         raise NotImplementedError("attention sinks are not known to packed attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    if segments_before is not None:
+        k, v = segments_before.extend(module, k, v)
+    before = k.shape[1] - q.shape[1]
     kernel = attention_varlen.kernel_for(query, dropout=dropout, softcap=softcap)
     if kernel is not None:
         return _by_kernel(kernel, q, k, v, segment_lengths, segment_parents, scale, sliding_window), None
-    seen = _keys_seen(segment_lengths, segment_parents)
+    seen = _keys_seen(before, segment_lengths, segment_parents)
     if softcap is not None or all(
         _is_short(query, tokens, keys, sliding_window, dropout)
         for tokens, keys in zip(segment_lengths, seen, strict=True)
@@ -93,12 +106,9 @@ def _by_kernel(
     window: int | None,
 ) -> Tensor:
     """All segments in one flash call, keys and values of those that are continued once for each that continues them."""
-    key_lengths = lengths
-    if parents is not None:
-        pieces = _with_ancestors(key, lengths, parents)
-        key_lengths = tuple(piece.shape[1] for piece in pieces)
-        key = torch.cat(pieces, dim=1)
-        value = torch.cat(_with_ancestors(value, lengths, parents), dim=1)
+    key_lengths, before = lengths, key.shape[1] - query.shape[1]
+    if parents is not None or before:
+        key, value, key_lengths = attention_varlen.with_ancestors(key, value, lengths, parents, before)
     return attention_varlen.attend(
         kernel, query, key, value, lengths, key_lengths, scale=scale, window=window
     )
@@ -128,27 +138,31 @@ def _one_by_one(
 
 
 def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> list[Tensor]:
-    """Split (1, tokens, heads, head_dim) into segments, each behind all that it continues."""
-    own = list(torch.split(row, list(lengths), dim=1))
-    if parents is None:
-        return own
-    whole: list[Tensor] = []
+    """Split (1, keys, heads, head_dim) into segments, each behind all that it continues.
+
+    Args:
+        row: what stands before the first segment, which all without a parent continue, and then the segments.
+    """
+    before = row.shape[1] - sum(lengths)
+    if parents is None and not before:
+        return list(torch.split(row, list(lengths), dim=1))
+    # Joined from float32, so that the gradients of many descendants are added up in it; both casts are exact
+    first, *own = torch.split(row, [before, *lengths], dim=1)
+    parents = parents or (-1,) * len(own)
     continued = set(parents)
-    for piece, parent in zip(own, parents, strict=True):
-        # Joined from float32, so that the gradients of many descendants are added up in it; both casts are exact
-        joined = piece if parent < 0 else torch.cat([whole[parent].to(row.dtype), piece], dim=1)
-        whole.append(joined.float() if len(whole) in continued else joined)
-    return [piece.to(row.dtype) for piece in whole]
+    whole = {-1: first.float()} if before else {}
+    for segment, (piece, parent) in enumerate(zip(own, parents, strict=True)):
+        joined = torch.cat([whole[parent].to(row.dtype), piece], dim=1) if parent in whole else piece
+        whole[segment] = joined.float() if segment in continued else joined
+    return [whole[segment].to(row.dtype) for segment in range(len(own))]
 
 
-def _keys_seen(lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> tuple[int, ...]:
+def _keys_seen(before: int, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> tuple[int, ...]:
     """How many keys the last token of each segment has before it and at it."""
-    if parents is None:
-        return lengths
-    seen: list[int] = []
-    for length, parent in zip(lengths, parents, strict=True):
-        seen.append(length + (seen[parent] if parent >= 0 else 0))
-    return tuple(seen)
+    seen = {-1: before}
+    for segment, (length, parent) in enumerate(zip(lengths, parents or (-1,) * len(lengths), strict=True)):
+        seen[segment] = length + seen[parent]
+    return tuple(seen[segment] for segment in range(len(lengths)))
 
 
 def _is_short(query: Tensor, tokens: int, keys: int, window: int | None, dropout: float) -> bool:
@@ -188,7 +202,11 @@ def _banded(tokens: int, keys: int, window: int, device: torch.device) -> Tensor
 
 
 def register() -> None:
-    """Make the function known to transformers under `NAME`. A mask is not built for it: none is needed."""
-    from transformers import AttentionInterface
+    """Make the function known to transformers under `NAME`. A mask is not built for it: none is needed.
 
-    AttentionInterface.register(NAME, segment_attention)
+    Where something is known under that name, it stays: compiled layers have put their own there.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if NAME not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        ALL_ATTENTION_FUNCTIONS.register(NAME, segment_attention)

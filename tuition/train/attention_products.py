@@ -59,9 +59,9 @@ class Block:
     """Queries that are multiplied with the same keys.
 
     Attributes:
-        rows: of the queries.
+        rows: of the queries, those of heads that share a key head side by side for each token.
         seen: of the keys, piece by piece.
-        hidden: (query heads that share a key head × queries, keys) float32, 0 where a query sees a key and −inf
+        hidden: (rows, keys) float32, 0 where a query sees a key and −inf
             elsewhere.
     """
 
@@ -78,7 +78,7 @@ class Block:
         """The inverse of `of`: gradients of the keys seen are added to those of all."""
         sizes = [piece.stop - piece.start for piece in self.seen]
         for piece, own in zip(self.seen, part.split(sizes, dim=1), strict=True):
-            total[:, piece] += own
+            total[:, piece].add_(own)
 
 
 class _ByProducts(torch.autograd.Function):
@@ -94,15 +94,19 @@ class _ByProducts(torch.autograd.Function):
         dropout: float,
     ) -> Tensor:
         groups = key.shape[2]
-        output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        k, v = key[0].transpose(0, 1).float(), value[0].transpose(0, 1)
+        q, k, v = (
+            _by_group(query, groups, torch.float32),
+            key[0].transpose(0, 1).float(),
+            value[0].transpose(0, 1),
+        )
+        output = torch.empty(q.shape, dtype=query.dtype, device=query.device)
         kept: list[Tensor] = []
         for block in blocks:
-            q, seen = _by_group(query, block.rows, groups).float(), block.of(k).transpose(1, 2)
+            seen = block.of(k).transpose(1, 2)
             if softcap is None:
-                scores = torch.baddbmm(block.hidden, q, seen, alpha=scale)
+                scores = torch.baddbmm(block.hidden, q[:, block.rows], seen, alpha=scale)
             else:
-                squashed = torch.bmm(q, seen).mul_(scale / softcap).tanh_()
+                squashed = torch.bmm(q[:, block.rows], seen).mul_(scale / softcap).tanh_()
                 scores = block.hidden + softcap * squashed
             weights = scores.softmax(-1).to(query.dtype)
             kept.append(weights)
@@ -112,10 +116,10 @@ class _ByProducts(torch.autograd.Function):
                 stays = torch.rand(weights.shape, device=weights.device).ge_(dropout).div_(1.0 - dropout)
                 kept.append(stays.to(query.dtype))
                 weights = weights * kept[-1]
-            _put(output, block.rows, torch.bmm(weights, block.of(v)))
+            output[:, block.rows] = torch.bmm(weights, block.of(v))
         ctx.save_for_backward(query, key, value, *kept)
         ctx.settings = (scale, softcap, dropout, blocks)
-        return output
+        return _by_token(output, query.shape)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,7 +127,8 @@ class _ByProducts(torch.autograd.Function):
         scale, softcap, dropout, blocks = ctx.settings
         groups, left = key.shape[2], iter(kept)
         k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
-        d_query = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        q, slopes = _by_group(query, groups), _by_group(upstream, groups)
+        d_query = torch.empty_like(q)
         # Float32, in which the gradients of many that continue a segment are added up
         d_key = torch.zeros(k.shape, device=query.device)
         d_value = torch.zeros(v.shape, device=query.device)
@@ -131,35 +136,37 @@ class _ByProducts(torch.autograd.Function):
             weights = next(left)
             bend = next(left) if softcap is not None else None
             stays = next(left) if dropout else None
-            q, d_output = (_by_group(tensor, block.rows, groups) for tensor in (query, upstream))
             used = weights if stays is None else weights * stays
-            block.add(d_value, torch.bmm(used.transpose(1, 2), d_output))
-            d_weights = torch.bmm(d_output, block.of(v).transpose(1, 2))
+            block.add(d_value, torch.bmm(used.transpose(1, 2), slopes[:, block.rows]))
+            d_weights = torch.bmm(slopes[:, block.rows], block.of(v).transpose(1, 2))
             if stays is not None:
                 d_weights.mul_(stays)
             d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
             if bend is not None:
                 d_scores.mul_(bend)
-            _put(d_query, block.rows, torch.bmm(d_scores, block.of(k)).mul_(scale))
-            block.add(d_key, torch.bmm(d_scores.transpose(1, 2), q))
+            d_query[:, block.rows] = torch.bmm(d_scores, block.of(k))
+            block.add(d_key, torch.bmm(d_scores.transpose(1, 2), q[:, block.rows]))
         return (
-            d_query,
+            _by_token(d_query.mul_(scale), query.shape),
             d_key.mul_(scale).to(key.dtype).transpose(0, 1)[None],
             d_value.to(value.dtype).transpose(0, 1)[None],
             *(None,) * 4,
         )
 
 
-def _by_group(tensor: Tensor, rows: slice, groups: int) -> Tensor:
-    """(1, tokens, heads, head_dim) → (groups, heads / groups × rows, head_dim): heads that share keys together."""
-    part = tensor[0, rows].transpose(0, 1)
-    return part.reshape(groups, -1, part.shape[-1])
+def _by_group(tensor: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
+    """(1, tokens, heads, head_dim) → (groups, tokens × heads / groups, head_dim): heads that share keys together."""
+    _, tokens, heads, head_dim = tensor.shape
+    apart = tensor.view(tokens, groups, heads // groups, head_dim).transpose(0, 1)
+    grouped = torch.empty(apart.shape, dtype=dtype or tensor.dtype, device=tensor.device).copy_(apart)
+    return grouped.view(groups, -1, head_dim)
 
 
-def _put(target: Tensor, rows: slice, grouped: Tensor) -> None:
-    """The inverse of `_by_group`, written into `target`."""
-    heads, head_dim = target.shape[2:]
-    target[0, rows] = grouped.view(heads, -1, head_dim).transpose(0, 1)
+def _by_token(grouped: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of `_by_group`."""
+    _, tokens, heads, head_dim = shape
+    groups = grouped.shape[0]
+    return grouped.view(groups, tokens, heads // groups, head_dim).transpose(0, 1).reshape(shape)
 
 
 # --- which queries see which keys ---
@@ -187,11 +194,11 @@ def _blocks(
     found = []
     for parts in _parts(lengths, parents):
         (segment, start, _), (last, _, stop) = parts[0], parts[-1]
-        rows = slice(ends[segment] + start - before, ends[last] + stop - before)
+        rows = slice(sharing * (ends[segment] + start - before), sharing * (ends[last] + stop - before))
         chain = _chain(parents[segment], parents, ends)
         above = sum(piece.stop - piece.start for piece in chain)
         unseen = 0 if window is None else max(0, above + start - window + 1)
-        hidden = _hidden(parts, above, window, device)[:, unseen:].repeat(sharing, 1)
+        hidden = _hidden(parts, above, window, device)[:, unseen:].repeat_interleave(sharing, 0)
         seen = _joined([*chain, slice(ends[segment], ends[last] + stop)], unseen)
         found.append(Block(rows, seen, hidden))
     return tuple(found)

@@ -22,15 +22,19 @@ Kernel = Callable[..., Tensor]
 the first three are (tokens, heads, head_dim), the ends (segments + 1,) int32; the last query of a segment sees
 its last key; `window`: tokens seen, None for all."""
 
-_LARGEST_HEAD = 256
+_LARGEST_HEAD, _HEAD_STEP = 256, 8
 
 
 def kernel_for(query: Tensor, *, dropout: float, softcap: float | None) -> Kernel | None:
     """The kernel that computes this exactly, or None."""
-    fits = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= _LARGEST_HEAD
+    width = query.shape[-1]
+    fits = (
+        query.dtype in (torch.bfloat16, torch.float16) and width <= _LARGEST_HEAD and not width % _HEAD_STEP
+    )
     if query.device.type != "cuda" or not fits or dropout or softcap is not None:
         return None
-    return _installed_kernel()
+    found = working_kernel(query.device)
+    return found and found[1]
 
 
 def attend(
@@ -59,16 +63,81 @@ def attend(
     return kernel(query[0], key[0], value[0], *ends, max(queries), longest, scale=scale, window=bound)[None]
 
 
+def with_ancestors(
+    key: Tensor, value: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None, before: int
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Keys and values of all segments, each behind all that it continues, by one operation each.
+
+    Args:
+        key: (1, tokens, key_value_heads, head_dim); value likewise.
+        lengths: tokens of each segment.
+        parents: the segment that each continues, an earlier one, or −1; None: none continues another.
+        before: so many stand before the first segment, which all without a parent continue.
+
+    Returns:
+        Both, longer, and how many are each segment's.
+    """
+    places, found = _places(lengths, parents or (-1,) * len(lengths), before, key.device)
+    longer = [_Gathered.apply(row[0], places)[None] for row in (key, value)]  # type: ignore[no-untyped-call]
+    return longer[0], longer[1], found
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows, some of them more than once: their gradients are added up in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape = rows.shape
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        total = torch.zeros(ctx.shape, dtype=torch.float32, device=upstream.device)
+        return total.index_add_(0, places, upstream.float()).to(upstream.dtype), None
+
+
+@lru_cache(maxsize=8)  # as with boundaries
+def _places(
+    lengths: tuple[int, ...], parents: tuple[int, ...], before: int, device: torch.device
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Where the keys of each segment stand, and how many those are."""
+    first, *own = torch.arange(before + sum(lengths)).split([before, *lengths])
+    seen = {-1: first}
+    for segment, parent in enumerate(parents):
+        seen[segment] = torch.cat([seen[parent], own[segment]])
+    whole = [seen[segment] for segment in range(len(lengths))]
+    with torch.inference_mode(False):
+        return put_on(device, torch.cat(whole)), tuple(len(places) for places in whole)
+
+
 @lru_cache(maxsize=8)  # every layer of a pass asks again, and a copy to the device would wait for it
 def _boundaries(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return put_on(device, torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32))
 
 
-@lru_cache(maxsize=1)
-def _installed_kernel() -> Kernel | None:
-    """The first that is installed."""
-    return next(iter(installed_kernels().values()), None)
+@lru_cache(maxsize=8)
+def working_kernel(device: torch.device) -> tuple[str, Kernel] | None:
+    """The first of the installed kernels, with its name, that runs on this device, forward and backward."""
+    return next((found for found in installed_kernels().items() if _runs(found[1], device)), None)
+
+
+def _runs(kernel: Kernel, device: torch.device) -> bool:
+    """Try two short segments. One that was made for another GPU or another PyTorch is installed and fails."""
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            given = [
+                torch.ones(9, heads, 64, dtype=torch.bfloat16, device=device, requires_grad=True)
+                for heads in (2, 1, 1)
+            ]
+            ends = _boundaries((4, 5), device)
+            output = kernel(*given, ends, ends, 5, 5, scale=0.125, window=None)
+            found = [output.detach(), *torch.autograd.grad(output.sum(), given)]
+            return all(bool(tensor.isfinite().all()) for tensor in found)
+        except Exception:  # strangers' code, compiled elsewhere
+            return False
 
 
 def installed_kernels() -> dict[str, Kernel]:

@@ -13,7 +13,7 @@ from tuition.recipe import Recipe
 
 _REACHED = 0.4  # of the matrix rate: what published single-GPU figures reach
 _HIDDEN = 0.5  # of the time on the wire that goes by while something is computed
-_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 512 << 20}
+_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 _HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 _QUERIES_AT_ONCE = 128  # of attention on a CPU

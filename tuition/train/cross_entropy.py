@@ -8,7 +8,7 @@ One code for every device.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,16 @@ from tuition.train.scratch import scratch
 
 # Bytes of the logits that exist at the same time. On a CPU, more rows make better matrix products
 # (256 rows of a vocabulary of 49,152 were a tenth slower than 1,024); on a GPU they fill it.
-_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 512 << 20}
+_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 # On a CPU, rows are filled up with zeros to a multiple of so many: products of 481 rows took 306 ms where those of
 # 496 take 208, because oneDNN cuts a matrix into equal pieces, and some numbers have no good ones.
 _ROWS_TOGETHER = 16
 # Float32 values that are worked on at a time: on a CPU they stay in its cache from the first pass to the last.
 _BLOCK_VALUES = {"cpu": 1 << 19, "cuda": 64 << 20}
+
+
+Chunk = Callable[..., None]
+"""What fills the losses of a chunk and turns its logits into slopes, as `chunk_at_once` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ def linear_cross_entropy(
     scale: float = 1.0,
     softcap: float | None = None,
     token_loss: TokenLoss = TokenLoss(),
+    chunk: Chunk | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Σ coefficient × −log p(target), where the logits are a sum of linear terms.
 
@@ -63,6 +68,7 @@ def linear_cross_entropy(
         scale: the logits are multiplied by it.
         softcap: then squashed to ±softcap by tanh (Gemma 2).
         token_loss: what stands for −log p.
+        chunk: compiled code for a chunk's losses and slopes; None: operation by operation.
 
     Returns:
         The sum, float32, which alone carries gradients; and the loss of each row, (rows,) float32.
@@ -70,7 +76,9 @@ def linear_cross_entropy(
     if coefficients is None:
         coefficients = torch.ones(len(targets), device=targets.device)
     flat = [tensor for term in terms for tensor in term]
-    total, losses = _LinearCrossEntropy.apply(targets, coefficients, scale, softcap, token_loss, bias, *flat)
+    total, losses = _LinearCrossEntropy.apply(
+        targets, coefficients, scale, softcap, token_loss, chunk, bias, *flat
+    )
     return total, losses
 
 
@@ -83,11 +91,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scale: float,
         softcap: float | None,
         token_loss: TokenLoss,
+        chunk: Chunk | None,
         bias: Tensor | None,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
         weights = flat[1::2]
-        wanted = ctx.needs_input_grad[5:]
+        wanted = ctx.needs_input_grad[6:]
         vocabulary = weights[0].shape[0]
         together = _ROWS_TOGETHER if weights[0].device.type == "cpu" else 1
         learned, spare = len(targets), -len(targets) % together
@@ -115,6 +124,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 softcap,
                 token_loss,
                 slopes=any(wanted),
+                compiled=chunk,
             )
             if d_bias is not None:
                 d_bias += logits.sum(0, dtype=torch.float32)
@@ -137,7 +147,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         pairs = zip(d_inputs, d_weights, strict=True)
         found = [d_bias, *(gradient for pair in pairs for gradient in pair)]
         given = [_deliver(p, g, upstream) for p, g in zip(ctx.parameters, found, strict=True)]
-        return None, None, None, None, None, *given
+        return *(None,) * 6, *given
 
 
 def _deliver(parameter: Tensor, gradient: Tensor | None, upstream: Tensor) -> Tensor | None:
@@ -169,8 +179,14 @@ def _losses_and_slopes(
     token_loss: TokenLoss,
     *,
     slopes: bool,
+    compiled: Chunk | None = None,
 ) -> None:
     """Fill `losses`, and write the gradient of the sum over the logits, block by block."""
+    if compiled is not None and slopes:
+        for tensor in (logits, targets, coefficients, losses):
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)  # type: ignore[no-untyped-call]
+        compiled(logits, targets, coefficients, losses, scale, softcap, token_loss)
+        return
     rows, vocabulary = logits.shape
     most = max(1, _BLOCK_VALUES.get(logits.device.type, 1 << 19) // vocabulary)
     for start in range(0, rows, most):
@@ -205,6 +221,40 @@ def _losses_and_slopes(
         if squashed is not None:
             values.mul_(squashed.square_().neg_().add_(1.0))
         logits[block].copy_(values)
+
+
+def chunk_at_once(
+    logits: Tensor,
+    targets: Tensor,
+    coefficients: Tensor,
+    losses: Tensor,
+    scale: float,
+    softcap: float | None,
+    token_loss: TokenLoss,
+) -> None:
+    """What `_losses_and_slopes` does, for a compiler: it may write the logits down in float32 nowhere."""
+    values = logits.float() * scale
+    squashed = None if softcap is None else (values / softcap).tanh()
+    values = values if squashed is None or softcap is None else squashed * softcap
+    top = values.amax(-1, keepdim=True)
+    powers = (values - top).exp()
+    total = powers.sum(-1, keepdim=True)
+    wanted = values.gather(1, targets[:, None])
+    loss = (top - wanted + total.log())[:, 0]
+    counts = coefficients * scale
+    if token_loss.smoothing:
+        loss = loss + token_loss.smoothing * (wanted[:, 0] - values.mean(-1))
+    if token_loss.by_probability:
+        probability = ((wanted - top).exp() / total)[:, 0]
+        loss, counts = loss * probability, counts * probability
+    losses.copy_(loss)
+    is_target = torch.arange(values.shape[1], device=values.device) == targets[:, None]
+    slopes = (
+        powers / total - is_target * (1.0 - token_loss.smoothing) - token_loss.smoothing / values.shape[1]
+    )
+    if squashed is not None:
+        slopes = slopes * (1.0 - squashed.square())
+    logits.copy_(slopes * counts[:, None])
 
 
 def _add_product(

@@ -16,7 +16,7 @@ from tuition.recipe import Recipe
 # Settings that may change between sittings without changing the result.
 _FREE = {
     "output_dir", "device", "micro_batch_size", "micro_batch_tokens", "activation_checkpointing",
-    "share_prefixes",
+    "share_prefixes", "compile",
     "save_every_steps", "eval_every_steps", "log_every_steps", "samples", "keep", "keep_checkpoints",
     "not_finite", "allow_unproved", "heartbeat_seconds", "masters", "parallel", "stream_gb",
     "report_to", "keep_every_epoch", "average_checkpoints", "average_of", "max_forgetting",

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tuition.train.cross_entropy import Chunk
+
 # What configurations call the factor on the logits. Some families divide by what others multiply with, under
 # the same name (Granite, HyperCLOVA X), so each is tried and the numbers decide.
 _FACTORS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
@@ -33,11 +35,13 @@ class Head:
         layer: the model's output layer; its weight is read anew each time, because adapters change it.
         scale: the logits are multiplied by it.
         softcap: then squashed to ±softcap by tanh.
+        chunk: compiled code for the loss of a chunk of logits; None: there is none.
     """
 
     layer: Any
     scale: float = 1.0
     softcap: float | None = None
+    chunk: Chunk | None = None
 
     def terms(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Inputs and weights whose products sum to the logits before bias, scale and softcap."""

@@ -52,9 +52,21 @@ def make_lean(model: nn.Module) -> int:
             known[signature] = _lean_form(module)
         form = known[signature]
         if form is not None:
-            module.forward = MethodType(form, module)
+            module.forward = MethodType(_unless_compiling(form), module)
             replaced += 1
     return replaced
+
+
+def _unless_compiling(form: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module, Tensor], Tensor]:
+    """The leaner forward; a compiler is shown the module's own, whose operations it joins with those around it."""
+
+    def forward(module: nn.Module, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            own: Tensor = type(module).forward(module, x)
+            return own
+        return form(module, x)
+
+    return forward
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, offset: float, rounds_first: bool) -> Tensor:

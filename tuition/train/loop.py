@@ -18,7 +18,6 @@ from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
 from tuition.train.choosing import Choosing, note_figures
-from tuition.train.lanes import side_by_side
 from tuition.train.learner import Learner
 from tuition.train.loss import LOSSES, step_loss, token_loss_of
 from tuition.train.memory import give_back_freed_memory, is_out_of_memory
@@ -26,6 +25,7 @@ from tuition.train.model import LoadedModel
 from tuition.train.optimizer import learning_rate_at
 from tuition.train.randomness import RandomState, random_state, restore_random_state
 from tuition.train.reports import EvalReport, SkipReport, StepReport
+from tuition.train.trunk import over_trunks
 
 _MOST_SKIPPED_IN_A_ROW = 2
 
@@ -138,6 +138,7 @@ def packs_of(
         max_examples=packing[0],
         token_budget=packing[1],
         share_prefixes=learner.shares,
+        share_trunks=learner.trunks,
         lanes=learner.lanes,
         work=learner.work,
     )
@@ -169,7 +170,7 @@ def train_step(
         return loss.detach()
 
     with breakable():
-        losses = side_by_side(learner.as_lanes(), forward_and_backward, packs)
+        losses = over_trunks(learner.as_lanes(), forward_and_backward, packs)
     if ranks.many:
         learner.masters.join()
         ranks.add_up(learner.masters.slots())
@@ -245,8 +246,8 @@ def _smaller_budget(
     Raises:
         UserError: one example alone does not fit; a checkpoint was saved.
     """
-    largest = max(packs, key=lambda pack: len(pack.lengths))
-    tokens = len(largest.ids)
+    largest = max(packs, key=lambda pack: (len(pack.lengths), pack.held_tokens))
+    tokens = largest.held_tokens
     if len(largest.lengths) == 1 and learner.lanes == 1:
         hooks.save(progress)
         raise UserError(

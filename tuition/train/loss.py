@@ -8,7 +8,7 @@ so that neither the micro-batch, nor packing, nor accumulation can change it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuition.batch import Pack, Weigh
+from tuition.batch import Pack, Trunk, Weigh
 from tuition.recipe import OptimizerSettings
 from tuition.train.cross_entropy import TokenLoss, linear_cross_entropy
 from tuition.train.device import put_on
@@ -64,8 +64,7 @@ def step_loss(
     """
     coefficients = torch.from_numpy(pack.weights / np.float32(whole_step_weight))
     disturbed = nullcontext() if loaded.noise is None else loaded.noise.over(pack.lengths)
-    kept = torch.autograd.graph.save_on_cpu(pin_memory=True) if loaded.offloads else nullcontext()
-    with disturbed, kept:
+    with disturbed, _offloading(loaded):
         return _losses(loaded, pack, coefficients, token_loss)[0]
 
 
@@ -80,6 +79,19 @@ def token_losses(loaded: LoadedModel, pack: Pack) -> Tensor:
     """
     with torch.no_grad():
         return _losses(loaded, pack, torch.from_numpy(pack.weights), TOKEN_LOSSES["nll"])[1]
+
+
+def run_trunk(loaded: LoadedModel, trunk: Trunk) -> None:
+    """A pass over a trunk alone, of which `loaded.before` takes the keys and values."""
+    positions, lengths = np.arange(len(trunk)), (len(trunk),)
+    decoder: Any = decoder_of(base_of(loaded.model))
+    with _offloading(loaded):
+        decoder(**_inputs(loaded, trunk.ids, positions, lengths))
+
+
+def _offloading(loaded: LoadedModel) -> AbstractContextManager[Any]:
+    """Inside, what the backward pass needs waits where the run wants it to."""
+    return torch.autograd.graph.save_on_cpu(pin_memory=True) if loaded.offloads else nullcontext()
 
 
 def _losses(
@@ -123,7 +135,7 @@ def _losses_of_whole(
         losses = _losses_by_the_models_own_head(loaded, pack, keep, targets, token_loss)
         return (losses * coefficients).sum(), losses.detach()
     decoder: Any = decoder_of(base_of(loaded.model))
-    hidden = decoder(**_inputs(loaded, pack)).last_hidden_state[0].index_select(0, keep)
+    hidden = decoder(**_pack_inputs(loaded, pack)).last_hidden_state[0].index_select(0, keep)
     return linear_cross_entropy(
         loaded.head.terms(hidden),
         loaded.head.bias,
@@ -132,6 +144,7 @@ def _losses_of_whole(
         scale=loaded.head.scale,
         softcap=loaded.head.softcap,
         token_loss=token_loss,
+        chunk=loaded.head.chunk,
     )
 
 
@@ -141,7 +154,7 @@ def _losses_by_the_models_own_head(
     """For heads that are not linear: logits at learned positions, or all where the model gives no choice."""
     trims = takes_logits_to_keep(base_of(loaded.model))
     trim = {"logits_to_keep": keep} if trims else {}
-    logits = loaded.model(**_inputs(loaded, pack), **trim).logits[0]
+    logits = loaded.model(**_pack_inputs(loaded, pack), **trim).logits[0]
     logits = logits if trims else logits[keep]
     pieces = zip(logits.split(_LOSS_ROWS), targets.split(_LOSS_ROWS), strict=True)
     return torch.cat([_plain_token_losses(rows.float(), wanted, token_loss) for rows, wanted in pieces])
@@ -155,11 +168,23 @@ def _plain_token_losses(logits: Tensor, targets: Tensor, token_loss: TokenLoss) 
     return losses * logits.detach().softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
-def _inputs(loaded: LoadedModel, pack: Pack) -> dict[str, Any]:
+def _pack_inputs(loaded: LoadedModel, pack: Pack) -> dict[str, Any]:
+    parents = pack.parents if pack.shared_tokens else None
+    return _inputs(loaded, pack.ids, pack.positions, pack.lengths, parents)
+
+
+def _inputs(
+    loaded: LoadedModel,
+    ids: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64],
+    lengths: tuple[int, ...],
+    parents: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
     return {
-        "input_ids": put_on(loaded.device, torch.from_numpy(pack.ids)[None]),
-        "position_ids": put_on(loaded.device, torch.from_numpy(pack.positions)[None]),
+        "input_ids": put_on(loaded.device, torch.from_numpy(ids)[None]),
+        "position_ids": put_on(loaded.device, torch.from_numpy(positions)[None]),
         "use_cache": False,  # a cache would let segments see one another
-        **({"segment_lengths": pack.lengths} if loaded.packed else {}),
-        **({"segment_parents": pack.parents} if pack.shared_tokens else {}),
+        **({"segment_lengths": lengths} if loaded.packed else {}),
+        **({"segment_parents": parents} if parents is not None else {}),
+        **({"segments_before": loaded.before} if loaded.before is not None else {}),
     }

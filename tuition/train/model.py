@@ -216,6 +216,7 @@ class LoadedModel:
         dtype: of its forward pass; float32 or bfloat16.
         packed: it runs our segment attention, so several segments of a pack stand apart.
         shares: what examples of a pack have in common at the start is computed once.
+        trunks: and so is what the examples of several packs have in common.
         lanes: so many packs of a step are run at the same time, each on cores of its own.
         work: what an example costs, to share a step out.
         offloads: what the backward pass needs waits for it in the memory of the CPU.
@@ -223,6 +224,7 @@ class LoadedModel:
         noise: on its embeddings while it learns; None: there is none.
         ranks: those that it is trained by.
         root: where the model is sharded, the module around it that a pass must go through; None: it is whole.
+        before: what segments without a parent continue in the pass at hand; None: they begin examples.
     """
 
     model: Any
@@ -230,6 +232,7 @@ class LoadedModel:
     dtype: torch.dtype
     packed: bool = False
     shares: bool = False
+    trunks: bool = False
     lanes: int = 1
     work: Work = BY_LENGTH
     offloads: bool = False
@@ -237,6 +240,7 @@ class LoadedModel:
     noise: EmbeddingNoise | None = None
     ranks: Ranks = ALONE
     root: torch.nn.Module | None = None
+    before: attention.Before | None = None
 
 
 def base_of(model: Any) -> Any:

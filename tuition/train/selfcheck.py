@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tuition.batch import SHORTEST_PREFIX, make_packs
+from tuition.batch import SHORTEST_PREFIX, make_packs, packs_on_a_trunk
 from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
 from tuition.train.attention import NAME
-from tuition.train.head import Head, find_head
+from tuition.train.attention_varlen import working_kernel
+from tuition.train.head import Head, decoder_of, find_head
 from tuition.train.lanes import lanes_of, replica_of
 from tuition.train.lean import make_lean
 from tuition.train.loss import token_losses, token_mean
@@ -32,6 +33,7 @@ from tuition.train.model import (
     ordinary_attention,
 )
 from tuition.train.quantised import parameters_of
+from tuition.train.trunk import over_trunks
 
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
@@ -116,7 +118,7 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     Returns:
         Why prefixes cannot be shared on this model; None: they can.
     """
-    if loaded.model.training and _drops(loaded.model):
+    if loaded.model.training and drops(loaded.model):
         return "with dropout several examples would lose the same values"
     if loaded.noise is not None:
         return "with noise several examples would be disturbed alike"
@@ -138,7 +140,30 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     return None
 
 
-def _drops(model: torch.nn.Module) -> bool:
+def check_trunks(loaded: LoadedModel, examples: Sequence[Rendered]) -> bool:
+    """Whether what several passes begin with, computed once before them, gives the losses of each example whole."""
+    if loaded.ranks.many or decoder_of(base_of(loaded.model)) is None:
+        return False  # ranks that hold parts of a model take as many passes each
+    family = [_second_half_learned(example) for example in _family(loaded, _probed(examples)[-1])]
+    packs = packs_on_a_trunk(family, token_mean)
+    with evaluating(loaded.model), attention_of(loaded.model, NAME):
+        apart = _packed_losses(loaded, family)
+        try:
+            with torch.no_grad():
+                losses = over_trunks([replace(loaded, packed=True)], token_losses, packs)
+        except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError):
+            return False
+    on_a_trunk = torch.cat([found[pack.rows] for found, pack in zip(losses, packs, strict=True)])
+    return float((on_a_trunk - apart).abs().max()) <= _TOLERANCE[loaded.dtype]
+
+
+def _second_half_learned(example: Rendered) -> Rendered:
+    supervised = example.supervised.copy()
+    supervised[: len(example) // 2 + 1] = 0.0
+    return replace(example, supervised=supervised)
+
+
+def drops(model: torch.nn.Module) -> bool:
     """Whether anything is dropped at random while this model learns."""
     config = base_of(model).config.get_text_config()
     rates = [getattr(config, name, 0.0) for name in ("attention_dropout", "attn_pdrop")]
@@ -155,7 +180,7 @@ def _lanes(loaded: LoadedModel) -> int:
     floating = all(p.is_floating_point() for p in loaded.model.parameters())
     if lanes == 1 or not loaded.model.training or changes or not floating:
         return 1
-    if _drops(loaded.model) or loaded.noise is not None:
+    if drops(loaded.model) or loaded.noise is not None:
         return 1
     try:
         replica_of(loaded.model, {})
@@ -206,18 +231,24 @@ def choose_path(
     loaded.head, loaded.work = head if isinstance(head, Head) else None, _work_of(base)
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
-    loaded.packed, loaded.shares, loaded.lanes = check.packed, False, 1
+    loaded.packed, loaded.shares, loaded.trunks, loaded.lanes = check.packed, False, False, 1
     passes, detail = "one example a pass", check.detail
     if check.packed:
         obstacle = check_sharing(loaded, examples) if share_prefixes else "share_prefixes is off"
         loaded.shares = obstacle is None
+        loaded.trunks = loaded.shares and check_trunks(loaded, examples)
         passes = "examples side by side without padding, " + (
-            "prefixes that they share computed once"
+            f"prefixes that they share computed once {'an update' if loaded.trunks else 'a pass'}"
             if loaded.shares
             else f"shared prefixes computed for each, because {obstacle}"
         )
         detail += "; so are shared prefixes computed once" if loaded.shares else ""
         loaded.lanes = _lanes(loaded)
+        if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
+            kernel = working_kernel(loaded.device)
+            passes += (
+                f"; attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
+            )
         if loaded.lanes > 1:
             passes += f"; up to {loaded.lanes} passes at a time, each on cores of its own"
     loss = "the head at learned tokens only, in chunks"

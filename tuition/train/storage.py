@@ -60,15 +60,14 @@ class Halves:
         """Hold these numbers in some rows, one of `pieces_of`."""
         upper, kept = (in_rows(half)[piece] for half in (self.upper, self._more))
         upper.copy_(values)
-        more = values.contiguous().view(torch.int32) - (upper.view(torch.int16).to(torch.int32) << 16)
+        more = values.contiguous().view(torch.int32) - upper.float().view(torch.int32)
         kept.copy_(more)
         self._went_down[piece.start] = (more.reshape(-1) == _HALF).nonzero()[:, 0]
 
     def join_piece(self, piece: slice, *, out: Tensor) -> None:
         """Write the numbers of some rows, one of `pieces_of`, into a contiguous float32 tensor."""
         upper, kept = (in_rows(half)[piece] for half in (self.upper, self._more))
-        bits = out.view(torch.int32)
-        torch.add(upper.view(torch.int16).to(torch.int32).bitwise_left_shift_(16), kept, out=bits)
+        bits = out.copy_(upper).view(torch.int32).add_(kept)
         bits.view(-1)[self._went_down[piece.start]] += 2 * _HALF
 
 

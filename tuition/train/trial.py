@@ -20,7 +20,6 @@ from tuition.batch import Pack, Plan, Weigh, largest_group, largest_in_order, ma
 from tuition.batch.prepared import lengths_of
 from tuition.conversation import Rendered
 from tuition.errors import UserError
-from tuition.train.lanes import side_by_side
 from tuition.train.learner import Learner
 from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.memory import (
@@ -30,6 +29,7 @@ from tuition.train.memory import (
     peak_memory,
 )
 from tuition.train.model import LoadedModel, evaluating
+from tuition.train.trunk import over_trunks
 
 _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
 # For shared prefixes: tokens are compared there, which would take long over a whole plan.
@@ -42,8 +42,8 @@ class Trial:
 
     Attributes:
         tokens: of the examples in that pass.
-        tokens_per_second: those over the second, warm pass; on the largest pass with shared prefixes where
-            there are any.
+        tokens_per_second: of the examples, by the second, warm pass; where prefixes are shared, by the largest that
+            does, and by how much its whole update shares.
         peak_bytes: the most memory in use on the device so far, what the optimizer will take counted in; on the
             CPU, of the process.
         token_budget: most tokens in a pass that fits.
@@ -89,14 +89,15 @@ def try_largest_step(
     while True:
         if len(lengths) and lengths.max() > budget // learner.lanes:
             learner.lanes = 1
-        tried = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
+        tried, update = _largest_passes(learner, train, lengths, plan, weigh, (most, budget))
         adds_up = _adds_up(lengths, plan, (most and most * learner.lanes, budget))
         seconds = [_seconds(learner, passes, adds_up) for passes in tried]
         fits = None not in seconds and _scores(learner, validation, (most, budget))
         if not learner.ranks.any(not fits) and seconds[-1] is not None:
-            tokens = sum(pack.tokens for pack in tried[-1])
+            tokens, computed = sum(pack.tokens for pack in tried[-1]), _tokens_of(tried[-1])
+            speed = computed / seconds[-1] * sum(pack.tokens for pack in update) / _tokens_of(update)
             peak = peak_memory(learner.device) + (_to_come(learner) if ballast is None else 0)
-            return Trial(tokens, tokens / seconds[-1], peak, budget, on, learner.offloads)
+            return Trial(tokens, speed, peak, budget, on, learner.offloads)
         if any(len(pack.lengths) > 1 for passes in tried for pack in passes) or learner.lanes > 1:
             budget = max(1, max(_tokens_of(passes) for passes in tried) // 2)
         elif checkpointing == "auto" and not on:
@@ -150,27 +151,32 @@ def _largest_passes(
     plan: Plan,
     weigh: Weigh,
     packing: tuple[int | None, int],
-) -> list[list[Pack]]:
+) -> tuple[list[list[Pack]], list[Pack]]:
     """The largest passes of the plan that are run at once where nothing is shared, and of the first updates the
-    largest where something is."""
+    largest where something is; and all passes of an update that the last of them stand for."""
     most, budget = packing
     lanes = learner.lanes
     group = largest_group(lengths, plan, max_examples=most and most * lanes, token_budget=budget)
     lay = partial(make_packs, weigh=weigh, max_examples=most, token_budget=budget, lanes=lanes)
     tried = [lay([train[i] for i in group])[:lanes]]
     if not learner.shares:
-        return tried
-    shared: list[list[Pack]] = []
+        return tried, tried[0]
+    shared: list[tuple[list[Pack], list[Pack]]] = []
     for step in range(1, min(plan.steps, _UPDATES_LOOKED_AT) + 1):
-        packs = lay([train[i] for i in plan.examples_of(step)], share_prefixes=True)
+        batch = [train[i] for i in plan.examples_of(step)]
+        packs = lay(batch, share_prefixes=True, share_trunks=learner.trunks)
         rounds = [packs[first : first + lanes] for first in range(0, len(packs), lanes)]
-        shared += [passes for passes in rounds if any(pack.shared_tokens for pack in passes)]
-    return [*tried, *sorted(shared, key=_tokens_of)[-1:]]
+        shared += [(passes, packs) for passes in rounds if any(pack.shared_tokens for pack in passes)]
+    if not shared:
+        return tried, tried[0]
+    largest, update = max(shared, key=lambda found: _tokens_of(found[0]))
+    return [*tried, largest], update
 
 
 def _tokens_of(passes: Sequence[Pack]) -> int:
     """Those that are really computed."""
-    return sum(len(pack.ids) for pack in passes)
+    trunks = {pack.trunk: len(pack.trunk) for pack in passes if pack.trunk}
+    return sum(len(pack.ids) for pack in passes) + sum(trunks.values())
 
 
 def _adds_up(lengths: npt.NDArray[np.int64], plan: Plan, at_once: tuple[int | None, int]) -> bool:
@@ -205,7 +211,7 @@ def _seconds(learner: Learner, passes: Sequence[Pack], adds_up: bool) -> float |
             if not adds_up:
                 learner.masters.forget_gradients()
             started = time.perf_counter()
-            side_by_side(learner.as_lanes(), _forward_and_backward, passes)
+            over_trunks(learner.as_lanes(), _forward_and_backward, passes)
             learner.masters.norms()
             if learner.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -262,11 +268,11 @@ def _expected_bytes(learner: Learner, pack: Pack) -> float:
     few = first_tokens(pack, max(1, len(pack.ids) // 8))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         step_loss(learner, few, 1.0)
-    return 1.25 * sum(kept.values()) * len(pack.ids) / len(few.ids)
+    return 1.25 * sum(kept.values()) * pack.held_tokens / len(few.ids)
 
 
 def first_tokens(pack: Pack, tokens: int) -> Pack:
-    """The beginning of a pack, as a pack."""
+    """The beginning of a pack, as a pack; its trunk is left out."""
     ends = np.minimum(np.cumsum(pack.lengths), tokens)
     lengths = np.diff(ends, prepend=0)
     inside = pack.keep < tokens
@@ -279,5 +285,6 @@ def first_tokens(pack: Pack, tokens: int) -> Pack:
         targets=pack.targets[inside],
         weights=pack.weights[inside],
         rows=np.arange(np.count_nonzero(inside)),
+        tokens=tokens + pack.shared_tokens,
         shared_tokens=pack.shared_tokens,
     )

@@ -26,6 +26,7 @@ from tuition.recipe import (
 )
 from tuition.render.proof import Proof, prove, refuse_unproved
 from tuition.screen import Watcher, size
+from tuition.signals import first_signal_leaves
 from tuition.train.folder import RunFolder
 from tuition.training.material import Material, read_material
 from tuition.training.waiting import Start, prepared_once
@@ -124,6 +125,7 @@ def get_ready(recipe: Recipe, folder: RunFolder, watcher: Watcher, start: Start)
     resolved = _resolve(material, folder, plan, parameters, device, dtype)
     watcher.stage("checking that packed examples stand apart, and trying the largest step")
     learner, path = _make_learner(model, device, dtype, resolved, ranks, material.corpus)
+    path = _compile(learner, path, material.corpus, plan, resolved)
     trial = _try(learner, material.corpus, plan, resolved)
     watcher.stage("verifying every example")
     proofs = [
@@ -154,7 +156,8 @@ def _meet(material: Material) -> Ranks:
     from tuition.train.distributed import join_ranks
     from tuition.train.model import choose_device
 
-    return join_ranks(choose_device(material.recipe.device), material.recipe.parallel)
+    with first_signal_leaves():
+        return join_ranks(choose_device(material.recipe.device), material.recipe.parallel)
 
 
 def load_learned(material: Material, ranks: Ranks) -> tuple[Any, torch.device, torch.dtype]:
@@ -244,6 +247,15 @@ def _make_learner(
     learner = make_learner(model, device, dtype, settings)
     learner.ranks = ranks
     return learner, choose_path(learner, corpus.at_hand, share_prefixes=share)
+
+
+def _compile(learner: Learner, path: PathCheck, corpus: Corpus, plan: Plan, recipe: Recipe) -> PathCheck:
+    """Layers and loss become compiled code, where that is wanted and gives the same."""
+    from tuition.train.compiled import compile_layers, pays
+
+    if recipe.compile == "off" or (recipe.compile == "auto" and not pays(learner.device, plan.steps)):
+        return path
+    return compile_layers(learner, path, corpus.at_hand)
 
 
 def _try(learner: Learner, corpus: Corpus, plan: Plan, recipe: Recipe) -> Trial:

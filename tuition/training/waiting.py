@@ -97,6 +97,17 @@ def forget_word(folder: RunFolder, start: Start) -> None:
         files.remove_file(folder.path / _NAME)
 
 
+def tidy(folder: RunFolder) -> None:
+    """Remove what ranks left in the folder that were ended before the run had begun.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    if folder.path.is_dir() and not folder.holds_a_run():
+        with folder.claimed():
+            files.remove_file(folder.path / _NAME)
+
+
 def _keep_saying(word: Path, start: str, stop: threading.Event) -> None:
     count = 0
     while True:
