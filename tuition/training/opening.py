@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuition.recipe import Recipe
 from tuition.data import split_share
+from tuition.recipe import Recipe
 from tuition.render import unread_pickles
 from tuition.render.preview import token_texts
 from tuition.render.proof import Proof
