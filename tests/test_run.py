@@ -52,6 +52,13 @@ def test_the_run_folder_holds_what_the_design_says(settings: dict[str, Any]) -> 
     assert "best_eval_loss" in facts["result"]
 
 
+def test_whoever_may_read_the_run_may_read_its_weights(settings: dict[str, Any], tmp_path: Path) -> None:
+    run = tuition.train(**{**settings, "max_steps": 1})
+    exported = run.export(tmp_path / "exported")
+    shipped = [*(run.path / "model").iterdir(), *exported.iterdir()]
+    assert {file.stat().st_mode for file in shipped} == {(run.path / "run.json").stat().st_mode}
+
+
 def test_every_checkpoint_verifies_and_only_the_best_and_the_newest_stay(settings: dict[str, Any]) -> None:
     run = tuition.train(**{**settings, "save_every_steps": 2, "eval_every_steps": 100, "keep_checkpoints": 3})
     kept = list((run.path / "checkpoints").iterdir())
