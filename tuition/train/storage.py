@@ -60,15 +60,26 @@ class Halves:
         """Hold these numbers in some rows, one of `pieces_of`."""
         upper, kept = (in_rows(half)[piece] for half in (self.upper, self._more))
         upper.copy_(values)
-        more = values.contiguous().view(torch.int32) - upper.float().view(torch.int32)
+        more = (
+            scratch("halves", tuple(upper.shape), upper, dtype=torch.float32).copy_(upper).view(torch.int32)
+        )
+        torch.sub(values.contiguous().view(torch.int32), more, out=more)
         kept.copy_(more)
-        self._went_down[piece.start] = (more.reshape(-1) == _HALF).nonzero()[:, 0]
+        self._went_down[piece.start] = _places_of_largest(more, _HALF)
 
     def join_piece(self, piece: slice, *, out: Tensor) -> None:
         """Write the numbers of some rows, one of `pieces_of`, into a contiguous float32 tensor."""
         upper, kept = (in_rows(half)[piece] for half in (self.upper, self._more))
         bits = out.copy_(upper).view(torch.int32).add_(kept)
         bits.view(-1)[self._went_down[piece.start]] += 2 * _HALF
+
+
+def _places_of_largest(bits: Tensor, largest: int) -> Tensor:
+    """Flat places of a number that none exceeds. Few rows have it: comparing only those takes a tenth of the time."""
+    rows = bits.view(-1, bits.shape[-1])
+    found = (rows.amax(1) == largest).nonzero()[:, 0]
+    row, column = (rows[found] == largest).nonzero().unbind(1)
+    return found[row] * rows.shape[1] + column
 
 
 class SplitMasters(Masters):
