@@ -113,9 +113,12 @@ class Halves:
             self._went_down[piece.start] = down.nonzero()[:, 0]
             return
         upper.copy_(values)
-        more = values.contiguous().view(torch.int32) - upper.float().view(torch.int32)
+        more = (
+            scratch("halves", tuple(upper.shape), upper, dtype=torch.float32).copy_(upper).view(torch.int32)
+        )
+        torch.sub(values.contiguous().view(torch.int32), more, out=more)
         kept.copy_(more)
-        self._went_down[piece.start] = (more.reshape(-1) == _HALF).nonzero()[:, 0]
+        self._went_down[piece.start] = _places_of_largest(more, _HALF)
 
     def join_piece(self, piece: slice, *, out: Tensor) -> None:
         """Write the numbers of some rows, one of `pieces_of`, into a contiguous float32 tensor."""
@@ -132,6 +135,14 @@ class Halves:
         """Compiled code, where there is some and it is worth it."""
         fits = parts[0].numel() >= _WORTH_COMPILED and all(part.is_contiguous() for part in parts)
         return self.code if fits else None
+
+
+def _places_of_largest(bits: Tensor, largest: int) -> Tensor:
+    """Flat places of a number that none exceeds. Few rows have it: comparing only those takes a tenth of the time."""
+    rows = bits.view(-1, bits.shape[-1])
+    found = (rows.amax(1) == largest).nonzero()[:, 0]
+    row, column = (rows[found] == largest).nonzero().unbind(1)
+    return found[row] * rows.shape[1] + column
 
 
 class SplitMasters(Masters):
