@@ -43,6 +43,10 @@ def main() -> None:
         raise SystemExit(
             f"not installed: {', '.join(missing)}; lay the wheels beside it, or pip install tuition"
         )
+    import torch
+
+    if not given.smoke and not torch.cuda.is_available():
+        raise SystemExit("PyTorch finds no CUDA device here; --smoke tries the script on the CPU")
     faulthandler.dump_traceback_later(60 * given.minutes + 30, exit=True)
     results = measure(given.to, 60 * given.minutes, smoke=given.smoke)
     print((given.to / "gpu.md").read_text(encoding="utf-8"))

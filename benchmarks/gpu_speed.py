@@ -54,12 +54,12 @@ _LLAMA8B = (
      "rope_theta": 500000.0},
 )  # fmt: skip
 SHAPES = (
-    Shape("Qwen3-0.6B", _QWEN3, "full", "float32", 32768, 40, 75),
-    Shape("Llama-3.1-8B", _LLAMA8B, "lora", "float32", 16384, 70, 90),
+    Shape("Qwen3-0.6B", _QWEN3, "full", "float32", 32768, 40, 90),
+    Shape("Llama-3.1-8B", _LLAMA8B, "lora", "float32", 16384, 70, 110),
     # with moments it is 96 GB before anything is computed, and a second pass would add up gradients in float32: one
     # pass, of what fits beside it
-    Shape("Llama-3.1-8B", _LLAMA8B, "full", "split", 10240, 138, 110),
-    Shape("SmolLM2-135M", _SMOLLM2, "full", "float32", 65536, 20, 60),
+    Shape("Llama-3.1-8B", _LLAMA8B, "full", "split", 10240, 138, 120),
+    Shape("SmolLM2-135M", _SMOLLM2, "full", "float32", 65536, 20, 75),
 )
 _TINY = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -73,11 +73,15 @@ UPDATES = 6  # the first two warm up
 
 
 def throughput(shape: Shape, device: Any, rate: float) -> list[dict[str, Any]]:
-    """Updates of full-length rows all of which is learned, and of instructions as people write them."""
-    found = []
-    for workload, make in (("rows of 2,048, all learned", full_rows), ("instructions", instructions)):
+    """Updates of full-length rows all of which is learned, of instructions as people write them, and on a GPU of the
+    rows again without compiled code."""
+    found, gpu = [], device.type == "cuda"
+    parts = [("rows of 2,048, all learned", full_rows, gpu), ("instructions", instructions, gpu)]
+    if gpu:
+        parts.append(("rows of 2,048, all learned, not compiled", full_rows, False))
+    for workload, make, compiled in parts:
         try:
-            row = updates_of(shape, make(shape), device, rate, 3 if device.type == "cpu" else UPDATES)
+            row = updates_of(shape, make(shape), device, rate, compiled=compiled)
         except Exception as error:  # one shape that fails must not cost the others
             traceback.print_exc()
             row = {"fault": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
@@ -99,14 +103,13 @@ def forget(device: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def updates_of(
-    shape: Shape, rows: list[Any], device: Any, rate: float, updates: int = UPDATES
-) -> dict[str, Any]:
-    """Train a few updates as a run does: self-check, compiled layers on a GPU, trial of the largest pass, steps.
+def updates_of(shape: Shape, rows: list[Any], device: Any, rate: float, *, compiled: bool) -> dict[str, Any]:
+    """Train a few updates as a run does: self-check, compiled layers, trial of the largest pass, steps.
 
     Args:
         rows: examples of one update; each update takes the same, so that only speed varies.
         rate: the device's own rate of matrix products, operations a second.
+        compiled: layers and loss by compiled code.
     """
     import torch
 
@@ -119,13 +122,14 @@ def updates_of(
     from tuition.train.selfcheck import choose_path
     from tuition.train.trial import try_largest_step
 
+    updates = 3 if device.type == "cpu" else UPDATES
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     settings = OptimizerSettings(learning_rate=1e-5, warmup_steps=0, masters=shape.masters)
     learner = make_learner(make_model(shape, device), device, torch.bfloat16, settings)
     check = choose_path(learner, rows)
     started = time.perf_counter()
-    if device.type == "cuda":
+    if compiled:
         check = compile_layers(learner, check, rows)
     compile_seconds = time.perf_counter() - started
     plan = Plan(examples=len(rows), batch_size=len(rows), steps=updates, seed=0)

@@ -74,6 +74,7 @@ def _compile_and_compare(learner: Learner, layers: Sequence[Any], pack: Pack, ba
         _compile(layers, backend)
         learner.head = head and replace(head, chunk=torch.compile(chunk_at_once, backend=backend))
         fault = _difference(before, _loss_and_norms(learner, pack), learner.dtype)
+        fault = fault or learner.masters.compile(backend, learner.device)
     except Exception as error:  # a compiler has no end of ways to fail, and none may end a run
         fault = f"{type(error).__name__}: {one_line(error)}"
     if learner.ranks.any(bool(fault)):
