@@ -120,6 +120,8 @@ def test_a_job_that_a_scheduler_starts_again_begins_or_goes_on(settings: dict[st
     facts = json.loads((run.path / "run.json").read_text())
     assert [sitting.get("from_step", 0) for sitting in facts["sittings"]] == [0, 5]
     assert facts["status"] == "finished"
+    took = [sitting["seconds"] for sitting in facts["sittings"]]
+    assert facts["seconds"] == pytest.approx(sum(took), abs=0.002) and min(took) > 0, "both sittings count"
 
 
 def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path: Path) -> None:
