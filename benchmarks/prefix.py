@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,29 @@ from tuition.machine import hardware, versions
 from tuition.recipe import OptimizerSettings
 
 BATCH = 16
-TOKEN_BUDGET = 4096
 SETTINGS = OptimizerSettings(learning_rate=LEARNING_RATE, warmup_steps=0, lr_scheduler="constant")
 # Loss and gradient norm, relative; updates of bfloat16 drift apart by rounding.
 TOLERANCE = {"float32": (1e-5, 1e-3), "bfloat16": (2e-3, 1e-2)}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What an update is made of, and the most tokens in the passes that are run at once."""
+
+    make_batch: Callable[[np.random.Generator], list[Rendered]]
+    token_budget: int = 4096
 
 
 def long_prompt(random: np.random.Generator) -> list[Rendered]:
     """400 tokens of system prompt and tools for all, then a question of 20 and a learned answer of 40."""
     prompt = some(random, 400)
     return [example([prompt, some(random, 20)], some(random, 40)) for _ in range(BATCH)]
+
+
+def longer_prompt(random: np.random.Generator) -> list[Rendered]:
+    """1,000 tokens for all, then a question of 160 and a learned answer of 40."""
+    prompt = some(random, 1000)
+    return [example([prompt, some(random, 160)], some(random, 40)) for _ in range(BATCH)]
 
 
 def split_conversations(random: np.random.Generator) -> list[Rendered]:
@@ -65,10 +78,11 @@ def nothing_shared(random: np.random.Generator) -> list[Rendered]:
     return [example([some(random, max(1, int(0.4 * n)))], some(random, int(0.6 * n))) for n in lengths]
 
 
-WORKLOADS: dict[str, Callable[[np.random.Generator], list[Rendered]]] = {
-    "long prompt: 400 tokens shared, 60 own": long_prompt,
-    "four conversations, split at four turns": split_conversations,
-    "nothing shared": nothing_shared,
+WORKLOADS = {
+    "long prompt: 400 tokens shared, 60 own": Workload(long_prompt),
+    "little memory: 1,000 tokens shared, 200 own, one example a pass": Workload(longer_prompt, 2 * 1280),
+    "four conversations, split at four turns": Workload(split_conversations),
+    "nothing shared": Workload(nothing_shared),
 }
 
 
@@ -101,12 +115,11 @@ def main() -> None:
     keep_freed_memory()
     rows = []
     for dtype in TOLERANCE:
-        for name, make_batch in WORKLOADS.items():
-            rows.append({"workload": name, "dtype": dtype, **measure(make_batch, dtype, given.updates)})
+        for name, workload in WORKLOADS.items():
+            rows.append({"workload": name, "dtype": dtype, **measure(workload, dtype, given.updates)})
             print(f"{name}, {dtype}: done", file=sys.stderr, flush=True)
     result = {
-        "what": f"updates of {BATCH} examples, Llama 17.6M, vocabulary {VOCABULARY:,}, passes of at most "
-        f"{TOKEN_BUDGET:,} tokens",
+        "what": f"updates of {BATCH} examples, Llama 17.6M, vocabulary {VOCABULARY:,}",
         "updates_each": given.updates,
         "threads": torch.get_num_threads(),
         "rows": rows,
@@ -116,17 +129,17 @@ def main() -> None:
     write(result)
 
 
-def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: str, updates: int) -> Any:
+def measure(workload: Workload, dtype: str, updates: int) -> Any:
     """The same updates by two learners, one of which shares."""
     learners = {"on": learner_of(dtype, share=True), "off": learner_of(dtype, share=False)}
     random = np.random.default_rng(0)
     reports: dict[str, list[Any]] = {"on": [], "off": []}
     cpu: dict[str, list[float]] = {"on": [], "off": []}
     for number in range(1, updates + 2):
-        batch = make_batch(random)
+        batch = workload.make_batch(random)
         for name in ("on", "off") if number % 2 else ("off", "on"):
             started = time.process_time()
-            reports[name].append(update(learners[name], batch, number))
+            reports[name].append(update(learners[name], batch, number, workload.token_budget))
             cpu[name].append(time.process_time() - started)
         refuse_different_work(reports["on"][-1], reports["off"][-1], dtype)
     on, off = (reports[name][1:] for name in ("on", "off"))
@@ -142,7 +155,8 @@ def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: 
             "off": spread([r.tokens_per_second for r in off]),
         },
         "milliseconds_to_lay_out": {
-            name: layout_milliseconds(batch, learner) for name, learner in learners.items()
+            name: layout_milliseconds(batch, learner, workload.token_budget)
+            for name, learner in learners.items()
         },
         "times_as_fast": spread([b.seconds / a.seconds for a, b in zip(on, off, strict=True)]),
         "loss": {"on": reports["on"][0].loss, "off": reports["off"][0].loss},
@@ -150,23 +164,23 @@ def measure(make_batch: Callable[[np.random.Generator], list[Rendered]], dtype: 
     }
 
 
-def layout_milliseconds(batch: list[Rendered], learner: Any) -> float:
+def layout_milliseconds(batch: list[Rendered], learner: Any, token_budget: int) -> float:
     """Median time to find shared prefixes and make the packs of one update."""
     times = []
     for _ in range(21):
         started = time.perf_counter()
-        packs_of(batch, learner)
+        packs_of(batch, learner, token_budget)
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times)
 
 
-def packs_of(batch: list[Rendered], learner: Any) -> list[Pack]:
+def packs_of(batch: list[Rendered], learner: Any, token_budget: int) -> list[Pack]:
     """The passes of one update."""
     return make_packs(
         batch,
         lambda weights: weights,
         max_examples=None,
-        token_budget=TOKEN_BUDGET,
+        token_budget=token_budget,
         share_prefixes=learner.shares,
         share_trunks=learner.trunks,
         lanes=learner.lanes,
@@ -189,12 +203,12 @@ def learner_of(dtype: str, *, share: bool) -> Any:
     return learner
 
 
-def update(learner: Any, batch: list[Rendered], number: int) -> Any:
+def update(learner: Any, batch: list[Rendered], number: int, token_budget: int) -> Any:
     """One update; the time to lay out its packs is part of it."""
     from tuition.train.loop import train_step
 
     started = time.perf_counter()
-    packs = packs_of(batch, learner)
+    packs = packs_of(batch, learner, token_budget)
     plan = Plan(examples=len(batch), batch_size=len(batch), steps=10**6, seed=0)
     report = train_step(learner, packs, batch, plan, SETTINGS, number)
     seconds = time.perf_counter() - started

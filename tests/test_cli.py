@@ -211,9 +211,15 @@ def test_the_opening_screen_as_json_has_every_source_every_proof_and_what_a_toke
     run: Any, data: Path, llama: Path, tmp_path: Path
 ) -> None:
     other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "p", "completion": "c"}])
-    words = ("train", "--model", llama, "--data", data, "--data", other, "--dry-run", "--json")
-    facts = json.loads(run(*words, "--token-loss", "dft", "--micro-batch-size", "1")[1])["facts"]
-    assert [line.split()[0] for line in facts["data"].splitlines()] == [str(data), str(other)]
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{"what": "is this"}])
+    named = [word for file in (data, f"{other}#2", bad) for word in ("--data", file)]
+    words = ("train", "--model", llama, *named, "--token-loss", "dft", "--micro-batch-size", "1")
+    facts = json.loads(run(*words, "--dry-run", "--json")[1])["facts"]
+    assert facts["data"].splitlines() == [
+        f"{data}  messages (OpenAI chat)",
+        f"{other}  prompt/completion",
+        f"{bad}  no row has a known shape",
+    ]
     assert facts["proof"].count("✓") >= 7
     assert "token_mean (dft)" in facts["plan"] and "at most 1 example in a pass" in facts["machine"]
 
@@ -349,7 +355,10 @@ def test_evaluate_judges_conditions_and_says_each(run: Any, llama: Any, tmp_path
     with (tmp_path / "held.jsonl").open("a") as stream:
         stream.write('{"completion": 5}\n')
     code, _, err = run("evaluate", llama, *data, "--require", "loss<=1000")
-    assert (code, "1 of 5 rows could not be scored" in err) == (0, True)
+    assert (code, "1 of 5 rows could not be scored; the first: " in err and "held.jsonl:5 (D" in err) == (
+        0,
+        True,
+    )
     assert run("evaluate", llama, *data)[0] == 1, "nothing was demanded but that rows be scored"
     code, out, _ = run("evaluate", llama, "--harness", "hellaswag")
     assert code == 0

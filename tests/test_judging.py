@@ -175,6 +175,8 @@ def test_by_default_looking_takes_at_most_a_fifth_of_the_run() -> None:
         ({"eval_metrics": "choice"}, "'choice' scores no written answers"),
         ({"general": "nowhere.txt"}, "nowhere.txt: cannot be read"),
         ({"metric_for_best_model": "loss"}, "here it is 'best_by'"),
+        ({"loss": "dft"}, r"dft is a value of 'token_loss'"),
+        ({"packing": False}, r"never changes the result; micro_batch_size: 1"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_at_the_door(

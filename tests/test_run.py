@@ -52,6 +52,13 @@ def test_the_run_folder_holds_what_the_design_says(settings: dict[str, Any]) -> 
     assert "best_eval_loss" in facts["result"]
 
 
+def test_whoever_may_read_the_run_may_read_its_weights(settings: dict[str, Any], tmp_path: Path) -> None:
+    run = tuition.train(**{**settings, "max_steps": 1})
+    exported = run.export(tmp_path / "exported")
+    shipped = [*(run.path / "model").iterdir(), *exported.iterdir()]
+    assert {file.stat().st_mode for file in shipped} == {(run.path / "run.json").stat().st_mode}
+
+
 def test_every_checkpoint_verifies_and_only_the_best_and_the_newest_stay(settings: dict[str, Any]) -> None:
     run = tuition.train(**{**settings, "save_every_steps": 2, "eval_every_steps": 100, "keep_checkpoints": 3})
     kept = list((run.path / "checkpoints").iterdir())
@@ -113,6 +120,8 @@ def test_a_job_that_a_scheduler_starts_again_begins_or_goes_on(settings: dict[st
     facts = json.loads((run.path / "run.json").read_text())
     assert [sitting.get("from_step", 0) for sitting in facts["sittings"]] == [0, 5]
     assert facts["status"] == "finished"
+    took = [sitting["seconds"] for sitting in facts["sittings"]]
+    assert facts["seconds"] == pytest.approx(sum(took), abs=0.002) and min(took) > 0, "both sittings count"
 
 
 def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -196,8 +196,8 @@ def _text(value: object) -> str | None:
 
 
 def _tags(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """`tags`, a list or words between commas, and `category`."""
-    listed = row.get("tags")
+    """`tags` or `tag`, a list or words between commas, and `category`."""
+    listed = row.get("tags", row.get("tag"))
     named = listed if isinstance(listed, list) else str(listed).split(",") if isinstance(listed, str) else []
     words = [str(tag).strip() for tag in (*named, row.get("category") or "")]
     return tuple(dict.fromkeys(word[:60] for word in words if word))

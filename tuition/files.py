@@ -66,6 +66,10 @@ class Disk:
         """Remove a file."""
         os.unlink(path)
 
+    def chmod(self, path: Path, mode: int) -> None:
+        """Say who may read and write a file."""
+        os.chmod(path, mode)
+
     def mkdir(self, path: Path) -> None:
         """Make an empty folder."""
         os.mkdir(path)
@@ -260,7 +264,8 @@ def fresh_folder(path: Path) -> Path:
 def publish_folder(temporary: Path, final: Path, sums: Mapping[str, Sum] | None = None) -> None:
     """Make a finished folder appear under its final name at once.
 
-    Each file is fsynced, a manifest of SHA-256 sums is written last, then the folder is renamed. A
+    Each file is fsynced and may be read by whom the folder may (safetensors writes for its owner alone, and what is
+    shipped is read by other users), a manifest of SHA-256 sums is written last, then the folder is renamed. A
     folder without a manifest is therefore never complete.
 
     Args:
@@ -273,6 +278,7 @@ def publish_folder(temporary: Path, final: Path, sums: Mapping[str, Sum] | None 
     if final.exists():
         raise FileExistsError(f"{final} exists")
     known = sums or {}
+    mode = temporary.stat().st_mode & 0o666
     entries: dict[str, Sum] = {}
     for path in sorted(temporary.rglob("*")):
         name = path.relative_to(temporary).as_posix()
@@ -281,6 +287,9 @@ def publish_folder(temporary: Path, final: Path, sums: Mapping[str, Sum] | None 
         elif name in known:
             entries[name] = dict(known[name])
         else:
+            if path.stat().st_mode & 0o777 != mode:
+                with suppress(PermissionError):  # a file system that keeps no modes, such as FAT
+                    disk.chmod(path, mode)
             disk.sync_path(path)
             entries[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     write_new(temporary / MANIFEST, [json_bytes({"files": entries})])

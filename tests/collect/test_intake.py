@@ -26,6 +26,12 @@ def test_of_a_user_with_500_prompts_the_first_200_are_kept(store: Store, tmp_pat
     assert import_prompts(store, [elsewhere], source="letters").new == 1, "another source, another user"
 
 
+def test_a_tag_is_read_whether_its_column_is_tag_or_tags(store: Store, tmp_path: Path) -> None:
+    rows = [{"prompt": "A?", "tag": "maths"}, {"prompt": "B?", "tags": ["maths"]}]
+    import_prompts(store, [str(write_jsonl(tmp_path / "asked.jsonl", rows))], source="web")
+    assert len(prompts.find(store, tag="maths")) == 2
+
+
 def test_prompts_are_counted_by_the_language_that_is_named_or_shows(
     store: Store, tmp_path: Path, writer: people.Person, reviewer: people.Person
 ) -> None:

@@ -223,16 +223,15 @@ def test_a_bad_record_costs_one_line_of_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prompt,prompt\na,b\n", "twice"),
-        ("prompt,\na,b\n", "column 2 of the header has no name"),
-        ("prompt;completion\na;b\n", "the delimiter seems to be ';'"),
+        ("prompt,prompt\na,b\n", "twice. Rename one"),
+        ("prompt,\na,b\n", "column 2 of the header has no name. Name it"),
+        ("prompt;completion\na;b\n", "the delimiter seems to be ';'. Write the file with commas"),
     ],
 )
 def test_an_unclear_header_is_said_once(tmp_path: Path, text: str, message: str) -> None:
     (row,) = read_rows(str(write(tmp_path / "a.csv", text)))
     assert row.finding is not None and (row.origin.line, row.finding.code) == (0, "D064")
-    assert message in row.finding.message
-    assert ("with tabs as .tsv" in row.finding.fix) == ("delimiter" in message)
+    assert message in str(row.finding)
 
 
 def test_a_table_without_a_header_is_told_from_one_with_strange_columns(tmp_path: Path) -> None:
@@ -240,6 +239,13 @@ def test_a_table_without_a_header_is_told_from_one_with_strange_columns(tmp_path
     reading = Reading([str(file)])
     assert list(reading) == []
     assert [(f.origin.line, f.code) for f in reading.ledger.findings] == [(0, "D064"), (2, "D001")]
+
+
+def test_a_header_that_is_nearly_right_is_not_taken_for_a_row(tmp_path: Path) -> None:
+    reading = Reading([str(write(tmp_path / "a.csv", "Prompt , completion\na,b\n"))])
+    assert list(reading) == []
+    (finding,) = reading.ledger.findings
+    assert finding.code == "D001" and "--mapping 'prompt=Prompt ,completion= completion'" in finding.fix
 
 
 # --- what is no data ---

@@ -399,3 +399,8 @@ def test_a_role_in_capitals_names_the_command_that_mends_it() -> None:
     reading = Reading(rows=[{"messages": [{"role": "User", "content": "q"}, HI[1]]}])
     list(reading)
     assert "--fix mended.jsonl" in reading.ledger.findings[0].fix
+
+
+def test_an_input_without_an_instruction_is_asked_as_it_is() -> None:
+    (conversation,) = read({"instruction": "", "input": "2 + 2?", "output": "4"})
+    assert conversation.messages[0].content == "2 + 2?"

@@ -90,6 +90,19 @@ def answerer(request, tmp_path_factory):
     return load_answerer(str(folder), device="cpu")
 
 
+def test_bits_a_byte_weigh_the_bytes_as_they_weigh_the_bits(answerer, rows):
+    """A file in which every answer has weight 2 says the same of the model as the file without weights."""
+    weighed = [{**row, "weight": 2} for row in rows]
+    found = []
+    for some in (rows, weighed, rows + weighed):
+        outcomes = answerer.renderer.render(list(Reading(rows=some)))
+        examples = [example for outcome in outcomes for example in outcome.examples]
+        size = learned_bytes(examples, answerer.renderer.tokens)
+        found.append(held_out_loss(answerer.loaded, examples, text_bytes=size, packing=(1, 4096)))
+    for figures in found:
+        assert figures.bits_per_byte == pytest.approx(found[0].bits_per_byte)
+
+
 def test_figures_do_not_depend_on_batch_or_packing(answerer, rows):
     examples = [e for outcome in answerer.renderer.render(list(Reading(rows=rows))) for e in outcome.examples]
     size = learned_bytes(examples, answerer.renderer.tokens)

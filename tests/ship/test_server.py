@@ -133,6 +133,7 @@ def test_a_seed_fixes_what_is_drawn_and_another_draws_otherwise(server: Server) 
         ({"messages": [*HI, {"role": "assistant", "content": "6"}]}, 400, "messages"),
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"max_tokens": "9"}, 400, "max_tokens"),
+        ({"max_completion_tokens": 0}, 400, "max_completion_tokens"),
         ({"temperature": 3}, 400, "temperature"),
         ({"temperature": float("nan")}, 400, "temperature"),
         ({"top_p": -1}, 400, "top_p"),

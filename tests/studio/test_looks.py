@@ -76,6 +76,17 @@ def test_the_form_shows_its_command_as_one_types_and_works_without_scripts(
         assert page.get_by_label("epochs").input_value() == "7"
 
 
+def test_why_a_run_did_not_start_is_read_before_the_form_on_a_phone(chromium: Any, full: Running) -> None:
+    with tab_of(chromium, full, _session(full), width=PHONE, quiet=False) as page:
+        page.goto("/start")
+        page.get_by_label("data", exact=True).fill("mine.jsonl")
+        page.get_by_label("epochs").fill("many")
+        with page.expect_navigation():
+            page.get_by_role("button", name="Start", exact=True).click()
+        fault, form = page.locator(".fault").bounding_box(), page.locator("#recipe").bounding_box()
+        assert fault["y"] < form["y"]
+
+
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A studio in which something happened."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.train.test_masters import BF16, FP32, attempt, folder, learner_of, rows
 from tuition.batch import make_packs
@@ -19,11 +20,12 @@ from tuition.train.compiled import compile_layers, pays
 from tuition.train.cross_entropy import TokenLoss
 from tuition.train.learner import Learner
 from tuition.train.loss import step_loss, token_mean
-from tuition.train.masters import Masters
+from tuition.train.masters import Masters, _shrunk
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import LoadedModel
 from tuition.train.pieces import pieces_of
 from tuition.train.selfcheck import PathCheck
+from tuition.train.storage import Code, join_bits, split_bits
 
 __all__ = ["folder"]  # a fixture
 
@@ -115,7 +117,7 @@ def test_libraries_that_find_no_memory_are_understood(words: str) -> None:
 def alone() -> Iterator[None]:
     """What is compiled is compiled for all that follows."""
     yield
-    attention.register()
+    ALL_ATTENTION_FUNCTIONS.register(attention.NAME, attention.segment_attention)
     torch._dynamo.reset()
 
 
@@ -128,6 +130,7 @@ def test_layers_are_compiled_once_for_passes_of_all_lengths_and_change_no_gradie
     learner.lanes, plain = 1, passes()
     path = compile_layers(learner, PathCheck(True, "", how="packed"), rows(), backend="eager")
     assert path.how == "packed; compiled"
+    attention.register()  # as another model does that is loaded meanwhile
     made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     compiled = passes()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made > 0
@@ -207,3 +210,20 @@ def test_a_run_compiles_where_that_pays_and_says_what_is_in_the_way(folder: Path
     assert "passes go side by side" in compile_layers(learner, PathCheck(True, ""), rows()).how
     learner.packed = False
     assert "examples go one at a time" in compile_layers(learner, PathCheck(False, ""), rows()).how
+
+
+@pytest.mark.usefixtures("alone")
+def test_compiled_halves_are_the_same_to_the_bit_or_are_not_used(folder: Path) -> None:
+    assert Code(split_bits, join_bits).is_right(torch.device("cpu"))
+    assert not Code(lambda *bits: split_bits(*bits) & False, join_bits).is_right(torch.device("cpu"))
+    learner = learner_of(folder, BF16, masters="split")
+    assert learner.masters.compile("eager", learner.device) == ""
+    assert all(master.halves.code for master in learner.masters.parameters.values())  # type: ignore[attr-defined]
+
+
+def test_a_gradient_is_shrunk_by_one_operation_where_it_is_not_on_a_cpu() -> None:
+    for shape in ((), (3,), (2, 3)):
+        made = _shrunk(torch.ones(shape, dtype=BF16, device=NOWHERE), 0.5)
+        assert (made.shape, made.dtype) == (shape, torch.float32)
+    third = torch.full((2,), 1 / 3, dtype=BF16)
+    assert torch.equal(_shrunk(third, 0.3), third.float() * torch.tensor(0.3))

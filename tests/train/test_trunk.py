@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.train.families import FAMILIES, largest_gap
+from tests.train.test_device import alone
 from tests.train.test_prefixes import CPU, SETTINGS, load, reference, row
 from tuition.batch import Pack, Plan, make_packs
 from tuition.conversation import Rendered
@@ -19,13 +20,17 @@ from tuition.evaluate.heldout import held_out_loss
 from tuition.recipe import AdapterSettings
 from tuition.train import selfcheck
 from tuition.train.adapters import lora
+from tuition.train.compiled import compile_layers
 from tuition.train.learner import Learner, make_learner
 from tuition.train.loop import packs_of, train_step
 from tuition.train.loss import step_loss, token_mean
 from tuition.train.masters import Masters
 from tuition.train.model import LoadedModel
+from tuition.train.selfcheck import PathCheck
 from tuition.train.trial import try_largest_step
 from tuition.train.trunk import over_trunks
+
+__all__ = ["alone"]  # a fixture
 
 
 def prompted(seed: int = 0, count: int = 6) -> list[Rendered]:
@@ -127,6 +132,16 @@ def test_an_adapter_learns_the_same_over_a_trunk(folders: dict[str, Path]) -> No
         found.append(gradient(replace(loaded, model=adapted), packs))
     assert found[0]
     assert largest_gap(found[0], {name: g.double() for name, g in found[1].items()}) < 1e-5
+
+
+@pytest.mark.usefixtures("alone")
+def test_compiled_layers_lend_and_continue_a_trunk_too(folders: dict[str, Path]) -> None:
+    learner = learner_of(folders["llama"])
+    plain = gradient(learner, on_a_trunk())
+    path = compile_layers(learner, PathCheck(True, "", how="packed"), prompted(), backend="aot_eager")
+    assert path.how == "packed; compiled"
+    learner.masters.forget_gradients()
+    assert largest_gap(gradient(learner, on_a_trunk()), plain) < 1e-5
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from tuition.render.tokens import Tokens
 
 
+_SECONDS_BETWEEN_NOTES = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What `check` found.
@@ -55,6 +59,7 @@ def check(
     presidio: str | None = None,
     near: bool = False,
     against: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
     **render: Any,
 ) -> Checked:
     """Read every row of every source and say what is wrong with it.
@@ -67,6 +72,7 @@ def check(
             model; `patterns` needs no model and finds numbers only.
         near: also look for near duplicates.
         against: evaluation files whose questions must not be in the data.
+        tell: told now and then how far it is.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
     """
     sources = find_sources(as_names(data))
@@ -81,10 +87,14 @@ def check(
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
-        _settle_all(conversations, ledger, renderer)
+        _settle_all(_telling(conversations, ledger, tell), ledger, renderer)
         shapes |= reading.shapes
         before = before or reading
     ledger.check_balance()
+    if near or against:
+        tell(
+            "comparing the rows with one another" if near else f"comparing the rows with {', '.join(against)}"
+        )
     for finding in _found_across(kept, near=near, against=against):
         ledger.add(finding)
     return Checked(ledger, shapes)
@@ -102,6 +112,18 @@ def _looked_at(
     for conversation in reading:
         for finding in look(conversation):
             ledger.add(finding)
+        yield conversation
+
+
+def _telling(
+    reading: Iterable[Conversation], ledger: Ledger, tell: Callable[[str], None]
+) -> Iterator[Conversation]:
+    """The rows as they come, with a word now and then on how many were read."""
+    said = time.monotonic()
+    for conversation in reading:
+        if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
+            said = time.monotonic()
+            tell(f"{ledger.rows_in:,} rows read")
         yield conversation
 
 

@@ -140,8 +140,10 @@ def _show_evaluation(result: Evaluation, *, as_json: bool) -> None:
     else:
         show_evaluation(result)
     if result.rejected:
+        first = result.rejected[0]
         complain(
-            f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; see `tuition check`"
+            f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; the first: "
+            f"{first['file']}:{first['line']} ({first['code']}): {first['reason']}. `tuition check` shows every finding"
         )
 
 

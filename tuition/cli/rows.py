@@ -80,7 +80,7 @@ def check(
 ) -> None:
     """Read every row and say what is wrong, where, and how to mend it; exit 1 when rows are rejected and not set aside."""
     from tuition import api
-    from tuition.screen import show_check
+    from tuition.screen import Terminal, show_check
 
     if fix is not None:
         if quarantine or model or deep or presidio or near_duplicates or against or mapping:
@@ -100,6 +100,7 @@ def check(
         near=near_duplicates,
         against=against,
         mapping=_columns(mapping),
+        tell=Terminal().stage,
     )
     set_aside = api.quarantine(checked, quarantine) if quarantine else None
     if as_json:

@@ -1,7 +1,7 @@
 """The shapes of rows that are read, in order of precedence, and how each becomes conversations.
 
 A new shape is one function and one row of `FORMATS`. Where a shape has an instruction and an input, the
-user's turn is the instruction, an empty line, and the input; an empty input adds nothing.
+user's turn is the instruction, an empty line, and the input; an empty one of the two adds nothing.
 """
 
 from __future__ import annotations
@@ -92,17 +92,18 @@ def _is_turn(value: object) -> bool:
 @lru_cache(maxsize=1024)
 def _nearest_shape(keys: tuple[str, ...]) -> str:
     """The shape that shares most keys with a row, where similar spellings count as well."""
-    alike = _alike(keys)
+    near = alike(keys)
     nearest = max(
-        _PLAIN_SHAPES, key=lambda shape: len(shape.needs.intersection(alike.values())) / len(shape.needs)
+        _PLAIN_SHAPES, key=lambda shape: len(shape.needs.intersection(near.values())) / len(shape.needs)
     )
-    if not nearest.needs.intersection(alike.values()):
+    if not nearest.needs.intersection(near.values()):
         return "nearest shape: none; prompt and completion is the simplest"
-    respelled = ", ".join(f"{key} → {near}" for key, near in alike.items() if near != key)
+    respelled = ", ".join(f"{key} → {meant}" for key, meant in near.items() if meant != key)
     return f"nearest shape: {nearest.describe}" + (f" ({respelled}?)" if respelled else "")
 
 
-def _alike(keys: tuple[str, ...]) -> dict[str, str]:
+@lru_cache(maxsize=1024)
+def alike(keys: tuple[str, ...]) -> dict[str, str]:
     """Each key that is spelled as one that shapes need, or nearly so → that one."""
     near = {
         key: difflib.get_close_matches(key.strip().lower(), sorted(_NEEDED), n=1, cutoff=0.75) for key in keys
@@ -112,8 +113,8 @@ def _alike(keys: tuple[str, ...]) -> dict[str, str]:
 
 def _mapping_step(keys: tuple[str, ...], origin: Origin) -> str | None:
     """The catalogue's next step with the row's own columns in it; None where it does not show which they are."""
-    alike = _alike(keys)
-    asked, answered = ([key for key in keys if alike.get(key) in side] for side in (_ASKED, _ANSWERED))
+    near = alike(keys)
+    asked, answered = ([key for key in keys if near.get(key) in side] for side in (_ASKED, _ANSWERED))
     if len(asked) != 1 or len(answered) != 1 or {",", "="} & {*asked[0], *answered[0]}:
         return None
     mapping = shlex.quote(f"prompt={asked[0]},completion={answered[0]}")
@@ -152,7 +153,9 @@ def _pair(prompt: str, answer: str, *, extra: str | None = None) -> Convert:
 
 def with_input(instruction: str, more: str) -> str:
     """The user's turn of an instruction and its input."""
-    return f"{instruction}\n\n{more}" if more not in NO_INPUT else instruction
+    if more in NO_INPUT:
+        return instruction
+    return f"{instruction}\n\n{more}" if instruction else more
 
 
 def _side(value: object, role: str, origin: Origin, field: str) -> tuple[Message, ...]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tuition.data.catalogue import finding, quote
-from tuition.data.formats import detect
+from tuition.data.formats import alike, detect
 from tuition.data.jsonfiles import MAX_ROW_BYTES
 from tuition.data.jsontext import Row, about_file, not_utf8, row_from_value
 from tuition.data.remote import RemoteFile
@@ -38,11 +38,11 @@ def read_table(
         header = next((record for record in records if record.cells != []), None)
         if header is None:
             return
-        if complaint := _header_complaint(header.cells, delimiter):
-            step = "Write the file with commas, or with tabs as .tsv." if "delimiter" in complaint else None
+        if wrong := _header_complaint(header.cells, delimiter):
+            complaint, step = wrong
             yield about_file("D064", source, complaint, header.line, step)
             return
-        if not set(columns) & set(header.cells) and detect(dict.fromkeys(header.cells, "")) is None:
+        if not _names_columns(header.cells, columns):
             complaint = "the first line names no columns of a known shape; is it a row?"
             yield about_file("D064", source, complaint, header.line)
         for record in records:
@@ -50,17 +50,26 @@ def read_table(
                 yield _table_row(record, header.cells, source)
 
 
-def _header_complaint(names: list[str] | str, delimiter: str) -> str:
-    """What is wrong with the line of column names; empty if nothing is."""
+def _names_columns(names: Sequence[str], columns: Collection[str]) -> bool:
+    """Whether the first line is seen to be a header: by the names of shapes, also misspelled, or by the user's."""
+    known = set(columns) & set(names) or alike(tuple(name[:40] for name in names[:12]))
+    return bool(known) or detect(dict.fromkeys(names, "")) is not None
+
+
+def _header_complaint(names: list[str] | str, delimiter: str) -> tuple[str, str] | None:
+    """What is wrong with the line of column names, and what to do; None if nothing is."""
     if isinstance(names, str):
-        return f"the header cannot be read: {names}"
+        return f"the header cannot be read: {names}", "Mend the first line."
     if any(not name.strip() for name in names):
-        return f"column {[bool(name.strip()) for name in names].index(False) + 1} of the header has no name"
+        number = [bool(name.strip()) for name in names].index(False) + 1
+        return f"column {number} of the header has no name", "Name it, or remove the column."
     if len(set(names)) < len(names):
-        return f"the header names {quote(next(n for n in names if names.count(n) > 1))} twice"
+        twice = quote(next(n for n in names if names.count(n) > 1))
+        return f"the header names {twice} twice", "Rename one of the two columns, or remove it."
     if len(names) == 1 and (other := next((d for d in ",;\t|" if d in names[0] and d != delimiter), None)):
-        return f"the header is one column, {quote(names[0])}; the delimiter seems to be {other!r}"
-    return ""
+        one = f"the header is one column, {quote(names[0])}; the delimiter seems to be {other!r}"
+        return one, "Write the file with commas, or with tabs as .tsv."
+    return None
 
 
 class _Record:

@@ -68,7 +68,7 @@ class General:
             Placed(
                 (str(e["place"][0]), int(e["place"][1]), int(e["place"][2])),
                 str(e["prompt"]),
-                int(e["text_bytes"]),
+                float(e["text_bytes"]),
                 ExampleMarks(**e["marks"]),
             )
             for e in value["examples"]

@@ -9,13 +9,14 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
 from tuition.interval import Score, ratio
-from tuition.render.tokens import Tokens
+from tuition.render.tokens import Ids, Tokens
 from tuition.train.head import Head
 from tuition.train.loss import token_losses, token_mean, within
 from tuition.train.model import LoadedModel, base_of, evaluating
@@ -55,7 +56,7 @@ class HeldOut:
     Attributes:
         loss: nats a token, each token by its weight.
         perplexity: exp(loss).
-        bits_per_byte: bits over the UTF-8 bytes of the learned text; comparable between tokenizers.
+        bits_per_byte: bits over the UTF-8 bytes of the learned text, both by weight; comparable between tokenizers.
         tokens: learned tokens counted.
         examples: examples counted.
         token_accuracy: share of the learned tokens that the model, given all before, finds most likely.
@@ -75,14 +76,14 @@ def held_out_loss(
     loaded: LoadedModel,
     examples: Sequence[Rendered],
     *,
-    text_bytes: int,
+    text_bytes: float,
     packing: tuple[int | None, int],
     go_on: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Score examples without learning from them; where there are many ranks, each some and all together.
 
     Args:
-        text_bytes: UTF-8 bytes of the learned text, see `learned_bytes`.
+        text_bytes: UTF-8 bytes of the learned text by weight, see `learned_bytes`.
         packing: most examples in a pack (None: no limit), most tokens in a pack.
         go_on: called before each pack; what it raises ends the scoring.
     """
@@ -126,7 +127,7 @@ def _scored(
             yield pack, everyone[place % ranks.world][place // ranks.world]
 
 
-def totals(marks: Sequence[ExampleMarks], text_bytes: int) -> HeldOut:
+def totals(marks: Sequence[ExampleMarks], text_bytes: float) -> HeldOut:
     """The figures of all examples together."""
     tokens = sum(m.tokens for m in marks)
     hits = [m.hits for m in marks if m.hits is not None]
@@ -136,13 +137,13 @@ def totals(marks: Sequence[ExampleMarks], text_bytes: int) -> HeldOut:
 
 
 def _held_out(
-    nats: float, weight: float, tokens: int, examples: int, text_bytes: int, token_accuracy: float | None
+    nats: float, weight: float, tokens: int, examples: int, text_bytes: float, token_accuracy: float | None
 ) -> HeldOut:
     loss = nats / weight
     return HeldOut(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=nats / math.log(2) / max(1, text_bytes),
+        bits_per_byte=nats / math.log(2) / (text_bytes or 1),
         tokens=tokens,
         examples=examples,
         token_accuracy=token_accuracy,
@@ -150,13 +151,13 @@ def _held_out(
 
 
 def with_intervals(
-    held_out: HeldOut, marks: Sequence[ExampleMarks], prompts: Sequence[str], example_bytes: Sequence[int]
+    held_out: HeldOut, marks: Sequence[ExampleMarks], prompts: Sequence[str], example_bytes: Sequence[float]
 ) -> HeldOut:
     """The same figures with their intervals, over prompts: `prompts` says what each example asks."""
     bits = [m.nats / math.log(2) for m in marks]
     intervals = {"loss": ratio([m.nats for m in marks], [m.weight for m in marks], lowest=0, groups=prompts)}
     if sum(example_bytes):
-        intervals["bits_per_byte"] = ratio(bits, list(map(float, example_bytes)), lowest=0, groups=prompts)
+        intervals["bits_per_byte"] = ratio(bits, example_bytes, lowest=0, groups=prompts)
     if held_out.token_accuracy is not None:
         hits, tokens = [float(m.hits or 0) for m in marks], [float(m.tokens) for m in marks]
         intervals["token_accuracy"] = ratio(hits, tokens, lowest=0, highest=1, groups=prompts)
@@ -267,18 +268,21 @@ def _packs(
         )
 
 
-def learned_bytes(examples: Sequence[Rendered], tokens: Tokens) -> int:
-    """UTF-8 bytes of the learned text, control tokens left out."""
+def learned_bytes(examples: Sequence[Rendered], tokens: Tokens) -> float:
+    """UTF-8 bytes of the learned text, each by its weight, control tokens left out."""
     return sum(bytes_of_each(examples, tokens))
 
 
-def bytes_of_each(examples: Sequence[Rendered], tokens: Tokens) -> list[int]:
-    """UTF-8 bytes of the learned text of each example, control tokens left out."""
+def bytes_of_each(examples: Sequence[Rendered], tokens: Tokens) -> list[float]:
+    """UTF-8 bytes of the learned text of each example, each by its weight, control tokens left out."""
     return [
-        len(
-            tokens.decode(
-                [i for i in e.ids[e.supervised > 0].tolist() if i not in tokens.special_ids]
-            ).encode()
+        sum(
+            float(weight) * _text_bytes(example.ids[example.supervised == weight], tokens)
+            for weight in np.unique(example.supervised[example.supervised > 0])
         )
-        for e in examples
+        for example in examples
     ]
+
+
+def _text_bytes(ids: Ids, tokens: Tokens) -> int:
+    return len(tokens.decode([i for i in ids.tolist() if i not in tokens.special_ids]).encode())

@@ -59,11 +59,11 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The marks of one example: where it stands, what is asked there, and the bytes of what is learned."""
+    """The marks of one example: where it stands, what is asked there, and the bytes of what is learned, by weight."""
 
     place: tuple[str, int, int]
     prompt: str
-    text_bytes: int
+    text_bytes: float
     marks: ExampleMarks
 
 
@@ -183,7 +183,7 @@ def differences(base: Sequence[Placed], tuned: Sequence[Placed]) -> dict[str, Sc
     found = {}
     if [p.marks.tokens for p in base] == [p.marks.tokens for p in tuned]:
         found["loss"] = ratio(gained, [p.marks.weight for p in tuned], groups=prompts)
-    sizes = [float(p.text_bytes) for p in tuned]
+    sizes = [p.text_bytes for p in tuned]
     if sum(sizes):
         found["bits_per_byte"] = ratio([nats / math.log(2) for nats in gained], sizes, groups=prompts)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -94,6 +94,7 @@ def section_titles() -> dict[str, list[str]]:
 
 
 # What other tools call our settings. The left side is only ever named in an error.
+_PACKING = ("packing", "sample_packing", "neat_packing", "padding_free")
 ALIASES: dict[str, str] = {
     "model_name_or_path": "model", "base_model": "model", "model_id": "model",
     "model_revision": "revision",
@@ -238,6 +239,11 @@ def _refuse_no_recipe(path: Path) -> None:
 
 
 def _unknown_key(key: str) -> str:
+    if key in _PACKING:
+        return (
+            f"unknown key '{key}': examples always share a pass without padding, which never changes the result; "
+            "micro_batch_size: 1 takes them one at a time"
+        )
     if key in ALIASES:
         return f"unknown key '{key}': here it is '{ALIASES[key]}'"
     near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
@@ -266,4 +272,11 @@ def _wrong_value(fault: Any) -> str:
         message = f"part {part + 1 if isinstance(part, int) else part} is missing"
     shown = repr(fault["input"])
     shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
-    return f"'{key}' is {shown}: {message[0].lower()}{message[1:]}"
+    return f"'{key}' is {shown}: {message[0].lower()}{message[1:]}{_value_of_another(key, fault['input'])}"
+
+
+def _value_of_another(key: str, value: Any) -> str:
+    """Where a value is one of another setting's choices and of no third one's: that one is meant."""
+    fields = Recipe.model_fields.items()
+    others = [name for name, field in fields if name != key and value in get_args(field.annotation)]
+    return f" ({value} is a value of '{others[0]}')" if isinstance(value, str) and len(others) == 1 else ""

@@ -197,11 +197,10 @@ class BatchSettings(Section):
     micro_batch_size: int | None = Field(
         None, ge=1, description="Most examples in one forward pass; never changes the result. null: no limit."
     )
-    micro_batch_tokens: int = Field(
-        4096,
-        ge=1,
-        description="Most tokens in one forward pass; made smaller before step 1 where memory asks for it. "
-        "Never changes the result.",
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto",
+        description="Most tokens in one forward pass; made smaller before step 1 where memory asks for it. auto: 4096, "
+        "on CUDA 32768. Never changes the result.",
     )
     parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
         "ddp",

@@ -73,8 +73,8 @@ def read_request(body: bytes) -> ChatRequest:
             raise RequestError(400, f"Unknown parameter: '{key}'.", param=key, code="unknown_parameter")
         if given not in _NEUTRAL[key]:
             raise RequestError(400, f"This server does not do '{key}'.", param=key, code="unsupported_value")
-    limit = value.get("max_completion_tokens")
-    limit = value.get("max_tokens") if limit is None else limit
+    limited_by = "max_tokens" if value.get("max_completion_tokens") is None else "max_completion_tokens"
+    limit = value.get(limited_by)
     seed = value.get("seed")
     options = value.get("stream_options") or {}
     return ChatRequest(
@@ -83,7 +83,7 @@ def read_request(body: bytes) -> ChatRequest:
         drawing=Drawing(
             max_new_tokens=MOST_TOKENS
             if limit is None
-            else int(_number(limit, "max_tokens", 1, 10**6, whole=True)),
+            else int(_number(limit, limited_by, 1, 10**6, whole=True)),
             temperature=_number(value.get("temperature") or 0, "temperature", 0, 2),
             top_p=_number(1 if value.get("top_p") is None else value["top_p"], "top_p", 0, 1),
             seed=None if seed is None else int(_number(seed, "seed", -(2**63), 2**63 - 1, whole=True)),
@@ -95,7 +95,9 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:
-    if not isinstance(value.get(key), str):
+    if key not in value:
+        raise RequestError(400, f"'{key}' is missing: name one of those that /v1/models lists.", param=key)
+    if not isinstance(value[key], str):
         raise RequestError(400, f"'{key}' must be a text.", param=key)
     return str(value[key])
 
@@ -104,7 +106,7 @@ def _number(value: Any, key: str, low: float, high: float, *, whole: bool = Fals
     kind = int if whole else (int, float)
     if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
         what = "a whole number" if whole else "a number"
-        raise RequestError(400, f"'{key}' must be {what} from {low:g} to {high:g}.", param=key)
+        raise RequestError(400, f"'{key}' must be {what} from {low:,} to {high:,}.", param=key)
     return value  # type: ignore[no-any-return]
 
 

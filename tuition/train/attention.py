@@ -202,7 +202,11 @@ def _banded(tokens: int, keys: int, window: int, device: torch.device) -> Tensor
 
 
 def register() -> None:
-    """Make the function known to transformers under `NAME`. A mask is not built for it: none is needed."""
-    from transformers import AttentionInterface
+    """Make the function known to transformers under `NAME`. A mask is not built for it: none is needed.
 
-    AttentionInterface.register(NAME, segment_attention)
+    Where something is known under that name, it stays: compiled layers have put their own there.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if NAME not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        ALL_ATTENTION_FUNCTIONS.register(NAME, segment_attention)

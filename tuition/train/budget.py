@@ -16,6 +16,7 @@ _HIDDEN = 0.5  # of the time on the wire that goes by while something is compute
 _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 _HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+_PLANNED_TOKENS = 4096  # of a pass, where the recipe leaves it to the machine
 _QUERIES_AT_ONCE = 128  # of attention on a CPU
 _FOUR_BITS = 0.516  # bytes a number in NF4 with rounded scales
 _SHARE_FOR_US = 0.9  # of a GPU's memory: its own runtime and fragments need some
@@ -160,7 +161,7 @@ def budget_of(
         learned_share: of the tokens that are learned.
         mean_length: of an example, weighted by its tokens.
     """
-    a_pass = min(float(recipe.micro_batch_tokens), tokens_per_update / ranks)
+    a_pass = min(float(_tokens_at_once(recipe)), tokens_per_update / ranks)
     passes = max(1.0, tokens_per_update / ranks / a_pass)
     load = Pass(a_pass, learned_share, mean_length, passes > 1, kind)
     parts = _memory(shape, recipe, ranks, load)
@@ -297,12 +298,17 @@ def _wire(shape: Shape, recipe: Recipe, ranks: int, *, passes: float) -> int:
     return int(passes * (2 * wide * held + 4 * learned) * apart)
 
 
+def _tokens_at_once(recipe: Recipe) -> int:
+    """Of a pass: where the recipe leaves that to the machine, as many as memory is calculated for."""
+    return _PLANNED_TOKENS if recipe.micro_batch_tokens == "auto" else recipe.micro_batch_tokens
+
+
 def _advice(recipe: Recipe, ranks: int) -> tuple[str, ...]:
     """What to change where it does not fit, the cheapest first."""
     advice = []
     if recipe.activation_checkpointing != "on":
         advice.append("activation_checkpointing: on (a fifth more time)")
-    if recipe.micro_batch_tokens > 2048:
+    if _tokens_at_once(recipe) > 2048:
         advice.append("micro_batch_tokens: 2048 (the same result)")
     if ranks > 1 and recipe.parallel == "ddp" and recipe.method in ("full", "lora"):
         advice.append("parallel: fsdp (the same result)")

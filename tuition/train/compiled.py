@@ -74,6 +74,7 @@ def _compile_and_compare(learner: Learner, layers: Sequence[Any], pack: Pack, ba
         _compile(layers, backend)
         learner.head = head and replace(head, chunk=torch.compile(chunk_at_once, backend=backend))
         fault = _difference(before, _loss_and_norms(learner, pack), learner.dtype)
+        fault = fault or learner.masters.compile(backend, learner.device)
     except Exception as error:  # a compiler has no end of ways to fail, and none may end a run
         fault = f"{type(error).__name__}: {one_line(error)}"
     if learner.ranks.any(bool(fault)):
@@ -106,8 +107,14 @@ def _obstacle(learner: Learner, layers: Sequence[Any]) -> str:
 
 
 def _compile(layers: Sequence[Any], backend: str) -> None:
+    import torch._dynamo.config as tracing
+    import torch._functorch.config as keeping
     from transformers import AttentionInterface
 
+    # What a gate's product and a norm give is computed again for the backward pass, from what is kept anyway: by
+    # itself PyTorch keeps all that a matrix product reads, which is a third more
+    keeping.ban_recompute_materialized_backward = False
+    tracing.specialize_float = True  # epsilons and scales never change
     AttentionInterface.register(attention.NAME, torch.compiler.disable(_attend))
     for layer in layers:
         layer.forward = _compiled(layer.forward, backend)
@@ -144,7 +151,7 @@ def _attend(
     untraced: Untraced | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Packed attention, for layers that are compiled and for those that are not."""
+    """Packed attention, for layers that are compiled and for those that are not: it is there for all models."""
     kept = untraced.kept if untraced else {}
     return attention.segment_attention(module, query, key, value, mask, **kept, **kwargs)
 

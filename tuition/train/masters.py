@@ -56,6 +56,10 @@ class Masters:
         if type(embedding) is torch.nn.Embedding and embedding.weight.requires_grad:
             embedding.sparse = True
 
+    def compile(self, backend: str, device: torch.device) -> str:
+        """Nothing here is worth it; see `SplitMasters`."""
+        return ""
+
     def lend(self) -> dict[int, Parameter]:
         """Weights over the same numbers, by id of the model's own, whose gradients are kept apart until `join`."""
         lent = {name: Parameter(p.data) for name, p in self.working.items()}
@@ -161,11 +165,8 @@ class Masters:
 
     def hand_over(self, name: str, shrink: float) -> None:
         """A master gets its gradient, in float32, and nobody else keeps it."""
-        master = self.parameters[name]
         gradient = self._take(name)
-        master.grad = gradient if gradient is None else gradient.float()
-        if master.grad is not None and shrink != 1.0:
-            master.grad.mul_(shrink)
+        self.parameters[name].grad = gradient if gradient is None else _shrunk(gradient, shrink)
 
     def _in_groups(self) -> list[list[str]]:
         """All names, those of small weights together."""
@@ -198,6 +199,17 @@ class Masters:
                 p.data = self.parameters[name].data
                 gradients.forget(p, room=True)
             self.parameters, self.split = self.working, False
+
+
+def _shrunk(gradient: Tensor, shrink: float) -> Tensor:
+    """Times `shrink`, in float32; nobody else has the gradient."""
+    if (
+        gradient.dtype != torch.float32 and gradient.device.type != "cpu"
+    ):  # by one operation; a CPU is slower at it
+        factor = torch.full([1] * gradient.ndim, shrink, dtype=torch.float32, device=gradient.device)
+        return gradient * factor
+    wide = gradient.float()
+    return wide if shrink == 1.0 else wide.mul_(shrink)
 
 
 def _norm(gradient: Tensor) -> Tensor:

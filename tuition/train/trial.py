@@ -36,6 +36,14 @@ _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need so
 _UPDATES_LOOKED_AT = 16
 
 
+def tokens_at_once(kind: str) -> int:
+    """What `micro_batch_tokens: auto` means on a kind of device: as many as are tried first.
+
+    A GPU waits for what it is asked where passes are short, and several add gradients up in float32.
+    """
+    return 32768 if kind == "cuda" else 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """The largest pass of the run, forward and backward, measured.

@@ -88,6 +88,12 @@ def begin_sitting(facts: dict[str, Any], sitting: dict[str, Any]) -> dict[str, A
     return {**facts, "sittings": [*before, sitting]}
 
 
+def seconds_of_sittings(facts: dict[str, Any]) -> float:
+    """How long the run took in all its sittings; one that was killed could not say, and counts none."""
+    told = [sitting.get("seconds") for sitting in _sittings(facts)]
+    return round(sum(seconds for seconds in told if isinstance(seconds, int | float)), 3)
+
+
 def changed_surroundings(facts: dict[str, Any], sitting: dict[str, Any]) -> dict[str, list[Any]]:
     """Versions and devices that are not what the sitting before had: the result may differ in its last bits."""
     last = (_sittings(facts) or [facts])[-1]

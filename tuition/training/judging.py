@@ -164,7 +164,7 @@ def evaluators_of(ready: Ready, go_on: Callable[[], None]) -> list[Evaluator]:
     return evaluators
 
 
-def _loss(ready: Ready, text_bytes: int, go_on: Callable[[], None]) -> dict[str, float]:
+def _loss(ready: Ready, text_bytes: float, go_on: Callable[[], None]) -> dict[str, float]:
     found = held_out_loss(
         ready.learner, ready.corpus.validation, text_bytes=text_bytes, packing=ready.packing, go_on=go_on
     )

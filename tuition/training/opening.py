@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tuition.data import split_share
 from tuition.recipe import Recipe
 from tuition.render import unread_pickles
 from tuition.render.preview import token_texts
@@ -47,8 +48,10 @@ def _model(ready: Ready) -> list[Fact]:
 def _data(ready: Ready) -> list[Fact]:
     corpus, facts = ready.corpus, ready.corpus.facts()
     share = facts["learned_tokens"] / facts["tokens"]
+    named = [split_share(source)[0] for source in (*ready.sources.train, *ready.sources.validation)]
     return [
         *(("data", f"{source}  {shape}") for source, shape in corpus.shapes.items()),
+        *(("data", f"{name}  no row has a known shape") for name in named if name not in corpus.shapes),
         (
             "rows",
             f"{facts['rows_in']:,} in, {facts['kept']:,} kept, {facts['rejected']:,} rejected"

@@ -213,6 +213,7 @@ def _resolve(
 ) -> Recipe:
     """Every `auto` becomes a value, written to the run folder and never changed again."""
     from tuition.train.optimizer import default_learning_rate
+    from tuition.train.trial import tokens_at_once
     from tuition.training.judging import loss_every_steps
 
     recipe = material.recipe
@@ -220,6 +221,7 @@ def _resolve(
         "learning_rate": default_learning_rate(recipe.method, parameters),
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
+        "micro_batch_tokens": tokens_at_once(device.type),
         "output_dir": str(folder.path),
         "save_every_steps": max(1, plan.steps // 10),
         "eval_every_steps": loss_every_steps(material, plan),
@@ -288,7 +290,7 @@ def whole_again(ready: Ready, checkpoint: Path) -> Ready:
 
 
 def _packing(recipe: Recipe) -> tuple[int | None, int]:
-    return recipe.micro_batch_size, recipe.micro_batch_tokens
+    return recipe.micro_batch_size, int(recipe.micro_batch_tokens)
 
 
 def _with_measured(

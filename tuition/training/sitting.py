@@ -24,7 +24,7 @@ from tuition.train.reports import EvalReport
 from tuition.train.saving import Saver, trouble
 from tuition.training.beginning import StartingPoint, begin, begin_again, identity_of, take_up
 from tuition.training.choosing import Kept, choose_weights, early_sentence, stays
-from tuition.training.facts import now, result_of
+from tuition.training.facts import now, result_of, seconds_of_sittings
 from tuition.training.forgetting import forgotten, score_general_before
 from tuition.training.judging import evaluators_of
 from tuition.training.keeping import write_model, write_samples
@@ -244,11 +244,14 @@ class Sitting:
     def _finish(self, status: str) -> None:
         result = {} if self.progress is None else result_of(self.ready, self.progress, self.kept)
         try:
-            self.folder.update_sitting(status=status, finished=now(), to_step=result.get("step"))
+            seconds = round(time.monotonic() - self.began, 3)
+            self.folder.update_sitting(
+                status=status, finished=now(), to_step=result.get("step"), seconds=seconds
+            )
             self.folder.update_facts(
                 status=status,
                 finished=now(),
-                seconds=round(time.monotonic() - self.began, 3),
+                seconds=seconds_of_sittings(self.folder.read_facts()),
                 result=result,
                 **({} if self.forgotten is None else {"forgetting": self.forgotten.to_json()}),
             )
