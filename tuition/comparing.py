@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,28 +13,14 @@ from tuition.collecting import import_prompts, new_prompt
 from tuition.data import find_sources
 from tuition.data.asked import read_asked
 from tuition.errors import Finding, UserError
+from tuition.evaluate.drawing import Drawing
 
 if TYPE_CHECKING:
     from tuition.evaluate.generate import Generated
 
 MOST_SAMPLES = 64
 _BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """How answers are drawn.
-
-    Attributes:
-        temperature: 0 always takes the most likely token.
-        samples: answers of each model to a prompt; more than one asks for a temperature. Each is one pair.
-        seed: of the draws.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    samples: int = 1
-    seed: int = 0
+_MOST_LIKELY = Drawing()
 
 
 def compare(
@@ -46,7 +32,7 @@ def compare(
     name: str = "",
     limit: int | None = None,
     overlap: int = 1,
-    drawing: Drawing = Drawing(),
+    drawing: Drawing = _MOST_LIKELY,
     device: str = "auto",
     by: int | None = None,
     on_answer: Callable[[str, int, int], None] = lambda model, done, total: None,
@@ -134,8 +120,7 @@ def _answers(
     for number, question in enumerate(questions):
         drawn.append(
             draw(
-                network, renderer, question, count=drawing.samples, temperature=drawing.temperature, top_p=1.0,
-                seed=drawing.seed + number, max_new_tokens=drawing.max_new_tokens,
+                network, renderer, question, replace(drawing, seed=(drawing.seed or 0) + number)
             )
         )  # fmt: skip
         on_answer(model, number + 1, len(asked))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tuition import board
 from tuition.conversation import Message
 from tuition.errors import UserError
+from tuition.evaluate.drawing import Drawing
 from tuition.train.folder import RunFolder
 from tuition.utf8 import encodable
 
@@ -27,21 +28,6 @@ _MOST_TURNS = 200
 _ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "system": "system", "user": "user", "assistant": "assistant",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How an answer is drawn.
-
-    Attributes:
-        tokens: the longest answer.
-        temperature: 0 always takes the most likely token.
-        seed: of the draws; None: another each time.
-    """
-
-    tokens: int = 256
-    temperature: float = 0.0
-    seed: int | None = None
 
 
 class Talk:
@@ -61,14 +47,14 @@ class Talk:
         """Every model that can be asked: the tuned ones, the newest run first."""
         return [line.name for line in board.list_runs(self._runs) if line.has_model]
 
-    def answer(self, name: str, messages: Sequence[Mapping[str, str]], wish: Wish = Wish()) -> Iterator[str]:
+    def answer(self, name: str, messages: Sequence[Mapping[str, str]], drawing: Drawing) -> Iterator[str]:
         """Pieces of the answer as they become certain. Whoever stops listening ends it.
 
         Raises:
             UserError: there is no such model, or the messages leave no room; before the first piece.
         """
         from tuition.evaluate.generate import room_for_answer
-        from tuition.ship.decode import Sampling, decode
+        from tuition.ship.decode import decode
 
         asked = read_messages(messages)
         with self._one_at_a_time:
@@ -76,13 +62,12 @@ class Talk:
             if answerer.renderer.template is None:  # a model of plain text knows no conversation
                 asked = asked[-1:]
             prompt = answerer.renderer.prompt_ids(asked).tolist()
-            room = room_for_answer(answerer.loaded.model, len(prompt), wish.tokens)
+            room = room_for_answer(answerer.loaded.model, len(prompt), drawing.max_new_tokens)
             if room < 1:
                 raise UserError(
                     "the conversation fills the model's context", where=name, next_step="Start a new one"
                 )
-            sampling = Sampling(room, temperature=wish.temperature, seed=wish.seed)
-            for piece in decode(answerer, prompt, sampling):
+            for piece in decode(answerer, prompt, replace(drawing, max_new_tokens=room)):
                 if isinstance(piece, str):
                     yield piece
 

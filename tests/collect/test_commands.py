@@ -231,7 +231,7 @@ def test_sampled_answers_are_a_pair_each_and_the_same_seed_draws_the_same(
     drawn = [[pair.answer_a for pair in batches.pairs(store, batch)] for batch in (1, 2, 3)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert dict(batches.batch(store, 1).sampling) | {"cut_a": 0, "cut_b": 0} == {
-        "decoding": "sampled", "max_new_tokens": 4, "temperature": 1.0, "samples": 3, "seed": 1, "cut_a": 0, "cut_b": 0,
+        "decoding": "sampled", "max_new_tokens": 4, "temperature": 1.0, "samples": 3, "seed": 1, "top_p": 1.0, "cut_a": 0, "cut_b": 0,
     }  # fmt: skip
     with pytest.raises(UserError, match="all be the same"):
         run(*base, "--samples", 3)

@@ -238,9 +238,9 @@ def test_the_overview_counts_what_people_did(
         ("poems", 0, 0.0, 0.25),
     ]
     assert [(s.name, s.prompts, s.accepted) for s in overview.by_source(store)] == [("ours", 4, 3)]
-    assert [(p.name, p.submitted, p.accepted) for p in overview.by_person(store)] == [
-        ("Wim", 3, 3),
-        ("Rita", 0, 0),
+    assert [(p.name, p.submitted, p.accepted, p.reviewed) for p in overview.by_person(store)] == [
+        ("Wim", 3, 3, 0),
+        ("Rita", 0, 0, 3),
     ]
     with pytest.raises(UserError):
         overview.set_target_mix(store, {"maths": 2.0}, by=None)

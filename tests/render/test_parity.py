@@ -169,11 +169,7 @@ def test_texts_that_go_on_are_tokenised_as_if_they_were_whole(kind: str) -> None
     r = renderer_of(kind, "chatml")
     serving = Serving(r)
     given = chat("assistant")
-    texts = [
-        text
-        for n in (1, 3, 5, 7)
-        for text in (serving.prompt(given, n), serving.finished(given, n), "something else")
-    ]
+    texts = [text for n in (1, 3, 5, 7) for text in (*serving.texts(given, [n]), "something else")]
     for chain in (texts, texts[::-1]):
         for ids, whole in zip(serving.ids_along([chain])[0], serving.ids(chain), strict=True):
             assert ids.tolist() == whole.tolist()
@@ -192,6 +188,44 @@ def test_a_tokenizer_that_looks_beyond_control_tokens_is_given_whole_texts() -> 
     r = renderer()
     texts = ["<|user|>\na<|end|>\n", "<|user|>\na<|end|>\n<|user|>\nb<|end|>\n"]
     assert [ids[0] for ids in Counting(r).ids_along([texts])[0]] == [len(text) for text in texts]
+
+
+def long_chat() -> Conversation:
+    return talk(*[(role, f"What is {n} and {n}?") for n in range(100) for role in ("user", "assistant")])
+
+
+def test_a_long_row_is_tokenised_whole_a_few_times_and_not_once_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    r, characters, ids = renderer(max_length=10_000), list[int](), Serving.ids
+
+    def counted(self: Serving, texts: Any, **how: Any) -> list[Ids]:
+        characters.extend(map(len, texts))
+        return ids(self, texts, **how)
+
+    monkeypatch.setattr(Serving, "ids", counted)
+    outcome = render_one(r, long_chat())
+    written = len(Serving(r).finished(outcome.conversation, 199))
+    assert evidence_of(r, outcome).answers == 100
+    assert sum(characters) < 5 * written
+
+
+def test_a_long_row_that_is_joined_wrongly_anywhere_is_given_whole() -> None:
+    class Odd(Serving):
+        """The first turn of a text that has others is tokenised otherwise."""
+
+        def ids(self, texts: Any, *, plain: bool = False) -> list[Ids]:
+            made = super().ids(texts, plain=plain)
+            return [
+                np.append(np.int32(1), ids[1:]) if text.count("<|user|>") > 1 else ids
+                for text, ids in zip(texts, made, strict=True)
+            ]
+
+    r = renderer()
+    serving = Odd(r)
+    texts = serving.texts(long_chat(), range(1, 200, 2))
+    for ids, whole in zip(serving.ids_along([texts])[0], serving.ids(texts), strict=True):
+        assert np.array_equal(ids, whole)
 
 
 # Writes a thought in a channel of its own, so that two control tokens end a turn that says nothing behind it.

@@ -58,7 +58,8 @@ from tuition.collecting import (
     set_suggestion_service,
     suggestion_service,
 )
-from tuition.comparing import Drawing, compare
+from tuition.comparing import compare
+from tuition.evaluate.drawing import Drawing
 from tuition.fewshot import add_few_shot
 
 __all__ = [

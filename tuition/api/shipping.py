@@ -154,10 +154,11 @@ def preferences(
     Raises:
         UserError: no row has a prompt, or no pair a winner.
     """
+    from tuition.evaluate.drawing import Drawing
     from tuition.evaluate.generate import Question
     from tuition.evaluate.measures import find_metric
     from tuition.evaluate.prompts import read_prompts
-    from tuition.ship.preferences import Drawing, by_judge, by_metric, write_preferences
+    from tuition.ship.preferences import by_judge, by_metric, write_preferences
 
     refuse_overwriting(as_names(data)[0], to)
     read = list(read_prompts(all_of(data)))
@@ -169,7 +170,7 @@ def preferences(
         questions,
         Path(to),
         better,
-        Drawing(samples, temperature, top_p, seed, max_new_tokens),
+        Drawing(max_new_tokens, temperature, samples, seed, top_p),
         judged_by=metric if judge is None else judge.model,
         on_prompt=lambda done: on_progress(f"answering {model}", done, len(questions)),
     )

@@ -226,7 +226,8 @@ def status(store: StoreFile = "team.db", as_json: Json = False) -> None:
         print(f"source {share.name}: {share.prompts:,} prompts, {share.accepted:,} accepted{unstated}")
     for person in people:
         print(
-            f"{person.name} ({person.role}): {person.submitted:,} written, {person.accepted:,} accepted, {person.judged:,} judged"
+            f"{person.name} ({person.role}): {person.submitted:,} written, {person.accepted:,} accepted, "
+            f"{person.reviewed:,} reviewed, {person.judged:,} judged"
         )
     for one in results:
         print(f"{one.batch.name}: {_sentence(one)}")

@@ -36,7 +36,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PersonProgress:
-    """What one person did. `median_seconds` is a demonstration's time from sight to sending."""
+    """What one person did.
+
+    Attributes:
+        submitted: demonstrations that they wrote; `accepted` and `returned` are of these.
+        reviewed: decisions on texts of others, and second readings.
+        median_seconds: a demonstration's time from sight to sending.
+    """
 
     id: int
     name: str
@@ -45,6 +51,7 @@ class PersonProgress:
     accepted: int
     returned: int
     skipped: int
+    reviewed: int
     judged: int
     median_seconds: float | None
 
@@ -92,6 +99,7 @@ def by_person(store: Store, *, only: int | None = None) -> list[PersonProgress]:
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'accepted') AS accepted,
         (SELECT count(*) FROM demonstration d WHERE d.person_id = p.id AND d.status = 'returned') AS returned,
         (SELECT count(*) FROM assignment a WHERE a.person_id = p.id AND a.state = 'skipped') AS skipped,
+        (SELECT count(*) FROM review r WHERE r.person_id = p.id) AS reviewed,
         (SELECT count(*) FROM judgement j WHERE j.person_id = p.id AND j.state = 'judged') AS judged
         FROM person p WHERE ?1 IS NULL OR p.id = ?1 ORDER BY p.id"""
     with store.reading() as db:

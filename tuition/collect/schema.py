@@ -302,7 +302,11 @@ _LANGUAGES = (
 )
 
 _THIRD = (*_QUESTIONS, *_LANGUAGES)
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+
+# --- the fourth version ---
+
+_FOURTH = ("CREATE INDEX review_by ON review(person_id)",)  # how many each person reviewed
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 
 
 def migrate(db: sqlite3.Connection, *, after: int = 0, up_to: int = len(MIGRATIONS)) -> None:

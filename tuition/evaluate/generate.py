@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tuition.conversation import Conversation, Message
+from tuition.evaluate.drawing import Drawing
 from tuition.render import Renderer
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.loss import within
@@ -142,30 +143,24 @@ def draw(
     model: Any,
     renderer: Renderer,
     prompt: tuple[Sequence[Message], Sequence[Any]],
-    *,
-    count: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    max_new_tokens: int,
+    drawing: Drawing,
 ) -> list[Generated]:
-    """`count` answers to one prompt, drawn from all tokens; the same seed draws the same answers.
+    """Answers to one prompt, drawn from all tokens; the same seed draws the same answers.
 
     Args:
         prompt: messages and tools.
-        temperature: above 0.
-        top_p: the smallest set of tokens with this probability is drawn from.
+        drawing: with a temperature above 0, and no text that ends an answer.
     """
     ids = renderer.prompt_ids(*prompt).tolist()
-    room = room_for_answer(model, len(ids), max_new_tokens)
+    room = room_for_answer(model, len(ids), drawing.max_new_tokens)
     if room < 1:
-        return [Generated("", 0, stopped=False)] * count
-    batch = torch.tensor([ids] * count, device=model.device)
-    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        return [Generated("", 0, stopped=False)] * drawing.samples
+    batch = torch.tensor([ids] * drawing.samples, device=model.device)
+    how = {"do_sample": True, "temperature": drawing.temperature, "top_p": drawing.top_p, "top_k": 0}
     devices = [model.device] if model.device.type == "cuda" else []
     with evaluating(model), attention_of(model, ordinary_attention(model)), torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        rows = _decode(model, batch, renderer.stop_ids, room, go_on=lambda: None, **drawn)
+        torch.seed() if drawing.seed is None else torch.manual_seed(drawing.seed)
+        rows = _decode(model, batch, renderer.stop_ids, room, go_on=lambda: None, **how)
     return [_as_answer(row, renderer) for row in rows]
 
 

@@ -97,15 +97,7 @@ class Parity:
 
     def _texts(self, part: Shown) -> list[str]:
         """For each learned turn what is fed before it and what is written through it, in their order."""
-        thinks = part.row.has("R029")
-        texts = [
-            text
-            for position in part.positions
-            for text in (
-                self._serving.prompt(part.conversation, position),
-                self._serving.finished(part.conversation, position, thinks=thinks),
-            )
-        ]
+        texts = self._serving.texts(part.conversation, part.positions, thinks=part.row.has("R029"))
         if self._ends_with_another(part):
             texts.append(self._serving.finished(part.conversation, self._last_learned(part)))
         return texts

@@ -1,4 +1,4 @@
-"""One answer, token by token: greedy as `evaluate.generate` answers, or sampled with a seed."""
+"""One answer, token by token: greedy as `evaluate.generate` answers, or drawn by a seed."""
 
 from __future__ import annotations
 
@@ -8,27 +8,9 @@ from typing import Any, Literal
 
 import torch
 
+from tuition.evaluate.drawing import Drawing
 from tuition.evaluate.load import Answerer
 from tuition.train.model import base_of
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How an answer is drawn.
-
-    Attributes:
-        max_tokens: longest answer.
-        stop: texts that end the answer; they are not part of it.
-        temperature: 0 is greedy.
-        top_p: the smallest set of tokens with this probability is drawn from.
-        seed: of the draws; None: another each time.
-    """
-
-    max_tokens: int
-    stop: tuple[str, ...] = ()
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +24,30 @@ class End:
 def decode(
     answerer: Answerer,
     prompt: Sequence[int],
-    sampling: Sampling,
+    drawing: Drawing,
     cancelled: Callable[[], bool] = lambda: False,
+    stop: Sequence[str] = (),
 ) -> Iterator[str | End]:
     """Pieces of the answer's text as they become certain, then its end.
 
     A piece is certain when no later token can change it: not in the midst of a character, and not where a
     stop text may have begun.
+
+    Args:
+        drawing: of one answer.
+        stop: texts that end the answer; they are not part of it.
     """
     renderer = answerer.renderer
     ids: list[int] = []
     sent, reason = 0, "length"
-    hold = max((len(stop) for stop in sampling.stop), default=1) - 1
-    for token in _tokens(answerer.loaded.model, prompt, sampling):
+    hold = max(map(len, stop), default=1) - 1
+    for token in _tokens(answerer.loaded.model, prompt, drawing):
         if token in renderer.stop_ids or cancelled():
             reason = "stop"
             break
         ids.append(token)
         text = renderer.answer_text(ids)
-        if (end := _first_stop(text, sampling.stop)) is not None:
+        if (end := _first_stop(text, stop)) is not None:
             yield text[sent:end]
             yield End("stop", len(ids))
             return
@@ -87,30 +74,28 @@ def _first_stop(text: str, stops: Sequence[str]) -> int | None:
     return min(places, default=None)
 
 
-def _tokens(model: Any, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-    generator = (
-        torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else torch.Generator()
-    )
-    if sampling.seed is None:
+def _tokens(model: Any, prompt: Sequence[int], drawing: Drawing) -> Iterator[int]:
+    generator = torch.Generator().manual_seed(drawing.seed) if drawing.seed is not None else torch.Generator()
+    if drawing.seed is None:
         generator.seed()
     last_only = getattr(base_of(model), "_supports_logits_to_keep", lambda: False)()
     given: dict[str, Any] = {"logits_to_keep": 1} if last_only else {}
     ids, past = torch.tensor([list(prompt)], device=model.device), None
-    for _ in range(sampling.max_tokens):
+    for _ in range(drawing.max_new_tokens):
         with torch.inference_mode():
             output = model(input_ids=ids, past_key_values=past, use_cache=True, **given)
         past = output.past_key_values
-        token = _draw(output.logits[0, -1].float().cpu(), sampling, generator)
+        token = _draw(output.logits[0, -1].float().cpu(), drawing, generator)
         yield token
         ids = torch.tensor([[token]], device=model.device)
 
 
-def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    if sampling.temperature == 0:
+def _draw(logits: torch.Tensor, drawing: Drawing, generator: torch.Generator) -> int:
+    if drawing.temperature == 0:
         return int(logits.argmax())
-    chances, order = torch.softmax(logits / sampling.temperature, -1).sort(descending=True)
+    chances, order = torch.softmax(logits / drawing.temperature, -1).sort(descending=True)
     before = chances.cumsum(-1) - chances
-    chances = chances.masked_fill(before >= sampling.top_p, 0.0)  # the first token is always kept
+    chances = chances.masked_fill(before >= drawing.top_p, 0.0)  # the first token is always kept
     if float(chances.sum()) == 0:
         return int(order[0])
     return int(order[torch.multinomial(chances, 1, generator=generator)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tuition import files
 from tuition.conversation import Message
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer
+from tuition.evaluate.drawing import Drawing
 from tuition.evaluate.generate import Generated, Question, draw
 from tuition.evaluate.judge import Judge, one_by_one
 from tuition.evaluate.load import Answerer
@@ -25,25 +26,6 @@ from tuition.evaluate.measures import Metric
 
 # Which of two answers to a question is better: 1 the second, 0 the first, ½ neither; None: nobody said.
 Compare = Callable[[Question, str, str], float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """How answers are drawn.
-
-    Attributes:
-        samples: answers to each prompt, 2 or more.
-        temperature: above 0.
-        top_p: the smallest set of tokens with this probability is drawn from.
-        seed: with the prompt it fixes what is drawn.
-        max_new_tokens: longest answer.
-    """
-
-    samples: int = 4
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    max_new_tokens: int = 256
 
 
 @dataclass(slots=True)
@@ -118,11 +100,7 @@ def _answers(answerer: Answerer, question: Question, drawing: Drawing, counts: C
         answerer.loaded.model,
         answerer.renderer,
         (question.messages, question.conversation.tools),
-        count=drawing.samples,
-        temperature=drawing.temperature,
-        top_p=drawing.top_p,
-        seed=_seed_of(drawing.seed, question.prompt),
-        max_new_tokens=drawing.max_new_tokens,
+        replace(drawing, seed=_seed_of(drawing.seed or 0, question.prompt)),
     )
     finished = [given.text for given in drawn if given.stopped]
     different = list(dict.fromkeys(finished))

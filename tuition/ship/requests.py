@@ -11,7 +11,7 @@ from tuition.conversation import Message
 from tuition.data.catalogue import RowError
 from tuition.data.formats import FORMATS
 from tuition.errors import Origin
-from tuition.ship.decode import Sampling
+from tuition.evaluate.drawing import Drawing
 
 MOST_TOKENS = 256  # of an answer, where the request names no limit
 _READ = frozenset(
@@ -48,7 +48,8 @@ class ChatRequest:
 
     model: str
     messages: tuple[Message, ...]
-    sampling: Sampling
+    drawing: Drawing
+    stop: tuple[str, ...]
     stream: bool
     stream_usage: bool
 
@@ -79,15 +80,15 @@ def read_request(body: bytes) -> ChatRequest:
     return ChatRequest(
         model=_text(value, "model"),
         messages=_messages(value.get("messages")),
-        sampling=Sampling(
-            max_tokens=MOST_TOKENS
+        drawing=Drawing(
+            max_new_tokens=MOST_TOKENS
             if limit is None
             else int(_number(limit, limited_by, 1, 10**6, whole=True)),
-            stop=_stops(value.get("stop")),
             temperature=_number(value.get("temperature") or 0, "temperature", 0, 2),
             top_p=_number(1 if value.get("top_p") is None else value["top_p"], "top_p", 0, 1),
             seed=None if seed is None else int(_number(seed, "seed", -(2**63), 2**63 - 1, whole=True)),
         ),
+        stop=_stops(value.get("stop")),
         stream=_flag(value.get("stream"), "stream"),
         stream_usage=isinstance(options, dict) and _flag(options.get("include_usage"), "stream_options"),
     )

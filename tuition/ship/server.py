@@ -218,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, request: ChatRequest, answerer: Answerer) -> None:
         prompt = answerer.renderer.prompt_ids(request.messages).tolist()
-        room = room_for_answer(answerer.loaded.model, len(prompt), request.sampling.max_tokens)
+        room = room_for_answer(answerer.loaded.model, len(prompt), request.drawing.max_new_tokens)
         if room < 1:
             raise RequestError(
                 400,
@@ -226,8 +226,8 @@ class Handler(BaseHTTPRequestHandler):
                 param="messages",
                 code="context_length_exceeded",
             )
-        sampling = replace(request.sampling, max_tokens=room)
-        pieces = decode(answerer, prompt, sampling, self.server.stopping.is_set)
+        drawing = replace(request.drawing, max_new_tokens=room)
+        pieces = decode(answerer, prompt, drawing, self.server.stopping.is_set, request.stop)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": request.model}
         if request.stream:
             self._stream(request, head, pieces, len(prompt))

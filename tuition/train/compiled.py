@@ -107,12 +107,14 @@ def _obstacle(learner: Learner, layers: Sequence[Any]) -> str:
 
 
 def _compile(layers: Sequence[Any], backend: str) -> None:
+    import torch._dynamo.config as tracing
     import torch._functorch.config as keeping
     from transformers import AttentionInterface
 
     # What a gate's product and a norm give is computed again for the backward pass, from what is kept anyway: by
     # itself PyTorch keeps all that a matrix product reads, which is a third more
     keeping.ban_recompute_materialized_backward = False
+    tracing.specialize_float = True  # epsilons and scales never change
     AttentionInterface.register(attention.NAME, torch.compiler.disable(_attend))
     for layer in layers:
         layer.forward = _compiled(layer.forward, backend)

@@ -71,7 +71,7 @@ def ask(
     sides = []
     for key, model, history in (("base", base, history_base), ("tuned", tuned, history_tuned)):
         messages = [*_read(history), {"role": "user", "content": text}]
-        pieces = talk_of(request).answer(model, messages, api.talk.Wish(tokens, temperature))
+        pieces = talk_of(request).answer(model, messages, api.Drawing(tokens, temperature, seed=None))
         sides.append(_side(key, model, [*messages, {"role": "assistant", "content": "".join(pieces)}]))
     return _page(request, sides, tokens=tokens, temperature=temperature)
 
@@ -81,7 +81,7 @@ def answer(
     request: Request, model: Model, history: History, tokens: Tokens = 256, temperature: Temperature = 0.0
 ) -> Response:
     """One model's answer to the last message, piece by piece."""
-    pieces = talk_of(request).answer(model, _read(history), api.talk.Wish(tokens, temperature))
+    pieces = talk_of(request).answer(model, _read(history), api.Drawing(tokens, temperature, seed=None))
     try:
         first = next(pieces, "")  # what is refused is refused before the answer begins
     except UserError as error:

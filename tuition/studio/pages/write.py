@@ -189,7 +189,7 @@ def _answer_of(request: Request, studio: Studio, model: str, prompt: api.prompts
     if service is not None and model == SERVICE:
         return service.model, api.ask_service(service, prompt.messages, max_new_tokens=_SUGGESTED_TOKENS)
     asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    return model, "".join(talk_of(request).answer(model, asked, api.talk.Wish(_SUGGESTED_TOKENS)))
+    return model, "".join(talk_of(request).answer(model, asked, api.Drawing(_SUGGESTED_TOKENS)))
 
 
 @router.post("/{task}/begin")
