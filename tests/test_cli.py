@@ -66,6 +66,8 @@ def test_the_rooms_before_training_import_no_torch() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["check", ""], ["an empty name names no data", "a variable of the shell may be empty"]),
+        (["check", "good.jsonl", "--model", "starter", "--max-length", "9999"], ["max_length 9,999 is more than the 1,024 positions", "Set max_length: 1024 or auto"]),
         (["check", "-"], ["standard input cannot be read twice", "Save the data to a file"]),
         (["check", "missing.jsonl"], ["missing.jsonl", "no such file"]),
         (["train", "missing.yaml"], ["missing.yaml", "tuition init"]),

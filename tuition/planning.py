@@ -81,13 +81,11 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
 
 def _longest(recipe: Recipe) -> int:
     """The most tokens of an example; longer rows are left out, cut or split."""
-    from tuition.render.modelfiles import longest_by_default, positions_in
+    from tuition.render.modelfiles import longest_example, positions_in
     from tuition.render.modelfolder import open_model
 
-    if recipe.max_length != "auto":
-        return int(recipe.max_length)
     opened = open_model(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
-    return longest_by_default(positions_in(opened.path))
+    return longest_example(recipe.max_length, positions_in(opened.path))
 
 
 def _data(recipe: Recipe) -> tuple[int, float]:

@@ -52,10 +52,13 @@ def _messages(prompt: Sequence[Mapping[str, Any]]) -> list[Message]:
     from tuition.data.catalogue import RowError
     from tuition.data.formats import FORMATS
 
+    step = 'Give one text, or a list of messages: [{"role": "user", "content": "…"}]'
+    if not isinstance(prompt, Sequence):
+        raise UserError(f"a prompt is no {type(prompt).__name__}", where="prompt", next_step=step)
     try:
         (conversation,) = FORMATS["messages"].convert({"messages": list(prompt)}, Origin("<python>", 1))
     except RowError as refusal:
-        raise UserError(refusal.reason.message, where="messages", next_step=refusal.reason.fix) from None
+        raise UserError(refusal.reason.message, where="messages", next_step=step) from None
     return list(conversation.messages)
 
 

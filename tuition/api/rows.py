@@ -198,7 +198,7 @@ def quarantine(checked: Checked, to: str | Path) -> int:
 def make_renderer(model: str, **render: Any) -> Renderer:
     """The renderer that a run with these settings would use."""
     from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day, open_model
-    from tuition.render.modelfiles import longest_by_default, positions_in
+    from tuition.render.modelfiles import longest_example, positions_in
 
     settings, name = make_render_settings(render), starter.model_path(model)
     tokenizer = load_tokenizer(name)
@@ -207,10 +207,8 @@ def make_renderer(model: str, **render: Any) -> Renderer:
         settings.template_date,
     )
     adopt_template(tokenizer, template)
-    longest = settings.max_length
-    if longest == "auto":
-        longest = longest_by_default(positions_in(open_model(name).path))
-    return Renderer.from_settings(tokenizer, template, settings, max_length=int(longest))
+    longest = longest_example(settings.max_length, positions_in(open_model(name).path))
+    return Renderer.from_settings(tokenizer, template, settings, max_length=longest)
 
 
 def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:

@@ -19,6 +19,7 @@ from tuition.door import (
     refuse_strangers_among_ranks,
     write_rows,
 )
+from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe
 from tuition.screen import Opening, Watcher
 from tuition.signals import Signals
@@ -107,6 +108,7 @@ def train(
         tuition.errors.Interrupted: stopped by a signal, with a complete checkpoint written.
     """
     refuse_resume_of_no_run(recipe, settings, resume=resume)
+    _refuse_no_watcher(watcher)
     given, rows = gather(recipe, data, settings)
     start = start_of_environment()
     if start.many:
@@ -130,6 +132,12 @@ def train(
             if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind
                 files.remove_file(written)
     return Run(folder.path)
+
+
+def _refuse_no_watcher(watcher: object) -> None:
+    if watcher is not None and not hasattr(watcher, "stage"):
+        step = "Derive a class from tuition.screen.Watcher, or give tuition.screen.Terminal()"
+        raise UserError(f"a watcher is no {type(watcher).__name__}", where="watcher", next_step=step)
 
 
 def _learn(

@@ -103,6 +103,9 @@ def find_sources(specs: Sequence[str]) -> Sources:
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": [], "left_out": []}
     shares: dict[str, str] = {}  # name → as it is listed, with its share
     for spec in specs:
+        if not spec.strip():
+            step = "Name the files; a variable of the shell may be empty."
+            raise UserError("an empty name names no data", where="data", next_step=step)
         try:
             name, share = split_share(spec)
             resolved = _resolve(name)

@@ -68,9 +68,21 @@ def positions_in(folder: Path) -> int | None:
     return None
 
 
-def longest_by_default(positions: int | None) -> int:
-    """The most tokens of an example where `max_length` is auto: what the model can hold, at most 8,192."""
-    return min(positions or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT)
+def longest_example(asked: int | str, positions: int | None) -> int:
+    """The most tokens of an example: as asked; where `max_length` is auto, what the model can hold, at most 8,192.
+
+    Raises:
+        UserError: more is asked for than the model holds.
+    """
+    if asked == "auto":
+        return min(positions or _LONGEST_BY_DEFAULT, _LONGEST_BY_DEFAULT)
+    if positions is not None and int(asked) > positions:
+        raise UserError(
+            f"max_length {asked:,} is more than the {positions:,} positions the model holds",
+            where="max_length",
+            next_step=f"Set max_length: {positions} or auto",
+        )
+    return int(asked)
 
 
 def _parsed(path: Path) -> Any:

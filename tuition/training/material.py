@@ -8,10 +8,9 @@ from typing import Any
 from tuition.batch.corpus import Corpus, prepare_corpus, sources_of
 from tuition.batch.stream import stream_corpus
 from tuition.data.sources import Sources
-from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, Recipe, RenderSettings
 from tuition.render import Renderer, adopt_template, choose_template, load_tokenizer, on_day
-from tuition.render.modelfiles import longest_by_default
+from tuition.render.modelfiles import longest_example
 from tuition.render.template import ChatTemplate
 from tuition.screen import Watcher
 
@@ -97,13 +96,4 @@ def _with_length(recipe: Recipe, config: Any) -> Recipe:
     """The longest example: what was asked for, where the model holds it."""
     from tuition.train.model import context_length
 
-    longest = context_length(config)
-    if recipe.max_length == "auto":
-        return recipe.replace(max_length=longest_by_default(longest))
-    if longest is not None and int(recipe.max_length) > longest:
-        raise UserError(
-            f"max_length {recipe.max_length:,} is more than the {longest:,} positions the model holds",
-            where="max_length",
-            next_step=f"Set max_length: {longest} or auto",
-        )
-    return recipe
+    return recipe.replace(max_length=longest_example(recipe.max_length, context_length(config)))
