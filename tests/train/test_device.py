@@ -26,6 +26,7 @@ from tuition.train.model import LoadedModel
 from tuition.train.pieces import pieces_of
 from tuition.train.selfcheck import PathCheck
 from tuition.train.storage import Code, join_bits, split_bits
+from tuition.train.trial import tokens_at_once
 
 __all__ = ["folder"]  # a fixture
 
@@ -201,7 +202,8 @@ def test_a_compilers_chunk_of_the_loss_is_the_other_ones(
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_compiles_where_that_pays_and_says_what_is_in_the_way(folder: Path) -> None:
+def test_a_run_chooses_by_its_device_and_says_what_is_in_the_way_of_compiling(folder: Path) -> None:
+    assert (tokens_at_once("cuda"), tokens_at_once("cpu")) == (32768, 4096)
     assert pays(torch.device("cuda"), 100)
     assert not pays(torch.device("cuda"), 99)
     assert not pays(torch.device("cpu"), 1000)
