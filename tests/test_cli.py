@@ -321,6 +321,16 @@ def test_dry_run_says_what_will_be_learned_and_writes_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_conversation_that_fills_the_context_begins_anew_and_goes_on(
+    run: Any, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n" + "word " * 600 + "\nHi\n\n"))
+    code, out, errors = run("chat", llama, "--max-new-tokens", 3)
+    first, last = out.splitlines()[0], out.splitlines()[-1]
+    assert code == 0 and first == last, "the second greeting is a first one again"
+    assert "fills the model's context" in errors and "forgotten now" in errors
+
+
 def test_the_journey_on_ones_own_file(run: Any, llama: Path, tmp_path: Path) -> None:
     assert run("init", "mine")[0] == 0
     assert run("init", "mine")[0] == 2
