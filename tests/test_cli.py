@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -290,6 +291,20 @@ def test_prepared_data_loads_in_datasets_and_is_found_again(
     assert json.loads(run(*words)[1]) == first
     data.write_text(data.read_text().replace("What", "Who ", 1))
     assert json.loads(run(*words)[1])["folder"] != first["folder"]
+
+
+def test_the_estimate_is_of_the_examples_there_are_and_not_of_a_batch_that_they_do_not_fill(
+    run: Any, data: Path, llama: Path
+) -> None:
+    words = ("train", "--model", llama, "--data", data, "--max-steps", "100000", "--dry-run", "--json")
+
+    def tokens(batch_size: int) -> float:
+        estimate = json.loads(run(*words, "--batch-size", batch_size)[1])["facts"]["estimate"]
+        amount, unit = estimate.split()[:2]
+        speed = float(re.search(r"\(([\d,]+) tokens/s", estimate)[1].replace(",", ""))  # type: ignore[index]
+        return float(amount) * {"s": 1, "min": 60, "h": 3600}[unit] * speed
+
+    assert tokens(60_000) == pytest.approx(tokens(60), rel=0.2)
 
 
 def test_the_count_of_updates_and_the_time_left_are_seen_on_a_narrow_terminal() -> None:
