@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.conftest import write_jsonl
 from tuition import cli
 from tuition.errors import Finding, Origin
-from tuition.screen import show_samples
+from tuition.screen import Terminal, show_samples
+from tuition.train.reports import EvalReport, StepReport
 
 
 def tuition(
@@ -287,6 +290,17 @@ def test_prepared_data_loads_in_datasets_and_is_found_again(
     assert json.loads(run(*words)[1]) == first
     data.write_text(data.read_text().replace("What", "Who ", 1))
     assert json.loads(run(*words)[1])["folder"] != first["folder"]
+
+
+def test_the_count_of_updates_and_the_time_left_are_seen_on_a_narrow_terminal() -> None:
+    written = io.StringIO()
+    screen = Terminal(Console(file=written, width=80, force_terminal=True, color_system=None))
+    screen.begin(12_000, 0)
+    screen.evaluation(EvalReport(0, {"loss": 5.5, "bits_per_byte": 7.5, "tokens": 9.0}))
+    screen.step(StepReport(600, 0.5, 5.4321, 2e-4, 1.0, 100, 0, 50, 0.1, 123_456.7))
+    screen.end()
+    last = [line for line in written.getvalue().splitlines() if "training" in line][-1]
+    assert "600/12000" in last and "loss 5.4321" in last and "left" in last and "…" not in last
 
 
 def test_dry_run_says_what_will_be_learned_and_writes_nothing(

@@ -529,6 +529,14 @@ def test_what_was_asked_names_the_task_and_the_settings_that_somebody_chose(tmp_
     assert "lora_r: 8" in chosen and "max_length" not in chosen, "auto was nobody's choice"
 
 
+def test_a_loss_that_is_not_minus_log_p_is_never_shown_without_its_name(tmp_path):
+    metrics = [{"step": step, "loss": 0.1 + step / 100} for step in (1, 2, 3)]
+    recipe = {"model": "org/m", "token_loss": "dft", "label_smoothing": 0.1}
+    page = report(write_run(tmp_path, recipe=recipe, metrics=metrics))
+    assert "Training loss (dft and smoothed) 0.11 → 0.13 in 3 steps" in page.text
+    assert "training (dft and smoothed)" in page.text
+
+
 def test_a_value_that_somebody_gave_where_auto_is_usual_is_named_as_chosen(tmp_path):
     recipe = {"model": "org/m", "data": ["rows.jsonl"], "learning_rate": 0.003, "max_length": 512}
     words = words_of(report(write_run(tmp_path, recipe=recipe, run={"found_settings": ["max_length"]})))

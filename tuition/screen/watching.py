@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuition.train.reports import EvalReport, StepReport
 
 _SECONDS_BETWEEN_PLAIN_LINES = 5.0
+_LEAST_BAR = 10  # columns
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class Terminal(Watcher):
         self._first_step = 0
         self._began = 0.0
         self._last_line = 0.0
-        self._held_out = ""
+        self._held_out: list[str] = []
 
     def stage(self, text: str) -> None:
         self.console.print(f"[dim]{plain(text)}[/dim]")
@@ -111,35 +112,47 @@ class Terminal(Watcher):
     def step(self, report: StepReport) -> None:
         pace = (time.monotonic() - self._began) / (report.step - self._first_step)
         left = (self._steps - report.step) * pace
-        figures = (
-            f"loss {report.loss:.4f}{self._held_out if self._bar else ''}  lr {report.learning_rate:.1e}  "
-            f"{report.tokens_per_second:,.0f} tokens/s  {duration(left)} left"
-        )
+        loss, time_left = f"loss {report.loss:.4f}", f"{duration(left)} left"
+        rate, speed = f"lr {report.learning_rate:.1e}", f"{report.tokens_per_second:,.0f} tokens/s"
         if self._bar is not None:
-            self._bar.update(self._task, completed=report.step, figures=figures)
+            shown = _that_fit([loss, time_left, *self._held_out, speed, rate], self._room())
+            self._bar.update(self._task, completed=report.step, figures=shown)
         elif (
             report.step in (1, self._steps)
             or time.monotonic() - self._last_line > _SECONDS_BETWEEN_PLAIN_LINES
         ):
             self._last_line = time.monotonic()
-            self.console.print(
-                f"step {report.step}/{self._steps}  {figures}", highlight=False, soft_wrap=True
-            )
+            self._say(report.step, [loss, rate, speed, time_left])
 
     def evaluation(self, report: EvalReport) -> None:
-        figures = "  ".join(
-            _figure(name, value) for name, value in report.figures.items() if name != "tokens"
-        )
-        self._held_out = f"  held-out {figures}"
+        first, *others = (_figure(name, value) for name, value in report.figures.items() if name != "tokens")
+        self._held_out = [f"held-out {first}", *others]
         if self._bar is None:
-            self.console.print(
-                f"step {report.step}/{self._steps}  held-out {figures}", highlight=False, soft_wrap=True
-            )
+            self._say(report.step, self._held_out)
+
+    def _say(self, step: int, figures: Sequence[str]) -> None:
+        line = "  ".join([f"step {step}/{self._steps}", *figures])
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _room(self) -> int:
+        """Columns beside the word, the bar and the count of updates."""
+        return self.console.width - len("training") - _LEAST_BAR - 2 * len(str(self._steps)) - 4
 
     def end(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _that_fit(figures: Sequence[str], room: int) -> str:
+    """The first figures, as many as fit whole: a terminal would cut the count of updates and the time left."""
+    shown = ""
+    for figure in figures:
+        longer = f"{shown}  {figure}" if shown else figure
+        if len(longer) > room:
+            break
+        shown = longer
+    return shown
 
 
 def _figure(name: str, value: float) -> str:

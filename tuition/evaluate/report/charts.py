@@ -70,7 +70,7 @@ def loss_chart(run: Run) -> Chart | None:
     lines, legend = [], []
     if training:
         lines += step_lines(training, across, upright)
-        legend += step_legend(training, upright)
+        legend += step_legend(training, upright, f"training{run.objective}")
     if held_out:
         lines.append(("held", path(held_out, across, upright)))
         legend.append(("held", "held out"))
@@ -87,13 +87,13 @@ def loss_chart(run: Run) -> Chart | None:
     )
 
 
-def step_legend(line: Sequence[Point], upright: Axis) -> list[tuple[str, str]]:
+def step_legend(line: Sequence[Point], upright: Axis, name: str) -> list[tuple[str, str]]:
     """What `step_lines` draws for the training loss, in words."""
     window = smoothing_window(line)
     if window < 2:
-        return [("smooth", "training")]
+        return [("smooth", name)]
     mean = "geometric mean" if upright.log else "mean"
-    return [("raw", "training, each step"), ("smooth", f"training, {mean} over {window} steps")]
+    return [("raw", f"{name}, each step"), ("smooth", f"{name}, {mean} over {window} steps")]
 
 
 def loss_description(training: Sequence[Point], held_out: Sequence[Point]) -> str:

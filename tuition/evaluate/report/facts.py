@@ -85,6 +85,16 @@ class Run:
         return number(self.evaluation, "overlap", "trained_on") == 0
 
     @property
+    def objective(self) -> str:
+        """In brackets what a learned token costs, where that is not -log p and so no figure to lay beside others."""
+        costs = {
+            "dft": self.recipe.get("token_loss") == "dft",
+            "smoothed": bool(self.recipe.get("label_smoothing")),
+        }
+        named = " and ".join(name for name, chosen in costs.items() if chosen)
+        return f" ({named})" if named else ""
+
+    @property
     def proofs(self) -> list[Row]:
         """The checks of the run upon itself."""
         return mappings(self.facts.get("proof"))

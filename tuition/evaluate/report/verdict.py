@@ -46,7 +46,8 @@ def verdict(run: Run) -> str:
         return f"Held-out loss {short(first_loss)} → {short(lowest)} at step {short(step)}"
     if training:
         first_loss, last_loss = training[0][1], training[-1][1]
-        return f"Training loss {short(first_loss)} → {short(last_loss)} in {counted(len(training), 'step')}"
+        loss = f"Training loss{run.objective} {short(first_loss)} → {short(last_loss)}"
+        return f"{loss} in {counted(len(training), 'step')}"
     return "No training step is recorded yet"
 
 
