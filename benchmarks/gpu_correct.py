@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tuition.batch import make_packs
+from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
 from tuition.errors import Origin
 from tuition.train import attention, attention_varlen
@@ -17,6 +17,7 @@ from tuition.train.loss import step_loss, token_mean
 from tuition.train.masters import Masters
 from tuition.train.model import LoadedModel, ordinary_attention
 from tuition.train.selfcheck import choose_path
+from tuition.train.trunk import over_trunks
 
 _COMMON = {
     "vocab_size": 512, "hidden_size": 256, "intermediate_size": 384, "num_hidden_layers": 2,
@@ -92,7 +93,7 @@ def compare(
 def on_device(
     family: str, dtype: torch.dtype, share: bool, device: torch.device
 ) -> tuple[str, float, dict[str, torch.Tensor]]:
-    """Loss and gradients as a run computes them, over two passes."""
+    """Loss and gradients as a run computes them, over several passes and, shared, a trunk below some of them."""
     model = make(family).to(device)
     masters = Masters(model, dtype)
     loaded = LoadedModel(model.train(), device, dtype)
@@ -100,14 +101,23 @@ def on_device(
     if not check.packed or check.shares != share:
         raise RuntimeError(check.detail + "; " + check.how)
     packs = make_packs(
-        examples(), token_mean, max_examples=None, token_budget=500, share_prefixes=loaded.shares
+        examples(),
+        token_mean,
+        max_examples=None,
+        token_budget=500,
+        share_prefixes=loaded.shares,
+        share_trunks=loaded.trunks,
     )
-    weight, loss = sum(pack.weight for pack in packs), 0.0
-    for pack in packs:
-        part = step_loss(loaded, pack, weight)
+    if share and not any(pack.trunk for pack in packs):
+        raise RuntimeError("no passes share a trunk")
+    weight = sum(pack.weight for pack in packs)
+
+    def learn(lane: LoadedModel, pack: Pack) -> float:
+        part = step_loss(lane, pack, weight)
         part.backward()  # type: ignore[no-untyped-call]
-        loss += part.item()
-    return check.how, loss, masters.gather()
+        return part.item()
+
+    return check.how, sum(over_trunks([loaded], learn, packs)), masters.gather()
 
 
 def reference(family: str, dtype: torch.dtype) -> tuple[float, dict[str, torch.Tensor]]:
@@ -135,13 +145,13 @@ def make(family: str) -> Any:
 
 
 def examples() -> list[Rendered]:
-    """Unequal lengths; four of them begin alike for 100 tokens, one is longer than every window."""
+    """Unequal lengths; eight begin alike for 200 tokens, more than fit into one pass, and two are on their own."""
     random = np.random.default_rng(0)
-    prompt = random.integers(2, 512, 100)
+    prompt = random.integers(2, 512, 200)
     made = []
-    for own, shared in ((40, True), (7, True), (90, True), (2, True), (130, False), (33, False)):
-        ids = np.concatenate([prompt if shared else prompt[:0], random.integers(2, 512, own)])
+    for own in (40, 7, 150, 90, 2, 140, 120, 130, -130, -33):
+        ids = np.concatenate([prompt if own > 0 else prompt[:0], random.integers(2, 512, abs(own))])
         supervised = np.zeros(len(ids), dtype=np.float32)
-        supervised[-max(1, own // 2) :] = 1.0
+        supervised[-max(1, abs(own) // 2) :] = 1.0
         made.append(Rendered(ids.astype(np.int32), supervised, Origin("benchmark", 1)))
     return made

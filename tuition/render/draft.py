@@ -186,7 +186,9 @@ class Drafting:
     def _draft_chat(self, draft: Draft, written: Written, writer: Writer) -> None:
         """The learned turns of a chat, each with the prompt that serving would feed."""
         base, full, shown = "", "", []
-        for position, weight in self._learned(draft):
+        learned_ones = self._learned(draft)
+        writer.begin(written.messages, written.tools, turns=len(learned_ones))
+        for position, weight in learned_ones:
             texts = self._texts_of_turn(draft, written, writer, position)
             if draft.refused:
                 return
@@ -207,11 +209,11 @@ class Drafting:
             full, base = text, text[: self._pieces.last_border(text)]
         if draft.turns and self._presence is not None:
             shown.append((draft.turns[-1].position, full))
-            learned_ones = {turn.position for turn in draft.turns}
+            turns = {turn.position for turn in draft.turns}
             messages = [*written.messages]
             for position, answer in draft.thoughts.items():
                 messages[position] = _as_answered(messages[position], answer)
-            for code, message in self._presence.missing(messages, written.tools, shown[::-1], learned_ones):
+            for code, message in self._presence.missing(messages, written.tools, shown[::-1], turns):
                 draft.note(code, message)
 
     def _texts_of_turn(

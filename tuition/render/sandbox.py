@@ -7,8 +7,9 @@ would take too long or make too much; what an ordinary one writes is the same to
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
+from itertools import accumulate
 from types import BuiltinFunctionType, GeneratorType
 from typing import Any
 
@@ -20,6 +21,7 @@ from jinja2.utils import Namespace
 from transformers.utils import chat_template_utils as theirs
 
 from tuition.render.bounds import BINARY_OPERATORS, Meter, call, format_spec, guarded
+from tuition.render.onebyone import Along, loop_of
 
 _PROGRAMS_KEPT = 8
 _COMPARING_TESTS = (
@@ -78,12 +80,33 @@ class Program:
             OutOfBounds: it took too long, or made too much.
             Exception: whatever the template raised.
         """
+        return str(self._environment.concat(self._pieces(variables, given)))
+
+    def along(self, variables: Mapping[str, Any], given: Callable[[], int]) -> Along | None:
+        """The text with the places of its messages; None where the template does not write one after the other.
+
+        Raises: as `run`.
+        """
+        environment = self._environment
+        if environment.message_loop is None:
+            return None
+        for piece in self._pieces(variables, given):
+            environment.pieces.append(piece)
+        if len(environment.borders) != len(variables["messages"]) + 1:
+            return None
+        whole = str(environment.concat(environment.pieces))
+        ends = [0, *accumulate(map(len, environment.pieces))]
+        places = [ends[border] for border in environment.borders]
+        return Along(whole[: places[-1]], places, whole[places[-1] :])
+
+    def _pieces(self, variables: Mapping[str, Any], given: Callable[[], int]) -> Iterator[str]:
         self._meter.begin(given)
+        self._environment.pieces, self._environment.borders = [], []
         template = self._template
         context = new_context(
             self._environment, template.name, template.blocks, {**self._globals, **variables}, shared=True
         )
-        return str(self._environment.concat(template.root_render_func(context)))
+        yield from template.root_render_func(context)
 
 
 class _Programs(threading.local):
@@ -138,7 +161,18 @@ class _Generator(CodeGenerator):
 
     def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
         self.writeline("environment.tick()")
+        if self._loop is not None and nodes is self._loop.body:
+            self.writeline("environment.at_border()")
         super().blockvisit(nodes, frame)
+
+    def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802
+        super().visit_For(node, frame)
+        if node is self._loop:
+            self.writeline("environment.at_border()")
+
+    @property
+    def _loop(self) -> nodes.For | None:
+        return getattr(self.environment, "message_loop", None)
 
     @optimizeconst
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
@@ -201,6 +235,19 @@ class _Bounded(ImmutableSandboxedEnvironment):
     code_generator_class = _Generator
     intercepted_binops = frozenset(BINARY_OPERATORS)
     meter: Meter
+    message_loop: nodes.For | None
+    pieces: list[
+        str
+    ]  # what is written so far, where it is looked at while it is, and how many before each message
+    borders: list[int]
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        program = super()._parse(source, name, filename)
+        self.message_loop = loop_of(program)
+        return program
+
+    def at_border(self) -> None:
+        self.borders.append(len(self.pieces))
 
     def tick(self) -> None:
         self.meter.tick()

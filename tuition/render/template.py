@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuition.errors import Finding, Origin, UserError
 from tuition.recipe.sections import TEMPLATES_OWN
 from tuition.render.codes import finding
 from tuition.render.content import strings_in
+
+if TYPE_CHECKING:
+    from tuition.render.onebyone import Along
 
 _ONLY_CONTENT = frozenset({"role", "content"})
 _JINJAS_OWN = frozenset({"namespace", "range", "dict", "lipsum", "cycler", "joiner"})
@@ -62,10 +65,34 @@ class ChatTemplate:
         Raises:
             TemplateRefusal: the template raised, with its own words, or was stopped.
         """
+        return str(self._asked("run", messages, tools, add_generation_prompt))
+
+    def along(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+    ) -> Along | None:
+        """The same with the places of the messages; None where they are not written one after the other.
+
+        Raises:
+            TemplateRefusal: as `text`.
+        """
+        found: Along | None = self._asked("along", messages, tools, add_generation_prompt)
+        return found
+
+    def _asked(
+        self,
+        what: str,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+    ) -> Any:
         from tuition.render.sandbox import program_of
 
         try:
-            return program_of(self.source).run(
+            return getattr(program_of(self.source), what)(
                 {
                     "messages": _as_shown(messages),
                     "tools": _plain([dict(tool) for tool in tools]) if tools else None,

@@ -35,8 +35,8 @@ def _answer_texts(
 ) -> tuple[str, str]:
     """The prompt that serving feeds before an assistant turn, and the text through that turn."""
     return (
-        writer.text(messages[:position], tools, add_generation_prompt=True),
-        writer.text(messages[: position + 1], tools, add_generation_prompt=False),
+        writer.first(messages, tools, position, add_generation_prompt=True),
+        writer.first(messages, tools, position + 1, add_generation_prompt=False),
     )
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
+from tuition.render.onebyone import Along
 from tuition.render.template import ChatTemplate, TemplateRefusal
 
 _PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
+_MANY_TURNS = 8  # from which on two runs for each cost more than those that tell all
+_ORDINARY_CHARACTERS = (
+    500_000  # the bound of a text is higher, and for all messages higher than for the first
+)
 _SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
+
+_T = TypeVar("_T")
 
 
 class Writer:
@@ -26,6 +34,8 @@ class Writer:
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
         self.arguments_as_text = False
+        self._whole: Sequence[Mapping[str, Any]] = ()
+        self._along: dict[bool, Along | None] = {}
         self._patience_seconds = _PATIENCE_SECONDS
 
     def given(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -46,7 +56,9 @@ class Writer:
         """
 
         def write(given: Sequence[Mapping[str, Any]]) -> str:
-            return self._timed(given, tools, add_generation_prompt)
+            return self._timed(
+                lambda: self.template.text(given, tools, add_generation_prompt=add_generation_prompt)
+            )
 
         if not any(message.get("tool_calls") for message in messages):
             return write(messages)
@@ -62,23 +74,57 @@ class Writer:
             self.arguments_as_text = True
             return text
 
-    def _timed(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], ask: bool
+    def begin(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], *, turns: int
+    ) -> None:
+        """From here on `first` is asked about this conversation, which is written once where that tells all.
+
+        Args:
+            turns: how many of its messages will be asked about.
+        """
+        self._whole, self._along = messages, {}
+        if turns < _MANY_TURNS or any(message.get("tool_calls") for message in messages):
+            return
+        half = len(messages) // 2
+        try:
+            for ask in (True, False):
+                along = self._timed(partial(self.template.along, messages, tools, add_generation_prompt=ask))
+                if along is None or len(along.text) > _ORDINARY_CHARACTERS:
+                    return
+                if along.first(half) == self.text(messages[:half], tools, add_generation_prompt=ask):
+                    self._along[ask] = along
+        except TemplateRefusal:  # of some message, which its turn will say
+            return
+
+    def first(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        count: int,
+        *,
+        add_generation_prompt: bool,
     ) -> str:
+        """As `text` of the first messages, 1 or more."""
+        along = self._along.get(add_generation_prompt) if messages is self._whole and count else None
+        if along is not None:
+            return along.first(count)
+        return self.text(messages[:count], tools, add_generation_prompt=add_generation_prompt)
+
+    def _timed(self, run: Callable[[], _T]) -> _T:
         from tuition.render.bounds import full_collections
 
         if self._patience_seconds <= 0:
             raise TemplateRefusal("it took too long for rows before this one, and is not tried again")
         began, collections = time.thread_time(), full_collections()
         try:
-            text = self.template.text(messages, tools, add_generation_prompt=ask)
+            made = run()
         except TemplateRefusal as refusal:
             seconds = time.thread_time() - began
             if refusal.stopped or (seconds > _SOON_SECONDS and full_collections() == collections):
                 self._patience_seconds -= seconds
             raise
         self._patience_seconds += time.thread_time() - began
-        return text
+        return made
 
     def be_patient(self) -> None:
         """What is asked from here on stands alone: a question to a server must not cost the next one its answer."""

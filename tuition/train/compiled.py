@@ -7,7 +7,7 @@ What is compiled must give the losses and the gradients that it gave before, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,12 +30,13 @@ _OF_THE_LARGEST = 1e-2
 _WORTH_UPDATES = 100  # of a run: fewer gain no more than the minute that compiling takes
 
 
-@dataclass(frozen=True, slots=True)
 class Untraced:
     """What goes through compiled code as it is. Lengths of segments are others in each pass, and a compiler that saw
-    them would make new code for each."""
+    them would make new code for each: of a frozen dataclass, PyTorch 2.11's looks at every field.
+    """
 
-    kept: dict[str, Any]
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self.kept = kept
 
 
 def pays(device: torch.device, updates: int) -> bool:
