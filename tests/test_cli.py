@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -292,6 +293,20 @@ def test_prepared_data_loads_in_datasets_and_is_found_again(
     assert json.loads(run(*words)[1])["folder"] != first["folder"]
 
 
+def test_the_estimate_is_of_the_examples_there_are_and_not_of_a_batch_that_they_do_not_fill(
+    run: Any, data: Path, llama: Path
+) -> None:
+    words = ("train", "--model", llama, "--data", data, "--max-steps", "100000", "--dry-run", "--json")
+
+    def tokens(batch_size: int) -> float:
+        estimate = json.loads(run(*words, "--batch-size", batch_size)[1])["facts"]["estimate"]
+        amount, unit = estimate.split()[:2]
+        speed = float(re.search(r"\(([\d,]+) tokens/s", estimate)[1].replace(",", ""))  # type: ignore[index]
+        return float(amount) * {"s": 1, "min": 60, "h": 3600}[unit] * speed
+
+    assert tokens(60_000) == pytest.approx(tokens(60), rel=0.2)
+
+
 def test_the_count_of_updates_and_the_time_left_are_seen_on_a_narrow_terminal() -> None:
     written = io.StringIO()
     screen = Terminal(Console(file=written, width=80, force_terminal=True, color_system=None))
@@ -319,6 +334,16 @@ def test_dry_run_says_what_will_be_learned_and_writes_nothing(
     ):
         assert said in " ".join(errors.split())
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_conversation_that_fills_the_context_begins_anew_and_goes_on(
+    run: Any, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n" + "word " * 600 + "\nHi\n\n"))
+    code, out, errors = run("chat", llama, "--max-new-tokens", 3)
+    first, last = out.splitlines()[0], out.splitlines()[-1]
+    assert code == 0 and first == last, "the second greeting is a first one again"
+    assert "fills the model's context" in errors and "forgotten now" in errors
 
 
 def test_the_journey_on_ones_own_file(run: Any, llama: Path, tmp_path: Path) -> None:

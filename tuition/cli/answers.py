@@ -108,19 +108,25 @@ def chat(
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
-    """Talk to a model; an empty line or Ctrl-D ends it."""
+    """Talk to a model; an empty line or Ctrl-D ends it. What fills the model's context begins a new conversation."""
     from tuition import api
 
     answerer = api.load(at(model, checkpoint), device=device, trust_remote_code=trust)
-    history: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    beginning: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    history = beginning
     interactive = sys.stdin.isatty()
     if interactive:
         print("an empty line, /exit or Ctrl-D ends it", file=sys.stderr)
     while line := _read_line("you: " if interactive else ""):
         question = [*history, {"role": "user", "content": line}]
-        given = api.answer(
-            answerer, question if answerer.renderer.template else line, max_new_tokens=max_new_tokens
-        )
+        try:
+            given = api.answer(
+                answerer, question if answerer.renderer.template else line, max_new_tokens=max_new_tokens
+            )
+        except UserError as refusal:
+            complain(f"{refusal} What was said before is forgotten now.")
+            history = beginning
+            continue
         _print_text(f"{'model: ' if interactive else ''}{given.text}")
         history = [*question, {"role": "assistant", "content": given.text}]
 

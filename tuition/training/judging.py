@@ -113,9 +113,7 @@ def _general(material: Material) -> GeneralText | None:
 def loss_every_steps(material: Material, plan: Plan) -> int:
     """Ten times a run, or as often as takes at most a fifth of it; scoring a token costs a third of learning it."""
     corpus = material.corpus
-    mean_tokens = corpus.train.tokens / len(corpus.train)
-    learning = mean_tokens * material.recipe.batch_size * plan.steps
-    return _every_steps(plan, learning, corpus.validation.tokens / 3)
+    return _every_steps(plan, plan.epochs * corpus.train.tokens, corpus.validation.tokens / 3)
 
 
 def loss_seconds(ready: Ready) -> float:
@@ -135,7 +133,7 @@ def answers_every_steps(
     if judging.scorer is None:
         return plan.steps
     corpus = material.corpus
-    learning = corpus.train.tokens / len(corpus.train) * material.recipe.batch_size * plan.steps / speed
+    learning = plan.epochs * corpus.train.tokens / speed
     return _every_steps(plan, learning, judging.scorer.most_seconds(learner, material.renderer))
 
 

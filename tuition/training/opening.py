@@ -114,8 +114,10 @@ def _updates(count: int) -> str:
 
 
 def _machine(ready: Ready) -> list[Fact]:
-    recipe, trial, facts = ready.recipe, ready.trial, ready.corpus.facts()
-    tokens_to_learn = facts["tokens"] / facts["examples"] * ready.plan.steps * recipe.batch_size
+    recipe, trial = ready.recipe, ready.trial
+    tokens_to_learn = (
+        ready.plan.epochs * ready.corpus.train.tokens
+    )  # the last update of an epoch may be smaller
     return [
         ("machine", f"{ready.device} in {recipe.dtype}; {_most_in_a_pass(recipe)}{ready.path.how}"),
         (
