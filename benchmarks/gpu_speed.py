@@ -113,11 +113,11 @@ def updates_of(shape: Shape, rows: list[Any], device: Any, rate: float, *, compi
     """
     import torch
 
-    from tuition.batch import Plan, make_packs
+    from tuition.batch import Plan
     from tuition.recipe import OptimizerSettings
     from tuition.train.compiled import compile_layers
     from tuition.train.learner import make_learner
-    from tuition.train.loop import train_step
+    from tuition.train.loop import packs_of, train_step
     from tuition.train.loss import token_mean
     from tuition.train.selfcheck import choose_path
     from tuition.train.trial import try_largest_step
@@ -137,13 +137,7 @@ def updates_of(shape: Shape, rows: list[Any], device: Any, rate: float, *, compi
     learner.model.train()
     reports, stamps = [], [time.perf_counter()]
     for number in range(1, updates + 1):
-        packs = make_packs(
-            rows,
-            token_mean,
-            max_examples=None,
-            token_budget=tried.token_budget,
-            share_prefixes=learner.shares,
-        )
+        packs = packs_of(learner, rows, token_mean, (None, tried.token_budget))
         reports.append(train_step(learner, packs, rows, plan, settings, number))
         if device.type == "cuda" and number == updates:
             torch.cuda.synchronize()  # an update is asked for and not waited for: each is in the next one's time

@@ -27,7 +27,7 @@ import tuition  # before torch: it says how threads wait
 from benchmarks.contestants import LEARNING_RATE, make_model
 from benchmarks.step import RESULTS, spread
 from benchmarks.workloads import VOCABULARY
-from tuition.batch import Pack, Plan, make_packs
+from tuition.batch import Pack, Plan
 from tuition.conversation import Rendered
 from tuition.errors import Origin
 from tuition.machine import hardware, versions
@@ -175,17 +175,11 @@ def layout_milliseconds(batch: list[Rendered], learner: Any, token_budget: int) 
 
 
 def packs_of(batch: list[Rendered], learner: Any, token_budget: int) -> list[Pack]:
-    """The passes of one update."""
-    return make_packs(
-        batch,
-        lambda weights: weights,
-        max_examples=None,
-        token_budget=token_budget,
-        share_prefixes=learner.shares,
-        share_trunks=learner.trunks,
-        lanes=learner.lanes,
-        work=learner.work,
-    )
+    """The passes of one update, as a run makes them."""
+    from tuition.train.loop import packs_of as passes_of
+    from tuition.train.loss import token_mean
+
+    return passes_of(learner, batch, token_mean, (None, token_budget))
 
 
 def learner_of(dtype: str, *, share: bool) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from tests.batch.test_prefixes import example, said_by_examples, said_by_packs
-from tuition.batch import Pack, make_packs, packs_on_a_trunk
+from tuition.batch import Pack, make_packs, packs_on_a_trunk, trunks
+from tuition.batch.trunks import common_start
 from tuition.conversation import Rendered
 from tuition.train.loss import token_mean
 
@@ -74,3 +76,22 @@ def test_each_example_alone_on_what_all_have_in_common() -> None:
     packs = packs_on_a_trunk(rows, token_mean)
     assert [pack.lengths for pack in packs] == [(19,)] * 3
     assert said_by_packs(packs) == said_by_examples(rows, "token_mean")
+
+
+def test_beginnings_that_are_too_short_are_not_compared_pass_by_pass_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Forty rows are the same, so that prefixes are shared, and all begin with the same ten tokens."""
+    rows = [example([*range(100, 110), *[1000 + max(0, i - 40)] * 600], [605]) for i in range(140)]
+    compared = []
+
+    def counting(*given: Any) -> int:
+        compared.append(given)
+        return common_start(*given)
+
+    monkeypatch.setattr(trunks, "common_start", counting)
+    packs = make_packs(
+        rows, token_mean, max_examples=1, token_budget=10**6, share_prefixes=True, share_trunks=True
+    )
+    assert {len(pack.trunk.ids) for pack in packs if pack.trunk} == {604}
+    assert len(compared) < 3 * len(rows)

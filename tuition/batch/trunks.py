@@ -42,13 +42,14 @@ def find_trunks(
     """
     trunks: list[Trunk | None] = []
     while len(trunks) < len(forests):
-        run, depth = _longest_run(forests[len(trunks) :], inputs, first_rows)
-        saved, tokens = depth * (run - 1), sum(forest.tokens for forest in forests[len(trunks) :][:run])
-        pays = saved >= max(_FEWEST_SAVED, LEAST_SAVED * tokens) and (lanes == 1 or run == len(forests))
-        first = next(iter(forests[len(trunks)].leaves))
-        trunk = Trunk(inputs[first][:depth].astype(np.int64)) if pays else None
-        trunks += [trunk] * (run if pays else 1)
-    return trunks
+        rest = forests[len(trunks) :]
+        run, depth = _longest_run(rest, inputs, first_rows)
+        if depth * (run - 1) < _FEWEST_SAVED:
+            trunks.append(None)
+            continue
+        first = next(iter(rest[0].leaves))
+        trunks += [Trunk(inputs[first][:depth].astype(np.int64))] * run
+    return trunks if lanes == 1 or len(set(trunks)) == 1 else [None] * len(forests)
 
 
 def trunk_of_all(inputs: Sequence[Ids], first_rows: Sequence[int]) -> int:
@@ -71,12 +72,13 @@ def common_start(places: Sequence[int], inputs: Sequence[Ids], first_rows: Seque
 def _longest_run(
     forests: Sequence[Forest], inputs: Sequence[Ids], first_rows: Sequence[int]
 ) -> tuple[int, int]:
-    """How many passes from the first on share a trunk, and its length: while another pass saves more by it."""
+    """How many passes from the first on share a trunk, and its length: while another pass saves more by it, and enough
+    of its own tokens."""
     first = list(forests[0].leaves)
     run, depth = 1, common_start(first, inputs, first_rows)
     for forest in forests[1:]:
         shallower = min(depth, common_start([first[0], *forest.leaves], inputs, first_rows))
-        if shallower * run <= depth * (run - 1):
+        if shallower * run <= depth * (run - 1) or shallower < LEAST_SAVED * forest.tokens:
             break
         run, depth = run + 1, shallower
     return run, depth

@@ -46,9 +46,8 @@ def main() -> None:
 
 def _told_to_stop(stop: BaseException) -> int:
     """Say what became of the work; the exit code."""
-    if (
-        among_ranks()
-    ):  # whoever started them says it once; any code but 0 would have torchrun start them again
+    if among_ranks():
+        # whoever started them says it once; any code but 0 would have torchrun start them again
         return 0 if isinstance(stop, Interrupted) else INTERRUPTED
     if isinstance(stop, Interrupted):
         complain(f"interrupted; nothing is lost. Go on with: {me()} train {stop.folder} --resume")

@@ -118,8 +118,7 @@ def _scored(
     """
     ranks = loaded.ranks
     for some in packs:
-        mine = some[ranks.rank :: ranks.world]
-        mine = ranks.even(mine, partial(some.__getitem__, 0))
+        mine = ranks.even(some[ranks.rank :: ranks.world], partial(some.__getitem__, 0))
         with torch.no_grad():
             found = over_trunks([loaded], lambda _, pack: score(pack), mine)
         everyone = ranks.all_of(found)

@@ -203,9 +203,8 @@ class Masters:
 
 def _shrunk(gradient: Tensor, shrink: float) -> Tensor:
     """Times `shrink`, in float32; nobody else has the gradient."""
-    if (
-        gradient.dtype != torch.float32 and gradient.device.type != "cpu"
-    ):  # by one operation; a CPU is slower at it
+    if gradient.dtype != torch.float32 and gradient.device.type != "cpu":
+        # by one operation, at which a CPU is slower
         factor = torch.full([1] * gradient.ndim, shrink, dtype=torch.float32, device=gradient.device)
         return gradient * factor
     wide = gradient.float()

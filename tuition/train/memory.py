@@ -30,9 +30,8 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_TOP_PAD, 64 << 20)
-        mallopt(
-            _M_ARENA_MAX, 2
-        )  # of one, lanes wait for each other; what one of many has freed, no other can use
+        # Of one, lanes wait for each other; what one of many has freed, no other can use
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def give_back_freed_memory() -> None:

@@ -22,9 +22,8 @@ from tuition.train.pieces import in_rows, pieces_of
 from tuition.train.scratch import scratch
 
 _HALF = 0x8000
-_WORTH_COMPILED = (
-    1 << 16
-)  # numbers: small weights take as long either way, and shapes of one are others to a compiler
+# Numbers: small weights take as long either way, and shapes of one are others to a compiler.
+_WORTH_COMPILED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
