@@ -76,8 +76,10 @@ def test_a_run_outlives_the_studio_is_stopped_and_resumed(studio: Running, mater
     facts = json.loads((studio.folder / "outputs/long/run.json").read_text())
     assert (facts["status"], facts["command"]) == ("interrupted", command)
 
+    before = _updates(studio.folder / "outputs" / "long")
     assert tab.post("/runs/long/resume").status_code == 303
     _wait(tab, "long", "running")
+    wait_for(lambda: _updates(studio.folder / "outputs" / "long") > before)
     assert tab.post("/runs/long/stop").status_code == 303
     _wait_for_button(tab, "long", "Resume")
     first, second = json.loads((studio.folder / "outputs/long/run.json").read_text())["sittings"]
