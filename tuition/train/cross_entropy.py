@@ -21,12 +21,12 @@ from tuition.train.scratch import scratch
 
 # Bytes of the logits that exist at the same time. On a CPU, more rows make better matrix products
 # (256 rows of a vocabulary of 49,152 were a tenth slower than 1,024); on a GPU they fill it.
-_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
+CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 # On a CPU, rows are filled up with zeros to a multiple of so many: products of 481 rows took 306 ms where those of
 # 496 take 208, because oneDNN cuts a matrix into equal pieces, and some numbers have no good ones.
 _ROWS_TOGETHER = 16
 # Float32 values that are worked on at a time: on a CPU they stay in its cache from the first pass to the last.
-_BLOCK_VALUES = {"cpu": 1 << 19, "cuda": 64 << 20}
+BLOCK_VALUES = {"cpu": 1 << 19, "cuda": 64 << 20}
 
 
 Chunk = Callable[..., None]
@@ -164,7 +164,7 @@ def _deliver(parameter: Tensor, gradient: Tensor | None, upstream: Tensor) -> Te
 
 def _chunks(rows: int, vocabulary: int, like: Tensor, together: int) -> Iterator[slice]:
     """Slices of the rows whose logits stay within bounds, as equal as multiples of `together` can be."""
-    most = max(16, _CHUNK_BYTES.get(like.device.type, 128 << 20) // (vocabulary * like.element_size()))
+    most = max(16, CHUNK_BYTES.get(like.device.type, 128 << 20) // (vocabulary * like.element_size()))
     each = math.ceil(rows / max(1, math.ceil(rows / most)) / together) * together
     return (slice(start, min(start + each, rows)) for start in range(0, rows, max(1, each)))
 
@@ -188,7 +188,7 @@ def _losses_and_slopes(
         compiled(logits, targets, coefficients, losses, scale, softcap, token_loss)
         return
     rows, vocabulary = logits.shape
-    most = max(1, _BLOCK_VALUES.get(logits.device.type, 1 << 19) // vocabulary)
+    most = max(1, BLOCK_VALUES.get(logits.device.type, 1 << 19) // vocabulary)
     for start in range(0, rows, most):
         block = slice(start, min(start + most, rows))
         wanted = targets[block, None]
