@@ -15,11 +15,12 @@ from torch import Tensor
 
 from tuition.batch import Pack, make_packs
 from tuition.conversation import Rendered
+from tuition.errors import one_line
 from tuition.train import attention
 from tuition.train.cross_entropy import chunk_at_once
 from tuition.train.learner import Learner
 from tuition.train.loss import step_loss, token_mean
-from tuition.train.model import base_of, one_line
+from tuition.train.model import base_of
 from tuition.train.selfcheck import PathCheck, drops
 
 # The largest relative differences that another order of operations explains: of the loss, and of a weight's gradient

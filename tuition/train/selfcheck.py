@@ -17,6 +17,7 @@ import torch
 from tuition.batch import SHORTEST_PREFIX, make_packs, packs_on_a_trunk
 from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
+from tuition.errors import one_line
 from tuition.train.attention import NAME
 from tuition.train.attention_varlen import working_kernel
 from tuition.train.head import Head, decoder_of, find_head
@@ -29,7 +30,6 @@ from tuition.train.model import (
     base_of,
     context_length,
     evaluating,
-    one_line,
     ordinary_attention,
 )
 from tuition.train.quantised import parameters_of
