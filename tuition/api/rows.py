@@ -207,8 +207,9 @@ def make_renderer(model: str, **render: Any) -> Renderer:
         settings.template_date,
     )
     adopt_template(tokenizer, template)
-    longest = longest_example(settings.max_length, positions_in(open_model(name).path))
-    return Renderer.from_settings(tokenizer, template, settings, max_length=longest)
+    positions = positions_in(open_model(name).path)
+    longest = longest_example(settings.max_length, positions)
+    return Renderer.from_settings(tokenizer, template, settings, max_length=longest, positions=positions)
 
 
 def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
