@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from tuition.errors import Interrupted, UserError
 from tuition.train import saving
 from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
 from tuition.train.fingerprint import model_sha256
+from tuition.train.folder import RunFolder
 from tuition.train.journal import Journal, Position
 from tuition.train.randomness import random_state, restore_random_state
 from tuition.train.shelf import find_checkpoint, rotate
@@ -433,6 +435,19 @@ def test_the_loser_of_two_processes_writes_nothing_and_the_lock_of_a_dead_one_do
     holder.wait()
     assert (folder / ".lock").exists()
     assert tuition.train(**{**settings, "max_steps": 1, "samples": 0}).path == folder
+
+
+def test_who_only_looks_whether_a_folder_is_held_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    run = RunFolder(tmp_path)
+    with run.claimed():
+        assert run.is_claimed()
+    looking = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_claimed` does, for longer than it does
+    threading.Timer(0.02, os.close, [looking]).start()
+    with run.claimed():
+        assert run.is_claimed()
+    assert not run.is_claimed()
 
 
 def test_rows_that_a_killed_start_left_are_taken_up_again(llama: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class _Room(ModuleType):
         return inspect.signature(self._verb())
 
     @property
-    def __doc__(self) -> str:  # type: ignore[override]
+    def __doc__(self) -> str:  # type: ignore[override]  # of a module it is a text and no property
         return str(self._verb().__doc__)
 
 

@@ -25,7 +25,7 @@ from tuition.train.folder import RunFolder
 
 _LOG_BYTES = 20_000
 _watched: set[tuple[Path, str]] = set()  # folder and kind, where this process is yet to note the end
-_noting = threading.Lock()  # a note is written anew by who asks for a stop and by who sees the end
+_noting = threading.Lock()  # a note is written by who starts, by who asks for a stop and by who sees the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,33 @@ def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: one of this kind is at work there.
     """
-    found = find(folder, kind)
-    if found is not None and found.runs:
-        raise UserError(
-            f"a command is at work there: {found.command}",
-            where=str(folder),
-            next_step="Wait for it, or stop it",
-        )
+    with _noting:  # of two that are asked for at once, the second meets the first
+        found = find(folder, kind)
+        if found is not None and found.runs:
+            raise UserError(
+                f"a command is at work there: {found.command}",
+                where=str(folder),
+                next_step="Wait for it, or stop it",
+            )
+        process = _begin(folder, kind, arguments)
+        note: dict[str, object] = {
+            "command": shown(arguments),
+            "pid": process.pid,
+            "born": _born(process.pid),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        _watched.add((folder, kind))
+        files.write_json(_note(folder, kind), note)
+    threading.Thread(target=_see_the_end, args=(process, folder, kind, note), daemon=True).start()
+
+
+def _begin(folder: Path, kind: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """The process, which prints into its log."""
     files.make_folder(RunFolder(folder).jobs)
     files.append_line(_log(folder, kind), f"$ {shown(arguments)}")
     log = files.disk.append(_log(folder, kind))
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "tuition", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -87,15 +102,6 @@ def start(folder: Path, kind: str, arguments: Sequence[str]) -> None:
         )
     finally:
         files.disk.close(log)
-    note = {
-        "command": shown(arguments),
-        "pid": process.pid,
-        "born": _born(process.pid),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    _watched.add((folder, kind))
-    files.write_json(_note(folder, kind), note)
-    threading.Thread(target=_see_the_end, args=(process, folder, kind, note), daemon=True).start()
 
 
 def stop(folder: Path, kind: str) -> None:

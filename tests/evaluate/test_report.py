@@ -112,6 +112,13 @@ def test_the_verdict_comes_first_and_counts_the_questions(tmp_path):
     assert "25 held-out questions are few" in words
 
 
+def test_rows_that_ask_the_same_are_as_few_as_their_prompts(tmp_path):
+    answers = [Answer(f"{i % 10}?", "yes", "no", "yes" if i % 3 else "no", f"h.jsonl:{i}") for i in range(40)]
+    evaluation = {"comparisons": [compare(answers, "exact_match").to_json()]}
+    words = words_of(report(write_run(tmp_path, evaluation=evaluation)))
+    assert "40 questions, 10 prompts in all, are few, the true interval is wider" in words
+
+
 def test_questions_that_were_trained_on_are_not_called_held_out(tmp_path):
     caution = "20 of these 25 were trained on"
     evaluation = {**comparison(), "overlap": {"rows": 25, "trained_on": 20, "caution": caution}}

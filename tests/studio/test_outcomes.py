@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tuition import __version__, board, jobs
 from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
+from tuition.errors import UserError
 from tuition.studio.outcomes import outcome_of
 
 
@@ -54,6 +56,26 @@ def test_a_command_that_ended_is_done_and_the_last_it_printed_is_kept(tmp_path: 
     assert job is not None
     assert job.done and job.code == 0, "its end is noted before it is said to be over"
     assert job.last_line == __version__
+
+
+def test_of_two_that_start_the_same_at_once_one_is_refused(tmp_path: Path) -> None:
+    together, refused = threading.Barrier(2), []
+
+    def start() -> None:
+        together.wait()
+        try:
+            jobs.start(tmp_path, "export", ["--version"])
+        except UserError as refusal:
+            refused.append(str(refusal))
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for(lambda: not jobs.find_all(tmp_path)[0].runs)
+    assert len(refused) == 1 and "a command is at work there: tuition --version" in refused[0]
+    assert (tmp_path / "jobs" / "export.log").read_text().count("$ tuition") == 1
 
 
 def test_a_comparison_says_how_many_pairs_wait_and_then_who_won(store: Store, tmp_path: Path) -> None:

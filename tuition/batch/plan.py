@@ -41,8 +41,7 @@ class Plan:
     @property
     def epochs(self) -> float:
         """Passes over the examples, as planned."""
-        whole, rest = divmod(self.steps, self.steps_per_epoch)
-        return whole + rest * self.batch_size / self.examples
+        return self.epoch_of(self.steps)
 
     def epoch_of(self, step: int) -> float:
         """Passes over the examples that are done after update `step` (counted from 1)."""

@@ -3,7 +3,7 @@
 from tuition.data.catalogue import CODES, Code, finding
 from tuition.data.checks import CHECKS, DEEP_CHECKS
 from tuition.data.contamination import overlap
-from tuition.data.duplicates import near_duplicates
+from tuition.data.duplicates import near_duplicates, near_pairs
 from tuition.data.extent import extent_of
 from tuition.data.formats import FORMATS
 from tuition.data.learned import LearnedFrom, LearnedPrompts
@@ -42,6 +42,7 @@ __all__ = [
     "finding",
     "fixed_rows",
     "near_duplicates",
+    "near_pairs",
     "overlap",
     "presidio_check",
     "prompt_key",

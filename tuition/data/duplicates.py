@@ -33,19 +33,27 @@ Sketches = npt.NDArray[np.uint16]
 def near_duplicates(
     conversations: Iterable[Conversation], threshold: float = 0.8, *, seed: int = 0
 ) -> Iterator[Finding]:
-    """D037 for each conversation that shares `threshold` of its runs of five words with an earlier one.
+    """D037 for each conversation that is nearly an earlier one, see `near_pairs`."""
+    for origin, earlier, likeness in near_pairs(conversations, threshold, seed=seed):
+        yield finding("D037", origin, f"about {likeness:.0%} of it stands at {earlier}")
+
+
+def near_pairs(
+    conversations: Iterable[Conversation], threshold: float = 0.8, *, seed: int = 0
+) -> Iterator[tuple[Origin, Origin, float]]:
+    """Each conversation that shares `threshold` of its runs of five words with an earlier one: its origin, the
+    earlier one's, and the share.
 
     Exact copies are passed over: `Reading` reports them as D030.
 
     Args:
         threshold: above 0 and at most 1: shared runs ÷ runs of both, as estimated.
-        seed: of the hash functions; equal input and seed give equal findings.
+        seed: of the hash functions; equal input and seed give equal pairs.
     """
     origins, sketches = _sketched(conversations, seed)
     earlier, likeness = _earlier_likeness(sketches, threshold)
     for row in np.flatnonzero(earlier >= 0):
-        message = f"about {likeness[row]:.0%} of it stands at {origins[earlier[row]]}"
-        yield finding("D037", origins[row], message)
+        yield origins[row], origins[earlier[row]], float(likeness[row])
 
 
 def _sketched(conversations: Iterable[Conversation], seed: int) -> tuple[list[Origin], Sketches]:

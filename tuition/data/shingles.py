@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -53,5 +52,5 @@ def mixed(numbers: Numbers) -> Numbers:
     """Each number scattered over all 64 bits, equal ones alike (the end of SplitMix64)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    scattered: Any = numbers ^ (numbers >> np.uint64(31))
-    return scattered  # type: ignore[no-any-return]
+    scattered: Numbers = numbers ^ (numbers >> np.uint64(31))
+    return scattered

@@ -228,7 +228,7 @@ def _resolve(spec: str) -> dict[str, list[str]]:
     if path.is_dir():
         return _resolve_folder(path)
     if not path.exists() and any(character in spec for character in "*?["):
-        matches = sorted(m for m in glob.glob(spec, recursive=True) if Path(m).is_file())  # noqa: PTH207
+        matches = sorted(m for m in glob.glob(spec, recursive=True) if Path(m).is_file())  # noqa: PTH207  Path.glob takes no absolute pattern
         if not matches:
             raise UserError(
                 "no file matches the pattern", where=spec, next_step="List the folder and mend it."

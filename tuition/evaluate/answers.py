@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,15 @@ def answer_all(
     keys = [_key(answerer, prompt) for prompt in prompts]
     book = answer_book(folder, _settings(answerer, identity or identity_of(answerer.loaded), max_new_tokens))
     missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in book.found}
-    names = list(missing)
-    on_answer(sum(key in book.found for key in keys))
+    names, askers = list(missing), Counter(keys)
+    answered = sum(key in book.found for key in keys)
+    on_answer(answered)
 
     def keep(place: int, given: Generated) -> None:
+        nonlocal answered
         row = {"prompt": names[place], "text": given.text, "tokens": given.tokens, "stopped": given.stopped}
         book.add(names[place], given, row)
+        answered += askers[names[place]]
 
     generate(
         answerer.loaded.model,
@@ -58,7 +62,7 @@ def answer_all(
         max_new_tokens=max_new_tokens,
         batch_size=_BATCH,
         on_generated=keep,
-        on_answer=lambda _: on_answer(sum(key in book.found for key in keys)),
+        on_answer=lambda _: on_answer(answered),
     )
     return [book.found[key] for key in keys]
 
@@ -112,10 +116,10 @@ def weights_digest(model: Any) -> str:
 def _sums(tensor: torch.Tensor) -> bytes:
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits = tensor.contiguous().reshape(-1).view(widths[tensor.element_size()])
-    total = squares = 0
-    for start, piece in enumerate(bits.split(1 << 22)):
+    total = by_place = 0
+    for number, piece in enumerate(bits.split(1 << 22), 1):
         wide = piece.to(torch.int64)
         total += int(wide.sum())
-        # by place, so that exchanged rows are seen; what overflows wraps around
-        squares += (start + 1) * int((wide * torch.arange(1, len(wide) + 1, device=wide.device)).sum())
-    return f"{total} {squares};".encode()
+        # so that exchanged rows are seen; what overflows wraps around
+        by_place += number * int((wide * torch.arange(1, len(wide) + 1, device=wide.device)).sum())
+    return f"{total} {by_place};".encode()

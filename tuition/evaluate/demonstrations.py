@@ -13,7 +13,8 @@ from statistics import median
 from typing import Any
 
 from tuition.conversation import Conversation, Message
-from tuition.data import near_duplicates
+from tuition.data import near_pairs
+from tuition.errors import Origin
 from tuition.evaluate.generate import question_of
 from tuition.evaluate.heldout import ExampleMarks
 from tuition.evaluate.marks import Placed
@@ -105,15 +106,16 @@ def _outliers(losses: Mapping[Place, float]) -> list[tuple[Place, str]]:
 
 
 def _contradictions(conversations: Sequence[Conversation]) -> list[tuple[Place, str]]:
+    """Rows that ask the same, or nearly the same, and expect different answers; both of each pair."""
     asked: dict[str, list[tuple[Conversation, str]]] = defaultdict(list)
-    prompts: dict[str, tuple[Conversation, str]] = {}
+    prompts: dict[Origin, tuple[Conversation, str]] = {}
     bare: list[Conversation] = []
     for conversation in conversations:
         question = question_of(conversation)
         if question is not None:
             entry = (conversation, _plain(question.expected))
             asked[_plain(question.prompt)].append(entry)
-            prompts[str(conversation.origin)] = entry
+            prompts[conversation.origin] = entry
             bare.append(Conversation((Message("user", question.prompt),), conversation.origin))
     pairs = [
         (one, other)
@@ -122,9 +124,9 @@ def _contradictions(conversations: Sequence[Conversation]) -> list[tuple[Place, 
         for other in [next((o for o in same if o[1] != one[1]), None)]
         if other is not None
     ]
-    for near in near_duplicates(bare):
-        one, other = prompts[str(near.origin)], prompts.get(near.message.partition(" stands at ")[2])
-        if other is not None and one[1] != other[1]:
+    for origin, earlier, _ in near_pairs(bare):
+        one, other = prompts[origin], prompts[earlier]
+        if one[1] != other[1]:
             pairs += [(one, other), (other, one)]
     return [
         (_place(one[0]), f"{other[0].origin} asks nearly the same and answers otherwise")

@@ -24,9 +24,9 @@ _CONDITION = re.compile(
     rf"""
     \s*(?P<figure>\S.*?)\s*
     (?P<sign>>=|<=|>|<)\s*
-    (?:(?P<baseline>baseline)\s*(?:(?P<more>[+-−])\s*(?P<by>{_NUMBER})\s*(?P<by_percent>%?))?
+    (?:(?P<baseline>baseline)\s*(?:(?P<more>[-+−])\s*(?P<by>{_NUMBER})\s*(?P<by_percent>%?))?
       |(?P<number>[+-]?(?:{_NUMBER}))\s*(?P<percent>%?))\s*
-    """.replace("[+-−]", "[-+−]"),
+    """,
     re.VERBOSE,
 )
 _AND = re.compile(r"(?<!\s)\s+and\s+")

@@ -209,10 +209,10 @@ def _function_in(file: str, function: str) -> Callable[[str, str, Mapping[str, A
         raise UserError(
             f"cannot be imported ({type(error).__name__}: {error})", where=file, next_step="Mend the file"
         ) from error
-    own = getattr(module, function, None)
+    own: Callable[[str, str, Mapping[str, Any]], Any] | None = getattr(module, function, None)
     if not callable(own):
         raise UserError(f"has no function '{function}'", where=file, next_step="Name one that stands in it")
-    return own  # type: ignore[no-any-return]
+    return own
 
 
 def _sacrebleu(name: str) -> Metric:
@@ -229,9 +229,8 @@ def _sacrebleu(name: str) -> Metric:
     corpus = sacrebleu.CHRF() if name == "chrf" else sacrebleu.BLEU()
 
     def measure(answer: str, expected: str, row: Mapping[str, Any]) -> float:
-        return min(
-            1.0, float(sentences.sentence_score(answer, [expected]).score) / 100
-        )  # 100 may be a rounding above
+        # of 100, which rounding may exceed
+        return min(1.0, float(sentences.sentence_score(answer, [expected]).score) / 100)
 
     def whole(answers: Sequence[str], expected: Sequence[str]) -> float:
         return min(1.0, float(corpus.corpus_score(list(answers), [list(expected)]).score) / 100)

@@ -236,10 +236,10 @@ class _Bounded(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(BINARY_OPERATORS)
     meter: Meter
     message_loop: nodes.For | None
-    pieces: list[
-        str
-    ]  # what is written so far, where it is looked at while it is, and how many before each message
+    pieces: list[str]
+    """What is written so far, where somebody looks at it while it is."""
     borders: list[int]
+    """How many pieces stand before each message."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         program = super()._parse(source, name, filename)
@@ -270,7 +270,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
     def text_of(self, value: Any) -> str:
         return value if type(value) is str else str(self.written(value))
 
-    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, parts: Iterable[str]) -> str:
         parts = list(parts)
         length = sum(map(len, parts))
         if length <= 1024:
@@ -357,9 +357,8 @@ def _bounded(meter: Meter) -> Any:
     }
     lipsum = environment.globals["lipsum"]
 
-    @wraps(
-        lipsum
-    )  # to be told from it by nothing: a template could else be another one in transformers itself
+    # to be told from it by nothing: a template could else be another one in transformers itself
+    @wraps(lipsum)
     def no_filler(*args: Any, **kwargs: Any) -> Any:
         meter.refuse("it asks for filler text")
 

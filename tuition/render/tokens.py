@@ -37,9 +37,8 @@ def load_tokenizer(model: str, revision: str | None = None, *, trusted: str | No
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(opened.path, **opened.arguments)
-        tokenizer.decode(
-            tokenizer(["a"], add_special_tokens=False)["input_ids"][0]
-        )  # settings that fit no use
+        # settings that fit no use are found here, and not by the first row
+        tokenizer.decode(tokenizer(["a"], add_special_tokens=False)["input_ids"][0])
         return tokenizer
     except BaseException as error:  # damage ends in exceptions of several libraries, and in Rust's panics
         if isinstance(error, KeyboardInterrupt | SystemExit):

@@ -107,7 +107,7 @@ def _number(value: Any, key: str, low: float, high: float, *, whole: bool = Fals
     if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
         what = "a whole number" if whole else "a number"
         raise RequestError(400, f"'{key}' must be {what} from {low:,} to {high:,}.", param=key)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _flag(value: Any, key: str) -> bool:

@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
         until, left = time.monotonic() + _SILENCE_SECONDS, LONGEST_BODY
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-            while time.monotonic() < until and (piece := self.rfile.read1(min(left, 1 << 16))):  # type: ignore[attr-defined]
+            while time.monotonic() < until and (piece := self.rfile.read1(min(left, 1 << 16))):
                 left -= len(piece)
 
     def _refuse_strangers(self) -> None:

@@ -103,7 +103,7 @@ def _patterns(config: dict[str, Any]) -> Iterator[str]:
 
 def fault_of_pattern(pattern: str) -> str | None:
     """Why a regular expression may take forever; None where it takes time in proportion to a name's length."""
-    from re import _parser  # type: ignore[attr-defined]
+    from re import _parser  # type: ignore[attr-defined]  # the only parser of expressions there is
 
     if len(pattern) > _LONGEST_PATTERN:
         return f"is longer than {_LONGEST_PATTERN:,} characters"

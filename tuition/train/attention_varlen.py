@@ -78,7 +78,7 @@ def with_ancestors(
         Both, longer, and how many are each segment's.
     """
     places, found = _places(lengths, parents or (-1,) * len(lengths), before, key.device)
-    longer = [_Gathered.apply(row[0], places)[None] for row in (key, value)]  # type: ignore[no-untyped-call]
+    longer = [_Gathered.apply(row[0], places)[None] for row in (key, value)]
     return longer[0], longer[1], found
 
 

@@ -161,7 +161,7 @@ def _loss_and_norms(learner: Learner, pack: Pack) -> tuple[float, Tensor]:
     """The loss of a pack, and the norm of each weight's gradient."""
     learner.masters.forget_gradients()
     loss = step_loss(learner, pack, pack.weight)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norms = [torch.linalg.vector_norm(gradient.float()) for gradient in learner.masters.gather().values()]
     learner.masters.forget_gradients()
     return loss.item(), torch.stack(norms).cpu()

@@ -184,7 +184,7 @@ def _losses_and_slopes(
     """Fill `losses`, and write the gradient of the sum over the logits, block by block."""
     if compiled is not None and slopes:
         for tensor in (logits, targets, coefficients, losses):
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)  # type: ignore[no-untyped-call]
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
         compiled(logits, targets, coefficients, losses, scale, softcap, token_loss)
         return
     rows, vocabulary = logits.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tuition.recipe import read_settings
 
 _LOCK = ".lock"
 _MOST_TRIES = 100  # a folder that its last holder removes is there again at the next
+_SECONDS_OF_A_LOOK = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +186,9 @@ class RunFolder:
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+            return _is_held(descriptor)
         finally:
             os.close(descriptor)
-        return False
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -220,18 +219,20 @@ class RunFolder:
             except OSError as error:
                 why = str(error.strerror)
                 break
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
+            if _take(descriptor, fcntl.LOCK_EX):
+                if _still_named(lock, descriptor):
+                    return descriptor
+                os.close(descriptor)  # locked a file that its last holder removed meanwhile
+                continue
+            held = _is_held(descriptor)
+            os.close(descriptor)
+            if held:
                 raise UserError(
                     "another process is training in this folder",
                     where=str(self.path),
                     next_step="Wait for it, stop it, or name another --output-dir",
-                ) from None
-            if _still_named(lock, descriptor):
-                return descriptor
-            os.close(descriptor)  # locked a file that its last holder removed meanwhile
+                )
+            time.sleep(_SECONDS_OF_A_LOOK)  # somebody only looks whether it is held
         raise UserError(
             f"the run folder cannot be written ({why})",
             where=str(self.path),
@@ -244,6 +245,20 @@ class RunFolder:
                 files.remove_file(self.path / _LOCK)
                 files.remove_empty_folder(self.path)
         os.close(descriptor)
+
+
+def _take(descriptor: int, lock: int) -> bool:
+    """Whether the lock could be taken at once."""
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_held(descriptor: int) -> bool:
+    """Whether a process works under this lock. Looking shares it for a moment with others who look."""
+    return not _take(descriptor, fcntl.LOCK_SH)
 
 
 def _still_named(lock: Path, descriptor: int) -> bool:

@@ -22,9 +22,8 @@ from tuition.train.cross_entropy import Chunk
 # the same name (Granite, HyperCLOVA X), so each is tried and the numbers decide.
 _FACTORS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _SOFTCAP = "final_logit_softcapping"
-_TOKENS_PROBED = (
-    64  # a head sees each token alone, and all logits of many tokens would be the most memory of a run
-)
+# A head sees each token alone, and all logits of many tokens would be the most memory of a run.
+_TOKENS_PROBED = 64
 
 
 @dataclass(frozen=True, slots=True)

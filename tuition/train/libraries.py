@@ -64,9 +64,8 @@ def bitsandbytes() -> Any:
 def _imported(name: str) -> Any:
     if name in sys.modules:
         return sys.modules[name]
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
-        logging.ERROR
-    )  # it says what it could not fetch
+    # it says what it could not fetch
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     with _nothing_to_fetch_with():
         return importlib.import_module(name)
 
@@ -74,7 +73,7 @@ def _imported(name: str) -> Any:
 @contextmanager
 def _nothing_to_fetch_with() -> Iterator[None]:
     before = {name: module for name, module in sys.modules.items() if name == _FETCHES}
-    sys.modules[_FETCHES] = None  # type: ignore[assignment]
+    sys.modules[_FETCHES] = None  # type: ignore[assignment]  # for Python: it cannot be imported
     try:
         yield
     finally:

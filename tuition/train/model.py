@@ -113,9 +113,7 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
             **opened.arguments,
             output_loading_info=True,
         )
-    except (
-        Exception
-    ) as error:  # every kind of damage has an exception of its own: torch's, Rust's, pydantic's
+    except Exception as error:  # each kind of damage has its own: torch's, Rust's, pydantic's
         raise UserError(
             f"the model cannot be loaded ({one_line(error)})",
             where=settings.model,

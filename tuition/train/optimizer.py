@@ -104,7 +104,7 @@ class Together(torch.optim.Optimizer):
         for part in parts:
             part.state = self.state
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no loss is computed anew
         """Each part's update."""
         for part in self.parts:
             part.step()

@@ -60,7 +60,7 @@ def parts_to_write(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Par
 
 def place_of(weight: DTensor) -> tuple[int, ...]:
     """Where this rank's part of a weight begins."""
-    (block,) = weight.__create_chunk_list__()  # type: ignore[no-untyped-call]
+    (block,) = weight.__create_chunk_list__()
     return tuple(block.offsets)
 
 
@@ -108,7 +108,7 @@ class Stored:
         for path in [alone] if alone.exists() else sorted(folder.glob(f"{kind}-*.safetensors")):
             file: Any = safe_open(path, framework="pt")
             where = json.loads((file.metadata() or {}).get(_WHERE, "{}"))
-            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+            for name in file.keys():  # noqa: SIM118  it is no dictionary
                 shape = tuple(file.get_slice(name).get_shape())
                 offset = tuple(where[name][_BEGINS]) if where else (0,) * len(shape)
                 if len(offset) != len(shape) or not all(type(n) is int and n >= 0 for n in offset):

@@ -150,7 +150,7 @@ class SplitMasters(Masters):
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         super().__init__(model, dtype)
         for name, master in self.parameters.items():
-            master.halves = Halves(self.working[name].data, master.data)  # type: ignore[attr-defined]
+            master.halves = Halves(self.working[name].data, master.data)
             _empty(master)
 
     def hand_over(self, name: str, shrink: float) -> None:
@@ -161,7 +161,7 @@ class SplitMasters(Masters):
 
     def _open(self, piece: Piece) -> Tensor:
         name, rows = piece
-        halves: Halves = self.parameters[name].halves  # type: ignore[attr-defined]
+        halves: Halves = self.parameters[name].halves
         upper = in_rows(halves.upper)[rows]
         values = scratch("master", tuple(upper.shape), upper, dtype=torch.float32)
         halves.join_piece(rows, out=values)
@@ -169,7 +169,7 @@ class SplitMasters(Masters):
 
     def _close(self, piece: Piece, values: Tensor) -> None:
         name, rows = piece
-        self.parameters[name].halves.keep_piece(rows, values)  # type: ignore[attr-defined]
+        self.parameters[name].halves.keep_piece(rows, values)
 
     def compile(self, backend: str, device: torch.device) -> str:
         """Halves are made and joined by compiled code from here on.
@@ -184,7 +184,7 @@ class SplitMasters(Masters):
         if not code.is_right(device):
             return "halves of masters were not what they are without"
         for master in self.parameters.values():
-            master.halves.code = code  # type: ignore[attr-defined]
+            master.halves.code = code
         return ""
 
     @torch.no_grad()
@@ -198,7 +198,7 @@ class SplitMasters(Masters):
     def settle(self) -> None:
         """The model's weights become the masters themselves, to be written. Training is over after this."""
         for name, master in self.parameters.items():
-            self.working[name].data = master.halves.join()  # type: ignore[attr-defined]
+            self.working[name].data = master.halves.join()
             gradients.forget(self.working[name], room=True)
         self.parameters, self.split = self.working, False
 

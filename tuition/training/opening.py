@@ -115,9 +115,8 @@ def _updates(count: int) -> str:
 
 def _machine(ready: Ready) -> list[Fact]:
     recipe, trial = ready.recipe, ready.trial
-    tokens_to_learn = (
-        ready.plan.epochs * ready.corpus.train.tokens
-    )  # the last update of an epoch may be smaller
+    # by epochs and not by updates, of which the last of an epoch may be smaller
+    tokens_to_learn = ready.plan.epochs * ready.corpus.train.tokens
     return [
         ("machine", f"{ready.device} in {recipe.dtype}; {_most_in_a_pass(recipe)}{ready.path.how}"),
         (

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,7 +80,7 @@ class Trackers:
         self._note = note
         self._open: dict[str, Tracker] = {}
         for name in names:
-            opened = self._guarded(name, lambda name=name: TRACKERS[name].open(session))  # type: ignore[misc]
+            opened = self._guarded(name, partial(TRACKERS[name].open, session))
             if opened is not None:
                 self._open[name] = opened
 
@@ -99,7 +100,7 @@ class Trackers:
 
     def _log(self, figures: dict[str, float], step: int) -> None:
         for name, tracker in list(self._open.items()):
-            self._guarded(name, lambda tracker=tracker: tracker.log(figures, step))  # type: ignore[misc]
+            self._guarded(name, partial(tracker.log, figures, step))
 
     def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
         try:
@@ -185,13 +186,14 @@ class _WandB:
     def __init__(self, session: Session) -> None:
         import wandb
 
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
             name=session.name,
             id=session.id,
             resume="allow",
             dir=os.environ.get("WANDB_DIR", str(session.folder)),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=mode,
             config=dict(session.settings),
             save_code=False,
             # neither the command line nor what is printed: both may name what is nobody else's

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -166,9 +167,7 @@ class StreamedSide(JoinedSide):
     """
 
     def __init__(self, streamed: Sequence[StreamedFile], shelf: Shelf) -> None:
-        super().__init__(
-            [_FileSide(file.kept, lambda n=n: shelf.side(n)) for n, file in enumerate(streamed)]  # type: ignore[misc]
-        )
+        super().__init__([_FileSide(file.kept, partial(shelf.side, n)) for n, file in enumerate(streamed)])
         self.files = tuple(file.kept.side.examples for file in streamed)
         self.shelf = shelf
 

@@ -63,7 +63,16 @@ def comparison_row(row: Row, question: str) -> Row | None:
     else:
         words = _common(row, metric, base, tuned, difference)
     unknown: Row = {} if difference.enough else dict.fromkeys(_INTERVALS, "")
-    return {**words, **unknown, "questions": counted(tuned.count, question)}
+    questions = counted(tuned.count, question)
+    return {**words, **unknown, "questions": questions, "few": _few(difference, questions)}
+
+
+def _few(difference: Score, questions: str) -> str:
+    """That an interval over so few prompts is too narrow, as a clause; empty where they are enough."""
+    prompts = (
+        "" if difference.prompts == difference.count else f", {counted(difference.prompts, 'prompt')} in all,"
+    )
+    return f"{questions}{prompts} are few" if difference.few else ""
 
 
 def _plain(base: Score, tuned: Score, difference: Score) -> Row:
@@ -77,7 +86,6 @@ def _plain(base: Score, tuned: Score, difference: Score) -> Row:
 def _common(row: Row, metric: str, base: Score, tuned: Score, difference: Score) -> Row:
     return {
         "name": METRIC_NAMES.get(metric, metric),
-        "count": tuned.count,
         "base": share(base.value),
         "base_interval": share_interval(base.low, base.high),
         "base_bar": interval_places(base, Axis(0.0, 1.0)),

@@ -23,8 +23,6 @@ from tuition.evaluate.report.words import (
     whole,
 )
 
-FEW_PROMPTS = 30  # below it the bootstrap interval is too narrow to lean on
-
 UNFINISHED = {"running": "is still running", "failed": "failed", "interrupted": "was interrupted"}
 
 Tile = tuple[str, str, str]  # label, number, remark
@@ -161,8 +159,8 @@ def comparison_cautions(run: Run) -> Iterator[str]:
         elif row["verdict"] != "better":
             interval = row["difference_interval"]
             yield f"{name}: the difference may be chance, {f'{interval} points' if interval else 'so few were asked'}."
-        if row["difference_interval"] and row["count"] < FEW_PROMPTS:
-            yield f"{name}: {row['questions']} are few, the true interval is wider than the one shown."
+        if row["difference_interval"] and row["few"]:
+            yield f"{name}: {row['few']}, the true interval is wider than the one shown."
     if rows and rows[0]["losses"]:
         name = sentence_case(rows[0]["name"])
         yield f"{name}: {counted(rows[0]['losses'], 'answer')} became worse; see them under Answers."
