@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.conftest import write_jsonl
+from tests.conftest import CHAT, make_model, make_tokenizer, write_jsonl
 from tuition import cli
 from tuition.errors import Finding, Origin
 from tuition.screen import Terminal, show_samples
@@ -498,3 +498,18 @@ def test_rows_longer_than_the_model_holds_are_seen_by_check_as_by_train(
     code, out, _ = run("check", path, "--model", llama)
     assert code == 1
     assert "R014" in out and "max_length 512" in out
+
+
+def test_check_and_train_show_the_same_findings_and_the_same_unread_files(run: Any, tmp_path: Path) -> None:
+    dated = "{% set today = strftime_now('%Y') %}" + CHAT
+    model = make_model(tmp_path / "dated", tokenizer=make_tokenizer(template=dated))
+    rows = [{"prompt": "q", "completion": answer} for answer in "ab"]
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", rows)
+    write_jsonl(folder / "more.jsonl", rows)
+    check = run("check", folder, "--model", model)
+    train = run("train", "--model", model, "--data", folder, "--dry-run")
+    for said in (check[1] + check[2], train[2]):
+        assert set(re.findall(r"[DR]0\d\d(?= (?:info|warning))", said)) == {"D077", "R028"}
+        assert f"they name no split beside files that do: {folder / 'more.jsonl'}" in said.replace("\n", "")

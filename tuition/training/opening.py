@@ -155,10 +155,8 @@ def _warnings(ready: Ready) -> list[str]:
         warnings.append(
             f"Not read, because a pickle can run code: {', '.join(pickles)}. The safetensors beside them are used."
         )
-    if ready.sources.left_out:
-        warnings.append(
-            f"Not read, because they name no split beside files that do: {', '.join(ready.sources.left_out)}"
-        )
+    if ready.sources.unread:
+        warnings.append(ready.sources.unread)
     if not corpus.validation and recipe.val_split:
         warnings.append(
             "No row fell to validation, so the last checkpoint becomes the model. "
