@@ -29,6 +29,7 @@ bench: $(READY)  ## speed and memory beside peers, about twenty minutes; results
 	@$(BIN)/python -m benchmarks.step $(ROWS)
 	@$(BIN)/python -m benchmarks.step --model 135m --workloads instructions --updates 3 $(ROWS)
 	@$(BIN)/python -m benchmarks.prefix
+	@$(BIN)/python -m benchmarks.prefix --model 135m --updates 3
 	@$(BIN)/python -m benchmarks.prepare
 
 bench-scale: $(READY)  ## memory and time of preparing a million rows

@@ -1,12 +1,12 @@
 """One optimizer update of tuition with shared prefixes computed once, beside the same with each computed alone.
 
-Llama of 17.6 million parameters with random weights, 16 examples an update of random tokens. Both learners
-start from the same weights and take the same examples in turns; loss and gradient norm of every update must
-agree. The first update warms up and is not counted. Seconds of CPU are given beside seconds, because neighbours
-on a machine change the latter more. Medians and ranges are printed and written as JSON and as a table to
-benchmarks/results/.
+Llama of 17.6 or 135 million parameters with random weights, 16 examples an update of random tokens. Both
+learners start from the same weights and take the same examples in turns; loss and gradient norm of every update
+must agree. The first update warms up and is not counted. Seconds of CPU are given beside seconds, because
+neighbours on a machine change the latter more. Medians and ranges are printed and written as JSON and as a table
+to benchmarks/results/.
 
-Run: python -m benchmarks.prefix [--updates N] [--threads N]
+Run: python -m benchmarks.prefix [--model 17m|135m] [--updates N] [--threads N]
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ WORKLOADS = {
     "four conversations, split at four turns": Workload(split_conversations),
     "nothing shared": Workload(nothing_shared),
 }
+# Millions of parameters, and the workloads that are worth that model's time.
+MODELS = {"17m": ("17.6M", tuple(WORKLOADS)), "135m": ("135M", tuple(WORKLOADS)[:1])}
 
 
 def some(random: np.random.Generator, count: int) -> Any:
@@ -105,6 +107,7 @@ def main() -> None:
 
     assert tuition.__version__
     words = argparse.ArgumentParser(description="Shared prefixes computed once, beside computed for each.")
+    words.add_argument("--model", choices=MODELS, default="17m")
     words.add_argument("--updates", type=int, default=5, help="counted updates of each")
     words.add_argument("--threads", type=int, help="of torch; default: its own choice")
     given = words.parse_args()
@@ -112,24 +115,26 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     keep_freed_memory()
     rows = []
+    size, workloads = MODELS[given.model]
     for dtype in TOLERANCE:
-        for name, workload in WORKLOADS.items():
-            rows.append({"workload": name, "dtype": dtype, **measure(workload, dtype, given.updates)})
+        for name in workloads:
+            found = measure(WORKLOADS[name], given.model, dtype, given.updates)
+            rows.append({"workload": name, "dtype": dtype, **found})
             print(f"{name}, {dtype}: done", file=sys.stderr, flush=True)
     result = {
-        "what": f"updates of {BATCH} examples, Llama 17.6M, vocabulary {VOCABULARY:,}",
+        "what": f"updates of {BATCH} examples, Llama {size}, vocabulary {VOCABULARY:,}",
         "updates_each": given.updates,
         "threads": torch.get_num_threads(),
         "rows": rows,
         "hardware": hardware("cpu"),
         "versions": versions(),
     }
-    write(result)
+    write(result, given.model)
 
 
-def measure(workload: Workload, dtype: str, updates: int) -> Any:
+def measure(workload: Workload, model: str, dtype: str, updates: int) -> Any:
     """The same updates by two learners, one of which shares."""
-    learners = {"on": learner_of(dtype, share=True), "off": learner_of(dtype, share=False)}
+    learners = {"on": learner_of(model, dtype, share=True), "off": learner_of(model, dtype, share=False)}
     random = np.random.default_rng(0)
     reports: dict[str, list[Any]] = {"on": [], "off": []}
     cpu: dict[str, list[float]] = {"on": [], "off": []}
@@ -180,7 +185,7 @@ def packs_of(batch: list[Rendered], learner: Any, token_budget: int) -> list[Pac
     return passes_of(learner, batch, token_mean, (None, token_budget))
 
 
-def learner_of(dtype: str, *, share: bool) -> Any:
+def learner_of(model: str, dtype: str, *, share: bool) -> Any:
     """The same random weights each time; the self-check decides as it does in a run."""
     import torch
 
@@ -189,7 +194,7 @@ def learner_of(dtype: str, *, share: bool) -> Any:
     from tuition.train.selfcheck import choose_path
 
     attention.register()
-    learner = make_learner(make_model("17m"), torch.device("cpu"), getattr(torch, dtype), SETTINGS)
+    learner = make_learner(make_model(model), torch.device("cpu"), getattr(torch, dtype), SETTINGS)
     check = choose_path(learner, long_prompt(np.random.default_rng(0)), share_prefixes=share)
     assert check.shares == share, check.how
     return learner
@@ -216,7 +221,7 @@ def refuse_different_work(on: Any, off: Any, dtype: str) -> None:
         raise SystemExit(f"not the same work: {on} and {off}")
 
 
-def write(result: dict[str, Any]) -> None:
+def write(result: dict[str, Any], model: str) -> None:
     """The table to the screen, and both to the results folder."""
     lines = [
         f"{result['what']}; {result['updates_each']} updates each, in turns, {result['threads']} threads",
@@ -240,7 +245,7 @@ def write(result: dict[str, Any]) -> None:
         )
     table = "\n".join(lines) + "\n"
     print(table)
-    write_result(of_this_machine("prefix-17m"), result, table)
+    write_result(of_this_machine(f"prefix-{model}"), result, table)
 
 
 if __name__ == "__main__":

@@ -72,18 +72,24 @@ def check(
             model; `patterns` needs no model and finds numbers only.
         near: also look for near duplicates.
         against: evaluation files whose questions must not be in the data.
-        tell: told now and then how far it is.
+        tell: told which files are not read, and now and then how far it is.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
     """
     sources = find_sources(as_names(data))
+    if sources.unread:
+        tell(sources.unread)
     ledger = Ledger()
     shapes: dict[str, str] = {}
     kept: list[Conversation] = []
     look = presidio_check(presidio) if presidio is not None else None
     renderer = None if model is None else make_renderer(model, **render)
+    if renderer is not None:
+        from tuition.render.corpus import note_template
+
+        note_template(ledger, renderer)
     before = None
     for group in (sources.train, sources.validation, sources.test):
-        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before, answers=True)
+        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before)
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
@@ -207,8 +213,9 @@ def make_renderer(model: str, **render: Any) -> Renderer:
         settings.template_date,
     )
     adopt_template(tokenizer, template)
-    longest = longest_example(settings.max_length, positions_in(open_model(name).path))
-    return Renderer.from_settings(tokenizer, template, settings, max_length=longest)
+    positions = positions_in(open_model(name).path)
+    longest = longest_example(settings.max_length, positions)
+    return Renderer.from_settings(tokenizer, template, settings, max_length=longest, positions=positions)
 
 
 def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:

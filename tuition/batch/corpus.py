@@ -245,6 +245,7 @@ def key_of(
             **data.model_dump(mode="json"),
             **render.model_dump(mode="json"),
             "template_date": day,
+            "way_to_longer": renderer.way_to_longer,  # stands in findings
             "seed": seed,
         },
         code=code_sha256(),

@@ -67,6 +67,12 @@ class Sources:
     replay: tuple[str, ...] = ()
     replay_share: float = 0.0
 
+    @property
+    def unread(self) -> str:
+        """What is to be said about files that were left out; empty where there are none."""
+        names = ", ".join(self.left_out)
+        return f"Not read, because they name no split beside files that do: {names}" if names else ""
+
     def with_validation(self, names: tuple[str, ...]) -> Sources:
         """The same with these held out instead."""
         return replace(self, validation=names)

@@ -230,5 +230,7 @@ def _own_template(tokenizer: Any, day: str) -> ChatTemplate | None:
 
 
 def _renderer(tokenizer: Any, config: Any, template: ChatTemplate | None) -> Renderer:
-    longest = context_length(config) or _LONGEST_WITHOUT_LIMIT
-    return Renderer.from_settings(tokenizer, template, RenderSettings(), max_length=longest)
+    positions = context_length(config)
+    longest = positions or _LONGEST_WITHOUT_LIMIT
+    settings = RenderSettings()
+    return Renderer.from_settings(tokenizer, template, settings, max_length=longest, positions=positions)

@@ -59,8 +59,7 @@ class Rendering:
         """
         learned = 0
         before = None
-        if self.renderer.template is not None and (dated := date_notice(self.renderer.template)):
-            self.ledger.add(dated)
+        note_template(self.ledger, self.renderer)
         for names, share in self._parts():
             reading = Reading(
                 names, ledger=self.ledger, mapping=self.mapping, seed=self.seed, training=before
@@ -126,6 +125,12 @@ class Rendering:
     def _note_prompt(self, outcome: Outcome) -> None:
         if outcome.examples:
             self.learned_prompts.add(outcome.examples[0].prompt_key)
+
+
+def note_template(ledger: Ledger, renderer: Renderer) -> None:
+    """Write into the ledger what the template does to every row: it may ask for today's date (R028)."""
+    if renderer.template is not None and (dated := date_notice(renderer.template)):
+        ledger.add(dated)
 
 
 def settle(ledger: Ledger, outcome: Outcome, *, side: Side) -> None:

@@ -27,12 +27,14 @@ class LongRow:
         draft: the conversation, which takes the findings.
         source: the conversation as it was read, span markers included.
         max_length: tokens.
+        way_to_longer: how a next step begins that would keep it whole.
         redraft: the examples of another conversation; none where it cannot be rendered.
     """
 
     draft: Draft
     source: Conversation
     max_length: int
+    way_to_longer: str
     redraft: Redraft
 
     def says(self, part: Part) -> str:
@@ -44,7 +46,7 @@ def _refuse(row: LongRow, part: Part) -> list[Part]:
     raise UserError(
         row.says(part),
         where=str(row.source.origin),
-        next_step="Raise max_length, or set too_long: drop, cut, cut_turns or split",
+        next_step=f"{row.way_to_longer}, or set too_long: drop, cut, cut_turns or split",
     )
 
 

@@ -87,7 +87,10 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
         return PathCheck(
             False, f"one example at a time: packed and alone differ by {gap:.2g} nats on this model"
         )
-    return PathCheck(True, f"packed = alone on the first examples (largest difference {gap:.1e} nats)")
+    rounded = ", by rounding in bfloat16" if loaded.dtype == torch.bfloat16 else ""
+    return PathCheck(
+        True, f"packed = alone on the first examples (largest difference {gap:.1e} nats{rounded})"
+    )
 
 
 def _probed(examples: Sequence[Rendered]) -> list[Rendered]:

@@ -71,9 +71,10 @@ def _data(ready: Ready) -> list[Fact]:
 
 def _plan(ready: Ready) -> Fact:
     recipe, plan = ready.recipe, ready.plan
+    epochs = round(plan.epochs, 2)
     return (
         "plan",
-        f"{plan.steps:,} updates of {recipe.batch_size} examples ({round(plan.epochs, 2):,g} epochs), "
+        f"{plan.steps:,} updates of {recipe.batch_size} examples ({epochs:,g} epoch{'' if epochs == 1 else 's'}), "
         f"{_loss(recipe)}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
     )
 
@@ -82,9 +83,8 @@ def _loss(recipe: Recipe) -> str:
     """How tokens are weighed, and what one costs where that is not -log p."""
     costs = {"dft": recipe.token_loss == "dft", "smoothed": recipe.label_smoothing > 0}
     named = " and ".join(name for name, chosen in costs.items() if chosen)
-    return (
-        f"{recipe.loss}{f' ({named})' if named else ''}{', noise (NEFTune)' if recipe.neftune_alpha else ''}"
-    )
+    noise = f", noise {recipe.neftune_alpha:g} (NEFTune)" if recipe.neftune_alpha else ""
+    return f"{recipe.loss}{f' ({named})' if named else ''}{noise}"
 
 
 def _judged(ready: Ready) -> list[Fact]:
@@ -155,10 +155,8 @@ def _warnings(ready: Ready) -> list[str]:
         warnings.append(
             f"Not read, because a pickle can run code: {', '.join(pickles)}. The safetensors beside them are used."
         )
-    if ready.sources.left_out:
-        warnings.append(
-            f"Not read, because they name no split beside files that do: {', '.join(ready.sources.left_out)}"
-        )
+    if ready.sources.unread:
+        warnings.append(ready.sources.unread)
     if not corpus.validation and recipe.val_split:
         warnings.append(
             "No row fell to validation, so the last checkpoint becomes the model. "

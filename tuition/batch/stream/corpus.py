@@ -51,7 +51,7 @@ def stream_corpus(
     files.make_folder(folder / KEPT)
     units = [Unit(train=(name,)) for name in sources.train]
     held_out = [Unit(validation=sources.validation)] if sources.validation else []
-    job = Job(model, data, render, seed, str(folder))
+    job = Job(model, data, render, renderer.positions, seed, str(folder))
     keys = keys_of(job, [*units, *held_out], renderer)
     workers = Workers(job, max(1, min(_MOST_PROCESSES, (os.cpu_count() or 1) // 2))) if leads else None
     kept = _see_all(folder, [*units, *held_out], keys, data, seed, workers, tell)

@@ -36,7 +36,7 @@ def task(run: Run) -> str:
     parts = [
         f"Train {model}{of} {method}".rstrip() if model else "",
         f"on {whole(examples)} examples of {sources}" if examples and sources else "",
-        f"for {short(epochs)} epochs, {counted(int(steps), 'update')} of {short(batch)} examples"
+        f"for {short(epochs)} epoch{'' if epochs == 1 else 's'}, {counted(int(steps), 'update')} of {short(batch)} examples"
         if steps and epochs and batch
         else "",
     ]
