@@ -18,10 +18,9 @@ from tuition.cli.shared import (
     app,
     at,
     complain,
-    counted,
     print_json,
 )
-from tuition.errors import UserError
+from tuition.errors import UserError, counted
 
 
 @app.command()

@@ -14,11 +14,10 @@ from tuition.cli.shared import (
     TrainOn,
     app,
     complain,
-    counted,
     print_json,
     render_settings,
 )
-from tuition.errors import UserError
+from tuition.errors import UserError, counted
 
 CheckedModel = Annotated[str | None, typer.Option(help="Also check what only its tokenizer shows.")]
 CheckedLength = Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")]

@@ -127,12 +127,8 @@ RenderSet = Annotated[
 ]
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and what it counts: 1 row, 2 rows."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def complain(sentence: str) -> None:
+    """Say something on stderr, without secrets."""
     from tuition.redact import redact
     from tuition.screen import printable
 
@@ -140,6 +136,7 @@ def complain(sentence: str) -> None:
 
 
 def among_ranks() -> bool:
+    """Whether torchrun started this process beside others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -162,12 +159,18 @@ def me() -> str:
 
 
 def print_json(value: Any) -> None:
+    """One JSON object, or one line of several, on stdout."""
     from tuition.screen import print_json
 
     print_json(value)
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:
+    """The settings of `--set`, each value as YAML reads it.
+
+    Raises:
+        UserError: one is not key=value, or no YAML.
+    """
     import yaml
 
     from tuition.recipe import parse_yaml

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuition import starter
+from tuition.errors import counted
 from tuition.interval import FEW_PROMPTS, LEAST_PROMPTS, Score
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def prompts_of(score: Score) -> str:
 
 
 def _prompts(count: int) -> str:
-    return f"{count:,} prompt{'' if count == 1 else 's'}"
+    return counted(count, "prompt")
 
 
 def few_line(score: Score) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuition import api
+from tuition.errors import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,9 @@ def outcome_of(store: api.Store, folder: Path, job: api.jobs.Job) -> Outcome:
     return Outcome(job.last_line)  # an export says itself where it lies and what was verified
 
 
-def counted(count: int, one: str, more: str) -> str:
-    """`1 pair waits`, `8 pairs wait`."""
-    return f"{count:,} {one if count == 1 else more}"
-
-
 def _measured(folder: Path) -> Outcome:
     scored = len(api.board.scored_demonstrations(folder))
-    return Outcome(
-        f"measured {counted(scored, 'demonstration', 'demonstrations')}", (("see them", "#demonstrations"),)
-    )
+    return Outcome(f"measured {counted(scored, 'demonstration')}", (("see them", "#demonstrations"),))
 
 
 def _compared(store: api.Store, folder: Path) -> Outcome:
@@ -59,6 +53,6 @@ def _win_rate(store: api.Store, batch: api.batches.Batch) -> str:
     score = api.results.rate(store, batch.id).score
     if score is None:
         return "closed before anybody judged"
-    judged = counted(batch.judged, "judgement", "judgements")
-    same = f" and {counted(batch.identical, 'equal pair', 'equal pairs')}" if batch.identical else ""
+    judged = counted(batch.judged, "judgement")
+    same = f" and {counted(batch.identical, 'equal pair')}" if batch.identical else ""
     return f"wins {score.value:.0%} of {judged}{same} (95 % interval {score.low:.0%} to {score.high:.0%})"

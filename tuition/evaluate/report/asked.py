@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tuition.errors import counted
 from tuition.evaluate.report.comparison import METRIC_NAMES
 from tuition.evaluate.report.facts import Row, Run, inside, listed, mappings, number
 from tuition.evaluate.report.machine import setting
-from tuition.evaluate.report.words import counted, large, plain, short, short_path, whole
+from tuition.evaluate.report.words import large, plain, short, short_path, whole
 from tuition.recipe import Recipe
 
 _SAID_ELSEWHERE = frozenset(

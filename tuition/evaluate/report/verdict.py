@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tuition.errors import counted
 from tuition.evaluate.report.comparison import comparison_rows, headline, verdict_badge
 from tuition.evaluate.report.conditions import (
     conditions_not_met,
@@ -13,7 +14,6 @@ from tuition.evaluate.report.conditions import (
 )
 from tuition.evaluate.report.facts import Run, inside, lowest_point, number, series
 from tuition.evaluate.report.words import (
-    counted,
     duration,
     large,
     moment,
