@@ -100,11 +100,6 @@ class Ranks:
         """The same ranks in a group of its own, so that a thread may speak while training does. All call this."""
         return replace(self, group=dist.new_group(backend="gloo", timeout=_PATIENCE)) if self.many else self
 
-    def leave(self) -> None:
-        """Let go of the others."""
-        if self.many and dist.is_initialized():
-            dist.destroy_process_group()
-
     def sums(self, *values: float) -> list[float]:
         """Each value added up over all ranks, in float64; the same on all."""
         if not self.many:
