@@ -237,7 +237,7 @@ def prove(
     """Mode → times tried, and what went wrong.
 
     Args:
-        every: try each so-manieth operation only.
+        every: try only every so many operations, 1: all.
     """
     tried: Counter[str] = Counter()
     wrong: dict[str, list[str]] = {mode: [] for mode in modes}

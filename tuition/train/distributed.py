@@ -40,7 +40,7 @@ class Ranks:
         world: how many there are.
         local_rank, local_world: the same on this machine.
         layout: ddp: each holds the whole model; fsdp: each holds a part; hsdp: a part on each machine.
-        group: what they speak in; None: all in the one that training speaks in.
+        group: the process group that they speak in; None: the default one, in which training speaks.
     """
 
     rank: int = 0

@@ -76,7 +76,7 @@ class Saver:
             self.ranks,
             self.writers,
         )
-        if not (self.ranks.first or self.ranks.sharded):  # the first holds all that it does, and writes
+        if not (self.ranks.first or self.ranks.sharded):  # the first rank holds the same, and writes it
             self.saved_step = snapshot.step
             return
         # a daemon, so that a second signal leaves at once
