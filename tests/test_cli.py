@@ -88,6 +88,8 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["train", "--model", "m", "--data", "good.jsonl", "--set", "epochs"], ["key=value"]),
         (["generate", "hollow"], ["--prompt"]),
         (["explain", "D999"], ["there is no code 'D999'"]),
+        (["train", "axolotl.yaml"], ["'base_model': here it is 'model'\n", "'packing', 'sample_packing': examples", "'flash_attention': the fastest"]),
+        (["train", "--model", "m", "--train-on-inputs", "false"], ["there is no --train-on-inputs: here it is 'train_on'"]),
         (["train", "hollow", "--resume"], ["hollow"]),
         (["trian"], ["Did you mean 'train'"]),
     ],
@@ -100,6 +102,9 @@ def test_wrong_use_ends_with_what_where_and_a_next_step(
     (tmp_path / "sound" / "config.json").write_text("{}")
     write_jsonl(tmp_path / "good.jsonl", [{"prompt": "a", "completion": "b"}])
     (tmp_path / "wrong.yaml").write_text("data: good.jsonl\ncutoff_len: 512\nepoch: 3\n")
+    (tmp_path / "axolotl.yaml").write_text(
+        "base_model: m\ndatasets: d\npacking: true\nsample_packing: true\nflash_attention: true\nmicro_batch_size: 2\n"
+    )
     (tmp_path / "torn.yaml").write_text("model: [a\n")
     code, out, errors = run(*words)
     assert code == 2
@@ -446,6 +451,9 @@ def test_schema_doctor_explain_and_version_answer(run: Any) -> None:
     assert {check["name"] for check in examined["checks"]} >= {"python", "torch", "device", "disk"}
     assert "no assistant turn" in run("explain", "d004")[1]
     assert json.loads(run("explain", "R002", "--json")[1])["code"] == "R002"
+    assert "default 16" in run("explain", "batch_size")[1]
+    assert "Longest example in tokens" in run("explain", "max-seq-length")[1]
+    assert "share a pass without padding" in run("explain", "packing")[1]
     assert run("--version")[1].strip()
 
 

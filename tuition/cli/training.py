@@ -243,7 +243,11 @@ def _metavar(annotation: Any) -> str:
 
 
 class _BySection(TyperCommand):
-    """Help in which every setting of the recipe stands under the heading of its section."""
+    """Help in which every setting of the recipe stands under the heading of its section; knows other tools' flags."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_flags_of_others(args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         from tuition.recipe import section_titles
@@ -257,6 +261,17 @@ class _BySection(TyperCommand):
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _refuse_flags_of_others(arguments: list[str]) -> None:
+    """Whoever types another tool's flag is told what it is here."""
+    from tuition.recipe import Recipe, said_here
+
+    for flag in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+        name = flag.removeprefix("--").replace("-", "_")
+        said = None if name in Recipe.model_fields else said_here(name)
+        if said is not None:
+            raise UserError(f"there is no {flag}: {said}", next_step="`tuition train --help` shows all flags")
 
 
 def _add_train() -> None:

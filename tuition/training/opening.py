@@ -72,26 +72,21 @@ def _data(ready: Ready) -> list[Fact]:
 
 def _plan(ready: Ready) -> Fact:
     recipe, plan = ready.recipe, ready.plan
+    epochs = round(plan.epochs, 2)
     return (
         "plan",
-        f"{counted(plan.steps, 'update')} of {counted(recipe.batch_size, 'example')} ({_epochs(plan.epochs)}), "
+        f"{counted(plan.steps, 'update')} of {counted(recipe.batch_size, 'example')} "
+        f"({epochs:,g} epoch{'' if epochs == 1 else 's'}), "
         f"{_loss(recipe)}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
     )
-
-
-def _epochs(count: float) -> str:
-    """`1 epoch`, `2.5 epochs`."""
-    shown = f"{round(count, 2):,g}"
-    return f"{shown} epoch{'' if shown == '1' else 's'}"
 
 
 def _loss(recipe: Recipe) -> str:
     """How tokens are weighed, and what one costs where that is not -log p."""
     costs = {"dft": recipe.token_loss == "dft", "smoothed": recipe.label_smoothing > 0}
     named = " and ".join(name for name, chosen in costs.items() if chosen)
-    return (
-        f"{recipe.loss}{f' ({named})' if named else ''}{', noise (NEFTune)' if recipe.neftune_alpha else ''}"
-    )
+    noise = f", noise {recipe.neftune_alpha:g} (NEFTune)" if recipe.neftune_alpha else ""
+    return f"{recipe.loss}{f' ({named})' if named else ''}{noise}"
 
 
 def _judged(ready: Ready) -> list[Fact]:
