@@ -40,6 +40,11 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """What an exception says, on one line of bounded length; its kind, where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 class LeftInTheMiddle(BaseException):
     """A stop could not wait for the end of what was being computed; nothing that lasts was changed.
 

@@ -24,12 +24,10 @@ from tuition.train.model import (
     load_config,
     load_model,
     quiet_transformers,
-    set_stop_tokens,
-    stop_tokens_in,
-    stop_tokens_of,
 )
 from tuition.train.naming import lay_over, run_of, step_of
 from tuition.train.quantised import dequantise, quantise
+from tuition.train.writing import set_stop_tokens, stop_tokens_in, stop_tokens_of
 
 _LONGEST_WITHOUT_LIMIT = 8192
 

@@ -26,8 +26,9 @@ from tuition.ship import reader
 from tuition.ship.weights import fault_in_weights
 from tuition.ship.written import check_files, refuse
 from tuition.train.fingerprint import text_sha256
-from tuition.train.model import base_of, context_length, evaluating, stop_tokens_of
+from tuition.train.model import base_of, context_length, evaluating
 from tuition.train.naming import run_of
+from tuition.train.writing import stop_tokens_of
 
 # The largest difference of a logit between what was trained and what was written, as a share of the
 # largest logit (at least 1): rounding grows with the numbers.

@@ -18,8 +18,8 @@ from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.recipe import ModelSettings
 from tuition.render import load_tokenizer
-from tuition.train.model import TOKENIZER_FILES
 from tuition.train.tokenizerfiles import readable_by_version_4
+from tuition.train.writing import TOKENIZER_FILES
 
 _STORED = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8", "F8_E5M2": "float8",
