@@ -61,7 +61,9 @@ class Interrupted(Exception):
 
     def __init__(self, folder: str = "") -> None:
         self.folder = folder
-        super().__init__()
+        super().__init__(
+            f"stopped; nothing is lost. Go on with: tuition.train({folder!r}, resume=True)" if folder else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

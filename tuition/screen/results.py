@@ -106,7 +106,7 @@ def _ends_gathered(text: str) -> str:
 def show_several(found: Several) -> None:
     """Runs side by side: what differs, the metrics with their intervals, then losses, ledger and cost."""
     from tuition.evaluate.report.machine import setting
-    from tuition.evaluate.report.severalpage import cell, figure_row
+    from tuition.evaluate.report.severalpage import cell, figure_row, losses_do_not_compare
 
     console, figures = Console(), [figure_row(figure) for figure in found.figures]
     table = Table(title="runs compared", title_justify="left")
@@ -124,6 +124,8 @@ def show_several(found: Several) -> None:
     for label, values in found.rows.items():
         table.add_row(label, *(_words(cell(value)) for value in values))
     console.print(table)
+    if caution := losses_do_not_compare(found):
+        console.print(_words(caution), soft_wrap=True)
     for row in figures:
         for name, each in zip(found.names, row["cells"], strict=True):
             if each["difference"]:
