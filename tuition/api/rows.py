@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tuition import files, starter
 from tuition.conversation import Conversation, Rendered
+from tuition.counting import counted
 from tuition.data import (
     Ledger,
     Mend,
@@ -138,7 +139,7 @@ def _telling(
     for conversation in reading:
         if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
             said = time.monotonic()
-            tell(f"{ledger.rows_in:,} rows read")
+            tell(f"{counted(ledger.rows_in, 'row')} read")
         yield conversation
 
 
@@ -200,13 +201,13 @@ def quarantine(checked: Checked, to: str | Path) -> int:
         refuse_overwriting(source, to)
     written = 0
 
-    def counted() -> Iterator[bytes]:
+    def rejected() -> Iterator[bytes]:
         nonlocal written
         for line in rejected_lines(checked.ledger):
             written += 1
             yield line
 
-    files.write_bytes(Path(to), counted())
+    files.write_bytes(Path(to), rejected())
     return written
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuition.counting import counted
 from tuition.screen.findings import first_of_each, show_findings
 from tuition.screen.texts import highlighted, plain, printable, shorten
 
@@ -39,13 +40,13 @@ def show_check(ledger: Ledger, shapes: Mapping[str, str]) -> None:
     show_findings(console, first_of_each(ledger.findings, ledger.counts_by_code()))
     summary = ledger.summary()
     tokens = (
-        f", {summary['tokens']:,} tokens, {summary['supervised_tokens']:,} learned"
+        f", {counted(summary['tokens'], 'token')}, {summary['supervised_tokens']:,} learned"
         if summary["tokens"]
         else ""
     )
     left_out = f" + {summary['left_out']:,} left out" if summary["left_out"] else ""
     console.print(
-        f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{left_out}{tokens}",
+        f"{counted(summary['rows_in'], 'row')} in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{left_out}{tokens}",
         highlight=False,
         soft_wrap=True,
     )

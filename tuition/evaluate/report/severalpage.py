@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tuition.counting import counted
 from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
 from tuition.evaluate.report.charts import Chart, answer_metrics, path, smoothed, smoothing_window
 from tuition.evaluate.report.comparison import BADGES, METRIC_NAMES, interval_places
@@ -13,7 +14,7 @@ from tuition.evaluate.report.machine import setting
 from tuition.evaluate.report.page import environment
 from tuition.evaluate.report.several import Figure, Several, side_by_side
 from tuition.evaluate.report.verdict import badge
-from tuition.evaluate.report.words import counted, percentage_points, share, share_interval, short
+from tuition.evaluate.report.words import percentage_points, share, share_interval, short
 from tuition.files import write_text
 from tuition.interval import Score
 
