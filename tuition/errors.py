@@ -40,11 +40,6 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
-def counted(count: int, one: str, more: str = "") -> str:
-    """`1 step`, `2,000 steps`; `more` where the plural takes no s: `1 pair waits`, `8 pairs wait`."""
-    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
-
-
 def one_line(error: BaseException, longest: int = 200) -> str:
     """What an exception says, on one line of bounded length; its kind, where it says nothing."""
     return " ".join(str(error).split())[:longest] or type(error).__name__
@@ -66,7 +61,9 @@ class Interrupted(Exception):
 
     def __init__(self, folder: str = "") -> None:
         self.folder = folder
-        super().__init__()
+        super().__init__(
+            f"stopped; nothing is lost. Go on with: tuition.train({folder!r}, resume=True)" if folder else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tuition.data import (
     rejected_lines,
     split_share,
 )
-from tuition.door import as_names
+from tuition.door import as_names, names_or_rows
 from tuition.errors import Finding, UserError
 from tuition.recipe import RenderSettings, make_recipe
 
@@ -47,7 +47,7 @@ class Checked:
 
 
 def check(
-    data: str | Sequence[str],
+    data: str | Sequence[Any],
     *,
     model: str | None = None,
     mapping: Mapping[str, str] | None = None,
@@ -61,6 +61,7 @@ def check(
     """Read every row of every source and say what is wrong with it.
 
     Args:
+        data: files, folders or hub names; or rows themselves, as `train` takes them.
         model: also render with this model's tokenizer, which finds what only tokens show.
         mapping: which columns hold what, where the shape is not found by itself.
         deep: also look for personal data, keys and other languages; several times slower.
@@ -71,9 +72,6 @@ def check(
         tell: told which files are not read, and now and then how far it is.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
     """
-    sources = find_sources(as_names(data))
-    if sources.unread:
-        tell(sources.unread)
     ledger = Ledger()
     shapes: dict[str, str] = {}
     kept: list[Conversation] = []
@@ -84,8 +82,8 @@ def check(
 
         note_template(ledger, renderer)
     before = None
-    for group in (sources.train, sources.validation, sources.test):
-        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before)
+    for part in _parts(data, tell):
+        reading = Reading(**part, ledger=ledger, mapping=mapping, deep=deep, training=before)
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
@@ -100,6 +98,17 @@ def check(
     for finding in _found_across(kept, near=near, against=against):
         ledger.add(finding)
     return Checked(ledger, shapes)
+
+
+def _parts(data: Any, tell: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+    """What there is to read: the files to train, validate and test on, or rows from Python."""
+    names, rows = names_or_rows(data)
+    if rows is not None:
+        return [{"rows": rows}]
+    sources = find_sources(names)
+    if sources.unread:
+        tell(sources.unread)
+    return [{"sources": group} for group in (sources.train, sources.validation, sources.test)]
 
 
 def _remembered(reading: Iterable[Conversation], kept: list[Conversation]) -> Iterator[Conversation]:
@@ -175,13 +184,13 @@ def quarantine(checked: Checked, to: str | Path) -> int:
         refuse_overwriting(source, to)
     written = 0
 
-    def counted() -> Iterator[bytes]:
+    def rejected() -> Iterator[bytes]:
         nonlocal written
         for line in rejected_lines(checked.ledger):
             written += 1
             yield line
 
-    files.write_bytes(Path(to), counted())
+    files.write_bytes(Path(to), rejected())
     return written
 
 
@@ -208,7 +217,7 @@ def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
 
 
 def preview(
-    data: str | Sequence[str],
+    data: str | Sequence[Any],
     model: str,
     *,
     limit: int | None = None,
@@ -219,11 +228,12 @@ def preview(
     """The examples that training would learn from, in the order of the file, with the tokenizer to read them.
 
     Args:
+        data: files, folders or hub names; or rows themselves, as `train` takes them.
         mapping: which columns hold what, where the shape is not found by itself.
         on_rejected: told of each row that gives none.
     """
     renderer = make_renderer(model, **render)
-    reading = Reading(find_sources(as_names(data)).train, mapping=mapping)
+    reading = Reading(**_parts(data)[0], mapping=mapping)
     shown = 0
     for outcome in renderer.render(reading):
         if outcome.rejection is not None:

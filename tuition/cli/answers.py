@@ -20,7 +20,8 @@ from tuition.cli.shared import (
     complain,
     print_json,
 )
-from tuition.errors import UserError, counted
+from tuition.counting import counted
+from tuition.errors import UserError
 
 
 @app.command()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from tuition.counting import counted
 from tuition.errors import Finding, Origin
 
 T = TypeVar("T")
@@ -191,7 +192,7 @@ class Ledger:
         for item in items:
             if time.monotonic() - said > _SECONDS_BETWEEN_WORDS:
                 said = time.monotonic()
-                tell(f"{self.rows_in:,} rows read")
+                tell(f"{counted(self.rows_in, 'row')} read")
             yield item
 
     # --- what can be asked ---
@@ -256,7 +257,7 @@ class Ledger:
         if waiting:
             first = self.origin(min(waiting))
             raise RuntimeError(
-                f"{len(waiting)} of {self.rows_in} rows are unaccounted for, the first is {first}"
+                f"{len(waiting):,} of {counted(self.rows_in, 'row is', 'rows are')} unaccounted for, the first is {first}"
             )
 
     def to_rows(self) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tuition.counting import counted
 from tuition.data.datafiles import (
     SUFFIXES,
     Place,
@@ -181,7 +182,9 @@ def read_rows(source: str, *, columns: Collection[str] = ()) -> Iterator[Row]:
         yield row
     if not rows and not complaints:
         size = size_of(place)
-        yield about_file("D050", source, f"no rows in {size:,} bytes" if size else "the file is empty")
+        yield about_file(
+            "D050", source, f"no rows in {counted(size, 'byte')}" if size else "the file is empty"
+        )
 
 
 def content_sha256(source: str) -> str:

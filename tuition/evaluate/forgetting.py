@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition.conversation import Rendered
+from tuition.counting import counted
 from tuition.data import find_sources
 from tuition.data.datafiles import is_plain_name, place_of
 from tuition.errors import UserError
@@ -113,7 +114,7 @@ class Forgetting:
         """What was found, in a line."""
         return (
             f"general text: {self.base.bits_per_byte:.3f} → {self.tuned.bits_per_byte:.3f} bits a byte, "
-            f"{signed(self.difference, 'bits a byte')} ({self.rows_in - self.left:,} of {self.rows_in:,} rows scored)"
+            f"{signed(self.difference, 'bits a byte')} ({self.rows_in - self.left:,} of {counted(self.rows_in, 'row')} scored)"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tuition.conversation import Conversation, Message
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.render.assemble import Part, Placed
 from tuition.render.draft import Draft
@@ -249,7 +250,8 @@ def _learned(parts: Sequence[Part]) -> int:
 
 def _lost(part: Part, kept: Sequence[Part]) -> str:
     """What of an example is in none of those that were made of it."""
-    return f"{part.learned_tokens - _learned(kept):,} of {part.learned_tokens:,} learned tokens are left out"
+    are = counted(part.learned_tokens, "learned token is", "learned tokens are")
+    return f"{part.learned_tokens - _learned(kept):,} of {are} left out"
 
 
 def settle_losses(draft: Draft, kept: Sequence[Part], last: int) -> None:

@@ -20,6 +20,7 @@ import torch
 
 from tuition import files
 from tuition.conversation import Message
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.ship import reader
@@ -106,7 +107,7 @@ class RoundTrip:
         """For the screen and the card."""
         return (
             f"a fresh process loaded it: logits within {self.difference:.2g} (bound {self.bound:.2g}), "
-            f"{self.same} of {self.prompts} greedy answers the same, {self.stopped} stopped by themselves"
+            f"{self.same} of {counted(self.prompts, 'greedy answer')} the same, {self.stopped} stopped by themselves"
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 from safetensors import safe_open
 
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.recipe import ModelSettings
@@ -73,10 +74,16 @@ def _check_shards(folder: Path) -> None:
         promised.setdefault(shard, []).append(tensor)
     for shard, tensors in promised.items():
         if not (folder / shard).is_file():
-            refuse(folder / shard, f"this shard is missing, with {len(tensors)} tensors: first {tensors[0]}")
+            refuse(
+                folder / shard,
+                f"this shard is missing, with {counted(len(tensors), 'tensor')}: first {tensors[0]}",
+            )
         absent = sorted(set(tensors) - {name for name, _ in _tensors_of(folder / shard)})
         if absent:
-            refuse(folder / shard, f"{len(absent)} tensors are missing from this shard: first {absent[0]}")
+            refuse(
+                folder / shard,
+                f"{counted(len(absent), 'tensor is', 'tensors are')} missing from this shard: first {absent[0]}",
+            )
 
 
 def _check_dtypes(folder: Path, wanted: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuition import api
-from tuition.errors import counted
+from tuition.counting import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,6 @@ def _win_rate(store: api.Store, batch: api.batches.Batch) -> str:
     score = api.results.rate(store, batch.id).score
     if score is None:
         return "closed before anybody judged"
-    judged = counted(batch.judged, "judgement")
-    same = f" and {counted(batch.identical, 'equal pair')}" if batch.identical else ""
+    judged = counted(batch.judged, "judgement", "judgements")
+    same = f" and {counted(batch.identical, 'equal pair', 'equal pairs')}" if batch.identical else ""
     return f"wins {score.value:.0%} of {judged}{same} (95 % interval {score.low:.0%} to {score.high:.0%})"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tuition import files
+from tuition.counting import counted
 from tuition.errors import UserError, one_line
 from tuition.recipe import AdapterSettings, LearnedSettings
 from tuition.train.adapterfolder import WEIGHTS, check_adapter, fault_of_pattern
@@ -157,7 +158,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
     missing = [name for name in missing if "lora_" in name or "token" in name]
     if missing:
         raise UserError(
-            f"the adapter lacks {len(missing)} tensors, the first is {missing[0]}",
+            f"the adapter lacks {counted(len(missing), 'tensor')}, the first is {missing[0]}",
             where=str(folder),
             next_step="Copy it again; they would be left at their start values",
         )

@@ -14,6 +14,7 @@ import torch
 from tuition.batch import Pack, Plan, Weigh, make_packs
 from tuition.batch.stream import batch_of
 from tuition.conversation import Rendered
+from tuition.counting import counted
 from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
@@ -251,7 +252,7 @@ def _smaller_budget(
     if len(largest.lengths) == 1 and learner.lanes == 1:
         hooks.save(progress)
         raise UserError(
-            f"memory ran out at step {progress.step + 1}, and a pass of one example ({tokens:,} tokens) cannot be "
+            f"memory ran out at step {progress.step + 1}, and a pass of one example ({counted(tokens, 'token')}) cannot be "
             "made smaller; no example was left out",
             next_step="Free memory, or set activation_checkpointing: on, and go on with --resume",
         ) from error

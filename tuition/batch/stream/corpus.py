@@ -15,6 +15,7 @@ from tuition.batch.stream.files import Shelf, StreamedFile, StreamedFiles, Strea
 from tuition.batch.stream.units import KEPT, Job, Kept, Unit, keys_of
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Conversation
+from tuition.counting import counted
 from tuition.data import Sources, Totals
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, RenderSettings
@@ -98,7 +99,7 @@ def _see_all(
     for count, name in enumerate(workers.prepare_all(asked) if workers else (), 1):
         made[name] = _just_made(folder, key_of[name])
         room.take(name, made[name].side.bytes)
-        tell(f"{count:,} of {len(missing):,} files read, checked and rendered")
+        tell(f"{count:,} of {counted(len(missing), 'file')} read, checked and rendered")
     return [made[key.name] if one is None else one for key, one in zip(keys, kept, strict=True)]
 
 

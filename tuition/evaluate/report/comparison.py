@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuition.errors import counted
+from tuition.counting import counted
 from tuition.evaluate.metrics import METRICS
 from tuition.evaluate.report.axes import Axis
 from tuition.evaluate.report.facts import Row, Run, listed, mappings, number, place

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from tuition.errors import UserError, counted
+from tuition.counting import counted
+from tuition.errors import UserError
 from tuition.foreign import OBJECT_BYTES, lines_of, require_readable
 from tuition.recipe import parse_yaml
 from tuition.recipe.yamltext import LARGEST_BYTES

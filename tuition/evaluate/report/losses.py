@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuition.errors import counted
+from tuition.counting import counted
 from tuition.evaluate.report.comparison import read_score
 from tuition.evaluate.report.facts import Row, Run, inside, mappings, number, place
 from tuition.evaluate.report.words import share, short, signed
