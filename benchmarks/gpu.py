@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import tuition  # before torch: it says how memory is taken
+from benchmarks.figures import RESULTS
 from benchmarks.gpu_speed import SHAPES, SMOKE_SHAPES, Shape, throughput
-from benchmarks.step import RESULTS
 from benchmarks.workloads import random_instructions
 
 NEEDS = ("torch", "transformers", "peft", "numpy", "pydantic", "yaml", "pyarrow", "safetensors", "tokenizers")

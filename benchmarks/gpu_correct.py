@@ -114,7 +114,7 @@ def on_device(
 
     def learn(lane: LoadedModel, pack: Pack) -> float:
         part = step_loss(lane, pack, weight)
-        part.backward()  # type: ignore[no-untyped-call]
+        part.backward()
         return part.item()
 
     return check.how, sum(over_trunks([loaded], learn, packs)), masters.gather()
@@ -131,7 +131,7 @@ def reference(family: str, dtype: torch.dtype) -> tuple[float, dict[str, torch.T
         each = F.cross_entropy(logits, ids[0, 1:], reduction="none")
         losses.append(each[torch.from_numpy(example.supervised[1:] > 0)])
     loss = torch.cat(losses).mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 

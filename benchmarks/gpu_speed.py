@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from benchmarks.step import spread
+from benchmarks.figures import spread
 from benchmarks.workloads import random_instructions, rendered
 
 
@@ -117,12 +117,10 @@ def updates_of(shape: Shape, rows: list[Any], device: Any, rate: float, *, compi
     from tuition.recipe import OptimizerSettings
     from tuition.train.compiled import compile_layers
     from tuition.train.learner import make_learner
-    from tuition.train.loop import packs_of, train_step
     from tuition.train.loss import token_mean
     from tuition.train.selfcheck import choose_path
     from tuition.train.trial import try_largest_step
 
-    updates = 3 if device.type == "cpu" else UPDATES
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     settings = OptimizerSettings(learning_rate=1e-5, warmup_steps=0, masters=shape.masters)
@@ -132,35 +130,49 @@ def updates_of(shape: Shape, rows: list[Any], device: Any, rate: float, *, compi
     if compiled:
         check = compile_layers(learner, check, rows)
     compile_seconds = time.perf_counter() - started
-    plan = Plan(examples=len(rows), batch_size=len(rows), steps=updates, seed=0)
+    steps = 3 if device.type == "cpu" else UPDATES
+    plan = Plan(examples=len(rows), batch_size=len(rows), steps=steps, seed=0)
     tried = try_largest_step(learner, rows, [], plan, token_mean, (None, shape.tokens), checkpointing="auto")
-    learner.model.train()
-    reports, stamps = [], [time.perf_counter()]
-    for number in range(1, updates + 1):
-        packs = packs_of(learner, rows, token_mean, (None, tried.token_budget))
-        reports.append(train_step(learner, packs, rows, plan, settings, number))
-        if device.type == "cuda" and number == updates:
-            torch.cuda.synchronize()  # an update is asked for and not waited for: each is in the next one's time
-        stamps.append(time.perf_counter())
-    counted = reports[2:]
-    seconds = spread([stop - start for start, stop in pairwise(stamps[2:])])
+    reports, took, passes = take_updates(learner, rows, plan, settings, tried.token_budget)
+    seconds, counted = spread(took[2:]), reports[2]
     operations = executed_operations(shape, rows, learner.model.config, twice=tried.checkpointing)
     return {
         "path": check.how,
         "compile_seconds": compile_seconds,
-        "passes_an_update": len(packs),
-        "tokens": counted[0].tokens,
-        "learned_tokens": counted[0].learned_tokens,
+        "passes_an_update": passes,
+        "tokens": counted.tokens,
+        "learned_tokens": counted.learned_tokens,
         "activations_computed_twice": tried.checkpointing,
         "seconds": seconds,
-        "tokens_per_second": counted[0].tokens / seconds["median"],
-        "learned_tokens_per_second": counted[0].learned_tokens / seconds["median"],
+        "tokens_per_second": counted.tokens / seconds["median"],
+        "learned_tokens_per_second": counted.learned_tokens / seconds["median"],
         "operations_per_second": operations / seconds["median"],
         "share_of_multiplication_rate": operations / seconds["median"] / rate,
         "share_of_989_teraflops": operations / seconds["median"] / 989e12,
         "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else tried.peak_bytes,
         "loss": [report.loss for report in reports],
     }
+
+
+def take_updates(
+    learner: Any, rows: list[Any], plan: Any, settings: Any, token_budget: int
+) -> tuple[list[Any], list[float], int]:
+    """All updates of a plan over the same rows: their reports, the seconds of each, and the passes of one."""
+    import torch
+
+    from tuition.train.loop import packs_of, train_step
+    from tuition.train.loss import token_mean
+
+    learner.model.train()
+    reports, stamps, passes = [], [time.perf_counter()], 0
+    for number in range(1, plan.steps + 1):
+        packs = packs_of(learner, rows, token_mean, (None, token_budget))
+        passes = len(packs)
+        reports.append(train_step(learner, packs, rows, plan, settings, number))
+        if learner.device.type == "cuda" and number == plan.steps:
+            torch.cuda.synchronize()  # an update is asked for and not waited for: each is in the next one's time
+        stamps.append(time.perf_counter())
+    return reports, [stop - start for start, stop in pairwise(stamps)], passes
 
 
 def make_model(shape: Shape, device: Any) -> Any:

@@ -8,19 +8,17 @@ its own; what Python and its libraries take is taken off: the peak of a tiny mod
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tuition  # noqa: F401  before torch: it says how threads wait
+from benchmarks.figures import of_this_machine, write_result
 
 import torch  # isort: skip
 
-RESULTS = Path(__file__).resolve().parent / "results"
 CASES = [("17m", "bfloat16", 2048), ("17m", "float32", 2048), ("135m", "bfloat16", 1024)]
 SEGMENT = 256
 
@@ -169,8 +167,7 @@ def main() -> None:
              "ratio": total / peak, "parts": parts}
         )  # fmt: skip
         print(f"{case}: measured {peak / 1e6:,.0f} MB, calculated {total / 1e6:,.0f} MB, {total / peak:.2f}")
-    path = RESULTS / f"plan-{platform.machine()}.json"
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    write_result(of_this_machine("plan"), rows)
 
 
 if __name__ == "__main__":

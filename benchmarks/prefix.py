@@ -12,8 +12,6 @@ Run: python -m benchmarks.prefix [--model 17m|135m] [--updates N] [--threads N]
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import time
@@ -25,7 +23,7 @@ import numpy as np
 
 import tuition  # before torch: it says how threads wait
 from benchmarks.contestants import LEARNING_RATE, make_model
-from benchmarks.step import RESULTS, spread
+from benchmarks.figures import of_this_machine, spread, write_result
 from benchmarks.workloads import VOCABULARY
 from tuition.batch import Pack, Plan
 from tuition.conversation import Rendered
@@ -247,10 +245,7 @@ def write(result: dict[str, Any], model: str) -> None:
         )
     table = "\n".join(lines) + "\n"
     print(table)
-    RESULTS.mkdir(exist_ok=True)
-    name = f"prefix-{model}-{platform.machine()}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(table, encoding="utf-8")
+    write_result(of_this_machine(f"prefix-{model}"), result, table)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 tuition: reading, checks and rendering, as `tuition train` does before it loads a model. TRL: what
 SFTTrainer does to a `messages` dataset in its constructor with assistant_only_loss and no packing, in one
 process. Both must give the same ids and learn the same tokens before a second is counted. Seconds are the
-process's own CPU time, so that other work of the machine does not count. Runs are interleaved; medians and ranges are printed and written as JSON.
+process's own CPU time, so that other work of the machine does not count. Runs are interleaved; medians and
+ranges are printed and written as JSON.
+
 Run: python -m benchmarks.prepare [--data FILE] [--model FOLDER] [--note TEXT]
 """
 
@@ -13,9 +15,7 @@ import argparse
 import gc
 import json
 import os
-import platform
 import random
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
+from benchmarks.figures import of_this_machine, spread, write_result
 from tuition.conversation import Rendered
 from tuition.data import Reading, find_sources
 from tuition.machine import hardware, versions
@@ -42,7 +43,6 @@ REPEATS = 3
 MAX_LENGTH = 4096
 TEMPLATES = {"ChatML (Qwen3 2507)": "qwen3_instruct_2507", "Qwen3": "qwen3"}
 MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -72,10 +72,7 @@ def main() -> None:
         "versions": {**versions(), "trl": trl.__version__, "datasets": datasets.__version__},
     }
     show(figures)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"prepare-{platform.machine()}.json").write_text(
-        json.dumps(result, indent=2) + "\n", encoding="utf-8"
-    )
+    write_result(of_this_machine("prepare"), result)
 
 
 # --- rows and tokenizer ---
@@ -263,11 +260,6 @@ def show(figures: dict[str, dict[str, dict[str, float]]]) -> None:
                 f"{template:20} {name:10} {value['median']:8,.0f} examples/CPU s"
                 f"  ({value['low']:,.0f} to {value['high']:,.0f})"
             )
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import subprocess
 import sys
@@ -16,9 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import of_this_machine, write_result
 from tuition.machine import hardware, versions
 
-RESULTS = Path(__file__).parent / "results"
 WORDS = (
     "the",
     "a",
@@ -64,6 +63,7 @@ print(json.dumps({
 
 
 def main() -> None:
+    """Two starts over each number of rows: print and write what they took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--note", default="")
@@ -86,10 +86,7 @@ def main() -> None:
         "hardware": hardware("cpu"),
         "versions": versions(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"scale-{platform.machine()}.json").write_text(
-        json.dumps(result, indent=2) + "\n", encoding="utf-8"
-    )
+    write_result(of_this_machine("scale"), result)
 
 
 def write_rows(path: Path, rows: int) -> Path:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import MODELS, contestants
+from benchmarks.figures import of_this_machine, spread, write_result
 from benchmarks.workloads import VOCABULARY, Row, Workload, counts, needed_operations, workloads
 from tuition.machine import hardware, versions
 
-RESULTS = Path(__file__).parent / "results"
 # float32 differs by the order of additions, bfloat16 by rounding.
 LOSS_TOLERANCE, NORM_TOLERANCE = 2e-3, 1e-2
 # The peers at their defaults, and at the best setting that --sweep found.
@@ -83,7 +82,7 @@ def main() -> None:
         "hardware": hardware("cpu"),
         "versions": {**versions(), "trl": _version("trl")},
     }
-    write(result, f"step-{words.model}{'-sweep' if words.sweep else ''}-{platform.machine()}")
+    write(result, of_this_machine(f"step-{words.model}{'-sweep' if words.sweep else ''}"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -228,11 +227,6 @@ def multiplication_rate() -> float:
     )
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def write(result: dict[str, Any], name: str) -> None:
     """The table to the screen, and both to the results folder."""
     lines = [
@@ -247,9 +241,7 @@ def write(result: dict[str, Any], name: str) -> None:
         lines += [_line(contestant, found, first) for contestant, found in table["contestants"].items()]
     text = "\n".join(lines) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    write_result(name, result, text)
 
 
 _HEADINGS = (

@@ -1,16 +1,15 @@
 """Data larger than it may lie on the disk: `python -m benchmarks.stream [--gigabytes 5 --files 50]`.
 
-Files of generated rows, each a conversation beside the document that it is about, are served on loopback. A run's data is streamed from it, first as before step
-1 (every row read, checked, rendered, compared with serving), then in another process as after an interruption at 60 %
-of the updates. Both take the same examples; memory is the peak of the process and of those that it started. What was
-done stays done, so a call that was ended goes on.
+Files of generated rows, each a conversation beside the document that it is about, are served on loopback. A run's
+data is streamed from there, first as before step 1 (every row read, checked, rendered, compared with serving), then in
+another process as after an interruption at 60 % of the updates. Both take the same examples; memory is the peak of the
+process and of those that it started. What was done stays done, so a call that was ended goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import subprocess
 import sys
@@ -20,10 +19,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from benchmarks.figures import RESULTS, of_this_machine, write_result
 from benchmarks.scale import WORDS
 from tuition.machine import hardware, versions
 
-RESULTS = Path(__file__).parent / "results"
 WORDS_A_ROW = 100
 DOCUMENT_BYTES = 12_000  # of a column that is read and not learned
 BATCH = 64
@@ -101,6 +100,7 @@ class Server(SimpleHTTPRequestHandler):
 
 
 def main() -> None:
+    """Write the files, serve them, and measure the two starts; or the one part that `--only` names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--files", type=int, default=50)
@@ -130,13 +130,13 @@ def main() -> None:
             "bytes_prepared_now": sum(p.stat().st_size for p in root.glob("*/*/*.arrow") if "kept" not in p.parts),
             "stream_gb": options.stream_gb, "note": options.note, "hardware": hardware("cpu"), "versions": versions(),
         }  # fmt: skip
-        path = RESULTS / f"stream-{platform.machine()}.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_result(of_this_machine("stream"), result)
         print(json.dumps(result, indent=2))
 
 
 def read_result() -> dict[str, Any]:
-    path = RESULTS / f"stream-{platform.machine()}.json"
+    """What earlier calls measured on such a machine."""
+    path = RESULTS / f"{of_this_machine('stream')}.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 

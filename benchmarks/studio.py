@@ -22,12 +22,12 @@ from typing import Any
 
 import httpx
 
+from benchmarks.figures import write_result
 from tuition import files
 from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing, sessions
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 
-RESULTS = Path(__file__).parent / "results" / "studio.json"
 ROUNDS = 30
 PROCESSES = 16
 CLAIMS = 2_000
@@ -43,8 +43,7 @@ def main() -> None:
         session = fill(folder / "team.db", count)
         found["pages_milliseconds"] = measure_pages(folder, session)
     print(files.json_bytes(found).decode())
-    RESULTS.parent.mkdir(exist_ok=True)
-    files.write_json(RESULTS, found)
+    write_result("studio", found)
 
 
 # --- pages

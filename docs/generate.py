@@ -15,7 +15,7 @@ import typer
 
 from tuition.cli import app
 from tuition.data import CODES
-from tuition.recipe import ALIASES, Recipe, section_titles
+from tuition.recipe import ALIASES, AS_HERE, NO_SETTING, Recipe, section_titles
 from tuition.render.codes import RENDER_CODES
 
 DOCS = Path(__file__).resolve().parent
@@ -31,8 +31,16 @@ def settings_page() -> str:
             field = Recipe.model_fields[name]
             default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
             parts.append(f"| `{name}` | {default} | {_cell(field.description or '')} |\n")
-    parts.append("\n## What other tools call them\n\n| there | here |\n|---|---|\n")
-    parts += [f"| `{there}` | `{here}` |\n" for there, here in sorted(ALIASES.items())]
+    parts.append("\n## What other tools call them\n\n")
+    parts.append("`tuition explain NAME` says it too.\n\n| there | here | |\n|---|---|---|\n")
+    parts += [
+        f"| `{there}` | `{here}` | {_cell(AS_HERE.get(there, ''))} |\n"
+        for there, here in sorted(ALIASES.items())
+    ]
+    parts.append("\n## What needs no setting here\n\n| there | here |\n|---|---|\n")
+    for sentence in dict.fromkeys(NO_SETTING.values()):
+        names = ", ".join(f"`{name}`" for name, same in NO_SETTING.items() if same == sentence)
+        parts.append(f"| {names} | {_cell(sentence)} |\n")
     return "".join(parts)
 
 

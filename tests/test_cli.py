@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.conftest import write_jsonl
+from tests.conftest import CHAT, make_model, make_tokenizer, write_jsonl
 from tuition import cli
 from tuition.errors import Finding, Origin
 from tuition.screen import Terminal, show_samples
@@ -88,6 +88,8 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["train", "--model", "m", "--data", "good.jsonl", "--set", "epochs"], ["key=value"]),
         (["generate", "hollow"], ["--prompt"]),
         (["explain", "D999"], ["there is no code 'D999'"]),
+        (["train", "axolotl.yaml"], ["'base_model': here it is 'model'\n", "'packing', 'sample_packing': examples", "'flash_attention': the fastest"]),
+        (["train", "--model", "m", "--train-on-inputs", "false"], ["there is no --train-on-inputs: here it is 'train_on'"]),
         (["train", "hollow", "--resume"], ["hollow"]),
         (["trian"], ["Did you mean 'train'"]),
     ],
@@ -100,6 +102,9 @@ def test_wrong_use_ends_with_what_where_and_a_next_step(
     (tmp_path / "sound" / "config.json").write_text("{}")
     write_jsonl(tmp_path / "good.jsonl", [{"prompt": "a", "completion": "b"}])
     (tmp_path / "wrong.yaml").write_text("data: good.jsonl\ncutoff_len: 512\nepoch: 3\n")
+    (tmp_path / "axolotl.yaml").write_text(
+        "base_model: m\ndatasets: d\npacking: true\nsample_packing: true\nflash_attention: true\nmicro_batch_size: 2\n"
+    )
     (tmp_path / "torn.yaml").write_text("model: [a\n")
     code, out, errors = run(*words)
     assert code == 2
@@ -446,6 +451,9 @@ def test_schema_doctor_explain_and_version_answer(run: Any) -> None:
     assert {check["name"] for check in examined["checks"]} >= {"python", "torch", "device", "disk"}
     assert "no assistant turn" in run("explain", "d004")[1]
     assert json.loads(run("explain", "R002", "--json")[1])["code"] == "R002"
+    assert "default 16" in run("explain", "batch_size")[1]
+    assert "Longest example in tokens" in run("explain", "max-seq-length")[1]
+    assert "share a pass without padding" in run("explain", "packing")[1]
     assert run("--version")[1].strip()
 
 
@@ -490,3 +498,18 @@ def test_rows_longer_than_the_model_holds_are_seen_by_check_as_by_train(
     code, out, _ = run("check", path, "--model", llama)
     assert code == 1
     assert "R014" in out and "max_length 512" in out
+
+
+def test_check_and_train_show_the_same_findings_and_the_same_unread_files(run: Any, tmp_path: Path) -> None:
+    dated = "{% set today = strftime_now('%Y') %}" + CHAT
+    model = make_model(tmp_path / "dated", tokenizer=make_tokenizer(template=dated))
+    rows = [{"prompt": "q", "completion": answer} for answer in "ab"]
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", rows)
+    write_jsonl(folder / "more.jsonl", rows)
+    check = run("check", folder, "--model", model)
+    train = run("train", "--model", model, "--data", folder, "--dry-run")
+    for said in (check[1] + check[2], train[2]):
+        assert set(re.findall(r"[DR]0\d\d(?= (?:info|warning))", said)) == {"D077", "R028"}
+        assert f"they name no split beside files that do: {folder / 'more.jsonl'}" in said.replace("\n", "")

@@ -43,7 +43,7 @@ WRITERS = {
 MODULES = {"os", "shutil", "torch", "np", "safetensors"}  # whose functions of a common name write
 ALLOWED = {
     "render/corpus.py: truncate": "counts a row whose tokens were cut in the ledger",
-    "train/model.py: save_pretrained": "transformers writes into a temporary folder, which files.publish_folder publishes",
+    "train/writing.py: save_pretrained": "transformers writes into a temporary folder, which files.publish_folder publishes",
     "train/adapters.py: save_pretrained": "peft writes into a temporary folder, which files.publish_folder publishes",
     "ship/reader.py": "answers in a process of its own, which imports nothing of tuition, in a temporary folder",
     "starter/build.py": "makes the starter that is kept in the repository; no run calls it",

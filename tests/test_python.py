@@ -57,7 +57,7 @@ def test_columns_are_not_taken_for_the_names_of_files(data: Any) -> None:
     [
         (lambda: tuition.train(model="m", data=5), "is a name or a list of names, not 5"),  # type: ignore[arg-type]
         (lambda: tuition.train({"model": "m"}), "settings by name"),  # type: ignore[arg-type]
-        (lambda: tuition.check([("a", "b")]), "this is a row"),  # type: ignore[list-item]
+        (lambda: tuition.api.prepare([("a", "b")], model="starter", to="p"), "this is a row"),  # type: ignore[list-item]
         (lambda: tuition.train(model="m", data="d.jsonl", watcher=print), "Derive a class from"),  # type: ignore[arg-type]
         (lambda: tuition.api.answer(None, 5), "a prompt is no int. Give one text, or a list"),  # type: ignore[arg-type]
     ],

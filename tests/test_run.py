@@ -18,7 +18,7 @@ import tuition
 import tuition.api
 from tests.conftest import make_model, make_tokenizer, write_jsonl
 from tests.patience import PATIENCE_SECONDS, wait_for
-from tuition import files
+from tuition import cli, files
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher
 
@@ -133,6 +133,28 @@ def test_a_damaged_checkpoint_is_passed_over(settings: dict[str, Any], tmp_path:
     flip_a_byte(root / "step-5" / "weights.safetensors")
     resumed = tuition.train(settings["output_dir"], resume=True)
     assert all(torch.equal(t, weights_of(resumed.path)[n]) for n, t in weights_of(whole.path).items())
+
+
+def test_a_run_that_is_finished_is_left_as_it_is_and_a_part_that_is_missing_is_made_again(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tuition.train(**{**settings, "max_steps": 2}).path
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    monkeypatch.setattr(sys, "argv", ["tuition", "train", str(folder), "--resume"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    said = capsys.readouterr()
+    assert (
+        f"{folder} is finished, and nothing is left to do; what it learned is {folder / 'model'}" in said.out
+    )
+    assert f"train {folder} --max-steps 4 --output-dir {folder}-longer" in said.out and said.err == ""
+    assert tuition.train(**{**settings, "max_steps": 2}, resume_if_begun=True).was_finished
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    with pytest.raises(UserError, match="not the same run any more"):
+        tuition.train(folder, resume=True, max_steps=4)
+    flip_a_byte(folder / "model" / "model.safetensors")
+    assert not tuition.train(folder, resume=True).was_finished
+    assert files.manifest_faults(folder / "model") == []
 
 
 def test_a_resume_with_other_data_is_refused_by_name(settings: dict[str, Any], data: Path) -> None:

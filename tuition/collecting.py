@@ -13,6 +13,7 @@ from tuition.collect import Store, batches, losses, prompts
 from tuition.collect.accepted import read_accepted
 from tuition.collect.texts import plain_text
 from tuition.conversation import Message
+from tuition.counting import counted
 from tuition.data import find_sources
 from tuition.data.asked import Asked, read_asked
 from tuition.data.catalogue import finding
@@ -52,7 +53,7 @@ class Imported:
         """A sentence about what was left out; empty where nothing was."""
         users = sorted(self.beyond.items(), key=lambda pair: -pair[1])
         named = ", ".join(f"{count:,} of '{user}'" for user, count in users[:_USERS_NAMED])
-        others = f" and of {len(users) - _USERS_NAMED:,} others" if len(users) > _USERS_NAMED else ""
+        others = f" and of {counted(len(users) - _USERS_NAMED, 'other')}" if len(users) > _USERS_NAMED else ""
         return f"left out, beyond what one user may ask: {named}{others}" if users else ""
 
 
@@ -133,7 +134,7 @@ def add_test_prompt(store: Store, question: str, *, expected: str, by: int) -> N
         asked = prompts.prompt(store, _typed(store, question, by))
         if asked.taken and not asked.gold:
             raise UserError(
-                f"{asked.taken} answers to this question were begun or sent, and a test's answers are not learned",
+                f"{counted(asked.taken, 'answer was', 'answers were')} begun or sent to this question, and a test's answers are not learned",
                 where=f"prompt {asked.id}",
                 next_step="Ask another question, or mark the prompt as a test on its own page",
             )

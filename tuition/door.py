@@ -28,7 +28,7 @@ def gather(
     given = {**written, **typed}
     rows = None
     if data is not None:
-        given["data"], rows = _names_or_rows(data)
+        given["data"], rows = names_or_rows(data)
     if rows is None and given.get("data"):
         given["data"] = pinned(as_names(given["data"]))  # people may go on writing while the run learns
     where = str(recipe) if isinstance(recipe, str | Path) else "recipe"
@@ -139,7 +139,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
+def names_or_rows(data: Any) -> tuple[Any, list[Any] | None]:
+    """The names of files, or the rows themselves, whichever data is.
+
+    Raises:
+        UserError: it is neither.
+    """
     if isinstance(data, str | Path):
         return (str(data),), None
     if isinstance(data, Mapping) or hasattr(data, "columns"):  # pandas and others iterate over the names
@@ -235,6 +240,6 @@ def as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
         raise UserError(
             f"here data is files, and this is a row: {rows[0]!r:.60}",
             where="data",
-            next_step="Write the rows to a .jsonl file, and name it; only `train` takes rows themselves",
+            next_step="Write the rows to a .jsonl file, and name it; `train`, `check` and `preview` take rows themselves",
         )
     return tuple(str(name) for name in names)

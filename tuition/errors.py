@@ -18,7 +18,7 @@ class UserError(Exception):
     """Something the user can mend. Shown without a traceback and without secrets; exit code 2.
 
     Args:
-        what: what is wrong, one sentence without a final full stop.
+        what: what is wrong, one sentence without a final full stop; or lines, of which the last one ends.
         where: file, `file:line`, recipe key or folder; empty when there is no place.
         next_step: what to do now, one sentence.
     """
@@ -31,12 +31,18 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{sentence(self.what)} {sentence(self.next_step)}"
+        what = self.what if self.what.endswith("\n") else f"{sentence(self.what)} "
+        return f"{place}{what}{sentence(self.next_step)}"
 
 
 def sentence(text: str) -> str:
     """The text with a full stop, unless it ends otherwise already."""
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """What an exception says, on one line of bounded length; its kind, where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 class LeftInTheMiddle(BaseException):
@@ -55,7 +61,9 @@ class Interrupted(Exception):
 
     def __init__(self, folder: str = "") -> None:
         self.folder = folder
-        super().__init__()
+        super().__init__(
+            f"stopped; nothing is lost. Go on with: tuition.train({folder!r}, resume=True)" if folder else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from tuition.collect import Store, prompts
 from tuition.conversation import Message
+from tuition.counting import counted
 from tuition.data import find_sources
 from tuition.data.asked import read_asked
 from tuition.errors import Finding, UserError
@@ -33,7 +34,7 @@ def expand(
     pairs = list({question: (question, answer) for question, answer in reversed(pairs)}.values())[::-1]
     if shots < 1 or count < 1 or len(pairs) <= shots:
         raise UserError(
-            f"{len(pairs)} pairs with different questions give no prompt with {shots} examples",
+            f"{counted(len(pairs), 'pair')} with different questions {'gives' if len(pairs) == 1 else 'give'} no prompt with {counted(shots, 'example')}",
             next_step="Add pairs, or lower --shots",
         )
     named = hashlib.sha256(repr((instruction, sorted(pairs))).encode()).hexdigest()[:12]
@@ -55,7 +56,8 @@ def expand(
         if len(drawn) == count:
             return list(drawn.values())
     raise UserError(
-        f"these pairs give fewer than {count} different prompts", next_step="Add pairs, or lower --count"
+        f"these pairs give fewer than {counted(count, 'different prompt')}",
+        next_step="Add pairs, or lower --count",
     )
 
 

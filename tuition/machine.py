@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from tuition.counting import counted
+
 PACKAGES = ("tuition", "torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "numpy")
 _DISK_WANTED_BYTES = 5e9
 
@@ -93,7 +95,7 @@ def _packages() -> list[dict[str, Any]]:
 
 def _device(device: Any, torch: Any) -> dict[str, Any]:
     if device.type != "cuda":
-        return _check("device", f"{device.type}, {torch.get_num_threads()} threads")
+        return _check("device", f"{device.type}, {counted(torch.get_num_threads(), 'thread')}")
     free, total = torch.cuda.mem_get_info()
     bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
     return _check(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.recipe import Recipe
 from tuition.screen import duration, size
@@ -58,8 +59,8 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
     seconds = updates * budget.seconds
     verdict = "fits" if budget.fits else "does not fit"
     facts = [
-        ("model", f"{shape.weights:,} weights in {shape.layers} layers of width {shape.width:,}"),
-        ("data", f"about {rows:,} rows of {mean:,.0f} tokens, guessed from the size of the files"),
+        ("model", f"{shape.weights:,} weights in {counted(shape.layers, 'layer')} of width {shape.width:,}"),
+        ("data", f"about {counted(rows, 'row')} of {mean:,.0f} tokens, guessed from the size of the files"),
         (
             "hardware",
             f"{gpus} × {kind}, {chosen.parallel}, {chosen.method}, {chosen.optimizer}, {chosen.dtype}",
@@ -68,7 +69,10 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
         ("memory a GPU", f"{size(budget.bytes)} of {size(budget.room)}: {verdict}"),
         ("on the wire", f"{size(budget.wire_bytes)} a GPU and update"),
         ("speed", f"{budget.tokens_per_second:,.0f} tokens/s over all, {budget.seconds:.2f} s an update"),
-        ("time", f"{duration(seconds)} for {updates:,} updates, {gpus * seconds / 3600:,.1f} GPU hours"),
+        (
+            "time",
+            f"{duration(seconds)} for {counted(updates, 'update')}, {gpus * seconds / 3600:,.1f} GPU hours",
+        ),
         *(("change", words) for words in budget.advice),
     ]
     numbers = {

@@ -282,5 +282,5 @@ def test_a_question_that_people_answer_already_becomes_no_test_unsaid(
     admin = people.add_person(store, "Ada", "admin", by=None)
     collecting.add_typed_prompt(store, "Is it safe?", by=admin.id)
     assert queue.claim(store, writer.id) is not None
-    with pytest.raises(UserError, match="1 answers to this question were begun or sent"):
+    with pytest.raises(UserError, match="1 answer was begun or sent to this question"):
         collecting.add_test_prompt(store, "Is it safe?", expected="Yes.", by=admin.id)

@@ -255,7 +255,7 @@ def test_markup_that_was_asked_for_labels_that_are_words_and_rules_are_left_alon
 
 def test_a_question_with_another_answer_is_named_and_a_copy_is_not_named_twice() -> None:
     def codes(*answers: str) -> list[str]:
-        reading = Reading(rows=[{"prompt": "q", "completion": answer} for answer in answers], answers=True)
+        reading = Reading(rows=[{"prompt": "q", "completion": answer} for answer in answers])
         list(reading)
         return [f.code for f in reading.ledger.findings]
 

@@ -10,6 +10,7 @@ import pytest
 
 from tuition.conversation import Conversation
 from tuition.data import FORMATS, Reading
+from tuition.data.formats import REFUSED_SHAPES
 
 
 def read(*rows: Any) -> list[Conversation]:
@@ -167,21 +168,23 @@ def test_a_row_of_each_shape_becomes_its_turns(name: str) -> None:
 
 
 def test_every_shape_that_yields_conversations_is_in_the_table() -> None:
-    refusing = {"preference", "openai preference", "judged"}
-    assert {shape for shape, _, _ in SHAPES.values()} == set(FORMATS) - refusing
+    assert {shape for shape, _, _ in SHAPES.values()} == set(FORMATS) - set(REFUSED_SHAPES)
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("row", "code"),
     [
-        {"prompt": "Hi", "chosen": "a", "rejected": "b"},
-        {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"},
-        {"input": {"messages": HI[:1]}, "preferred_output": HI[1:], "non_preferred_output": HI[1:]},
-        {"prompt": "Hi", "completion": "a", "label": False},
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "D002"),
+        ({"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"}, "D002"),
+        ({"input": {"messages": HI[:1]}, "preferred_output": HI[1:], "non_preferred_output": HI[1:]}, "D002"),
+        ({"messages": HI[:1], "chosen": HI[1], "rejected": HI[1]}, "D002"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": "a", "rejected": "b"}, "D002"),
+        ({"prompt": "Hi", "completion": "a", "label": False}, "D017"),
+        ({"messages": HI, "kto_tag": False}, "D017"),
     ],
 )
-def test_rows_that_compare_or_judge_answers_are_no_demonstrations(row: dict[str, Any]) -> None:
-    assert codes(row) == ["D002"]
+def test_rows_that_compare_or_judge_answers_are_no_demonstrations(row: dict[str, Any], code: str) -> None:
+    assert codes(row) == [code]
 
 
 def test_tuples_lists_and_dictionaries_are_rows_from_python() -> None:

@@ -60,7 +60,7 @@ def test_where_a_language_does_not_show_nothing_is_said(text: str) -> None:
 
 
 def rows(**languages: int) -> list[tuple[str, str]]:
-    return [(f"{n}?", ARTICLE[name]) for name, count in languages.items() for n in range(count)]
+    return [(f"{name} {n}?", ARTICLE[name]) for name, count in languages.items() for n in range(count)]
 
 
 def test_a_row_unlike_the_rest_is_named() -> None:

@@ -68,7 +68,7 @@ def test_a_row_without_a_verdict_breaks_the_balance() -> None:
     ledger = Ledger()
     ledger.arrive(at(1), conversations=2)
     ledger.keep(at(1))
-    with pytest.raises(RuntimeError, match=r"1 of 1 rows are unaccounted for, the first is a\.jsonl:1"):
+    with pytest.raises(RuntimeError, match=r"1 of 1 row is unaccounted for, the first is a\.jsonl:1"):
         ledger.check_balance()
 
 

@@ -73,7 +73,7 @@ def test_a_column_beside_may_be_missing_in_some_rows_and_not_in_all() -> None:
     row = {"question_text": "Hi", "reply": "Yo"}
     conversations, found = read(mapping, row, {**row, "sys": "S"})
     assert ([len(c.messages) for c in conversations], found) == ([2, 3], [])
-    assert read(mapping, row, {**row, "reply": "Ya"})[1] == [("D044", 0)]
+    assert read(mapping, row, {"question_text": "Ho", "reply": "Ya"})[1] == [("D044", 0)]
 
 
 def test_a_table_with_mapped_columns_has_a_header(tmp_path: Path) -> None:

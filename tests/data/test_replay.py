@@ -132,16 +132,21 @@ def test_sources_carry_what_is_replayed(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["a b\n\n\nc\nd\n", "one\ntwo\nthree", "alone\n\n"])
-def test_plain_text_is_replayed_by_the_pieces_that_general_text_is_scored_by(
-    tmp_path: Path, text: str
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("a b\n\n\nc\nd\n", [(1, "a b"), (4, "c\nd")]),
+        ("one\ntwo\nthree", [(1, "one"), (2, "two"), (3, "three")]),
+        ("alone\n\n", [(1, "alone")]),
+    ],
+)
+def test_plain_text_is_replayed_by_paragraphs_or_by_lines(
+    tmp_path: Path, text: str, pieces: list[tuple[int, str]]
 ) -> None:
-    from tuition.evaluate.forgetting import read_plain_text
-
     file = tmp_path / "general.txt"
     file.write_text(text)
     sources = Sources(("data.jsonl",)).with_replay([str(file)], 0.5)
     assert sources.replay == (str(file),)
     replay = Replay(sources.replay, share=0.5, beside=9, val_split=0.0, seed=0, ledger=Ledger())
-    pieces = [(c.origin.line, c.messages[0].content.rstrip("\n"), c.plain) for c in replay.conversations()]
-    assert pieces == [(c.origin.line, c.messages[0].content, c.plain) for c in read_plain_text(str(file))]
+    read = [(c.origin.line, c.messages[0].content, c.plain) for c in replay.conversations()]
+    assert read == [(line, piece, True) for line, piece in pieces]

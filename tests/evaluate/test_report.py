@@ -513,7 +513,7 @@ def test_where_nothing_speaks_against_shipping_the_page_says_what_was_looked_at(
     evaluation = comparison(wins=40, losses=0, both_wrong=2) | {"forgetting": forgetting}
     words = words_of(report(write_run(tmp_path, run=run, evaluation=evaluation)))
     assert "Nothing in the files of this run speaks against shipping: the difference is decided" in words
-    assert "all 1 proofs hold, nothing was forgotten beyond what may be." in words
+    assert "1 proof holds, nothing was forgotten beyond what may be." in words
     assert "−0.1 (95 % interval −0.2 to −0.05): nothing was forgotten." in words
 
 

@@ -45,6 +45,21 @@ def test_only_what_differs_is_listed_and_places_are_no_difference(tmp_path: Path
     assert side_by_side(runs).differing == {"learning_rate": [1e-4, 2e-4]}
 
 
+def test_losses_on_rows_that_are_not_the_same_are_said_not_to_compare(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, right=10) for name in ("a", "b")]
+    for seed, folder in enumerate(folders):
+        path = folder / "recipe.yaml"
+        path.write_text(f"{path.read_text()}\nseed: {seed}\n")
+    assert side_by_side(read_runs(folders)).held_out_by == ["seed"]
+    api.report_several(folders, tmp_path / "runs.html")
+    page = (tmp_path / "runs.html").read_text()
+    assert "other rows (seed differs), so their held-out losses do not compare" in page
+    for folder in folders:
+        path = folder / "recipe.yaml"
+        path.write_text(f"{path.read_text()}\nval_data: [held-out.jsonl]\n")
+    assert side_by_side(read_runs(folders)).held_out_by == []
+
+
 def test_runs_that_answered_the_same_prompts_are_compared_in_pairs(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name, right=right) for name, right in (("a", 10), ("b", 35), ("c", 10))]
     (figure,) = side_by_side(read_runs(folders)).figures

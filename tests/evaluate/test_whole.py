@@ -12,8 +12,9 @@ from tuition import api
 from tuition.conversation import Conversation, Message
 from tuition.errors import Origin, UserError
 from tuition.evaluate.demonstrations import suspicions_of
-from tuition.evaluate.forgetting import read_plain_text
+from tuition.evaluate.forgetting import find_general, read_general
 from tuition.evaluate.lines import all_lines
+from tuition.evaluate.load import load_answerer
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +130,16 @@ def test_what_was_forgotten_is_measured_against_the_models_own_base(trained):
     assert trained.evaluate(general="starter", most_forgotten=100.0).passed
 
 
-def test_plain_text_is_read_by_paragraphs_or_by_lines(tmp_path):
+def test_general_text_is_read_by_paragraphs_or_by_lines(llama, tmp_path):
     (tmp_path / "lines.txt").write_text("One.\nTwo.\n")
     (tmp_path / "prose.md").write_text("A long\nparagraph.\n\n\nAnother.\n")
-    read = [[(c.origin.line, c.messages[0].content) for c in read_plain_text(str(tmp_path / name))]
-            for name in ("lines.txt", "prose.md")]  # fmt: skip
-    assert read == [[(1, "One."), (2, "Two.")], [(1, "A long\nparagraph."), (5, "Another.")]]
-    with pytest.raises(UserError, match="cannot be read"):
-        list(read_plain_text(str(tmp_path / "none.txt")))
+    renderer = load_answerer(str(llama), device="cpu").renderer
+    text = read_general(renderer, find_general([str(tmp_path / name) for name in ("lines.txt", "prose.md")]))
+    places = [(Path(e.origin.file).name, e.origin.line) for e in text.examples]
+    assert places == [("lines.txt", 1), ("lines.txt", 2), ("prose.md", 1), ("prose.md", 5)]
+    assert (text.rows_in, text.left) == (4, 0)
+    with pytest.raises(UserError, match=r"none\.txt: there is no such file"):
+        read_general(renderer, find_general([str(tmp_path / "none.txt")]))
 
 
 def test_a_condition_decides_whether_the_model_passes(trained, held):

@@ -64,9 +64,10 @@ def _of_services(root: Path) -> dict[str, Parser]:
 
 
 def _of_evaluation(root: Path) -> dict[str, Parser]:
+    from tuition.data import Reading
     from tuition.data.learned import LearnedFrom
     from tuition.evaluate.answers import answer_book
-    from tuition.evaluate.forgetting import General, read_plain_text
+    from tuition.evaluate.forgetting import General
     from tuition.evaluate.measures import find_metrics, split_names
 
     def lines(kind: str, name: str) -> Callable[[Damage], Path]:
@@ -107,7 +108,7 @@ def _of_evaluation(root: Path) -> dict[str, Parser]:
         "prompts that were learned": Parser(numbers, lines("prompts", "prompts.jsonl"), learned),
         "general text of before": Parser(numbers, lambda n: damaged_value(LINES["general"][0], n[1]), general),
         "text to evaluate": Parser(
-            numbers, laid_file(root, "text.txt", lambda n: damaged_bytes(TEXT, n[1])), lambda p: not list(read_plain_text(str(p)))
+            numbers, laid_file(root, "text.txt", lambda n: damaged_bytes(TEXT, n[1])), lambda p: not list(Reading([str(p)]))
         ),
         "schema of a metric": Parser(numbers, laid_file(root, "schema.json", _damaged_object(SCHEMA)), schema),
     }  # fmt: skip

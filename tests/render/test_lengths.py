@@ -24,8 +24,9 @@ from tests.render.helpers import (
 )
 from tests.render.test_invariants import TOKENIZERS, renderer_of
 from tuition.conversation import Conversation, Message, Rendered
-from tuition.errors import Finding
+from tuition.errors import Finding, UserError
 from tuition.render import Renderer
+from tuition.render.lengths import TooLong
 from tuition.render.renderer import Outcome
 
 LONG = "word " * 40
@@ -349,3 +350,22 @@ def test_an_answer_that_begins_behind_the_cut_is_said_to_and_not_to_lack_a_weigh
     outcome = render_one(renderer(max_length=20, too_long="cut"), talk(("user", LONG), ("assistant", "a")))
     refusal = found(outcome, "R012")
     assert "begins behind max_length 20" in refusal.message and refusal.fix.startswith("Raise max_length")
+
+
+@pytest.mark.parametrize("too_long", ["drop", "cut", "cut_turns", "split"])
+def test_the_next_step_raises_max_length_only_where_the_model_holds_more(too_long: TooLong) -> None:
+    conversation = talk(("user", LONG), ("assistant", "a " + LONG))
+    for positions, way in (
+        (21, "Raise max_length"),
+        (20, "The model holds no more than 20 tokens: take another"),
+    ):
+        outcome = render_one(renderer(max_length=20, positions=positions, too_long=too_long), conversation)
+        assert outcome.rejection is not None and outcome.rejection.fix.startswith(f"{way}, ")
+
+
+def test_a_refusal_of_long_rows_names_what_the_model_holds() -> None:
+    r = renderer(max_length=20, positions=20, too_long="refuse")
+    with pytest.raises(
+        UserError, match=r"The model holds no more than 20 tokens: take another, or set too_long"
+    ):
+        render_one(r, talk(("user", LONG), ("assistant", "a")))

@@ -120,7 +120,7 @@ def test_an_answer_without_its_stop_token_is_seen() -> None:
     proof = answers_end_with_a_stop_token(seen, renderer.stop_ids)
     assert not proof.ok
     assert proof.detail == (
-        "0 of 1 learned turns end with a stop token that is exported; the first that does not: rows.jsonl:1"
+        "0 of 1 learned turn ends with a stop token that is exported; the first that does not: rows.jsonl:1"
     )
 
 
@@ -128,7 +128,7 @@ def test_an_answer_that_was_cut_needs_no_stop_token(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "completion": "b " * 200}]
     proofs = proofs_of(*rendered(tmp_path, rows, too_long="cut"))
     assert all(proof.ok for proof in proofs.values())
-    assert "1 more end without one" in proofs["stop"].detail
+    assert "1 more ends without one" in proofs["stop"].detail
 
 
 def test_a_token_beyond_the_vocabulary_is_seen_before_step_1(tmp_path: Path) -> None:

@@ -428,7 +428,7 @@ def test_what_the_policies_make_passes_every_proof(
     path = write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns}, {"messages": turns[:2]}])
     recipe = make_recipe({"model": "-", "data": str(path), "max_length": 400, **settings_})
     template = ChatTemplate(THINKS, dict(tokenizer.special_tokens_map), "")
-    r = Renderer.from_settings(tokenizer, template, recipe, max_length=int(recipe.max_length))
+    r = Renderer.from_settings(tokenizer, template, recipe, max_length=int(recipe.max_length), positions=None)
     rendering = Rendering(find_sources([str(path)]), r, val_split=0, seed=0)
     tokens = sum(len(example) for _, example in rendering)
     proofs = prove(

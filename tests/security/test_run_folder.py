@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 
 import tuition
-from tests.conftest import make_model, write_jsonl
+from tests.conftest import make_model, make_tokenizer, write_jsonl
 from tests.patience import PATIENCE_SECONDS
 from tests.security.bounds import refused_in_bounds
 from tests.test_run import StopAt
 from tuition import api, board, files
 from tuition.beside import beside
 from tuition.errors import Interrupted, UserError
-from tuition.evaluate.forgetting import read_plain_text
+from tuition.evaluate.forgetting import read_general
 from tuition.evaluate.measures import find_metric
 from tuition.evaluate.report import write_report
+from tuition.recipe import RenderSettings
+from tuition.render import Renderer
 from tuition.train.folder import RunFolder
 from tuition.train.shelf import find_checkpoint
 
@@ -184,9 +186,10 @@ def test_a_schema_or_a_text_to_evaluate_that_is_no_file_is_refused_unread(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     make(tmp_path / "x.txt")
+    renderer = Renderer.from_settings(make_tokenizer(), None, RenderSettings(), max_length=64)
     with refused_in_bounds(tmp_path):
         with pytest.raises(UserError, match=r"x\.txt"):
-            list(read_plain_text(str(tmp_path / "x.txt")))
+            read_general(renderer, [str(tmp_path / "x.txt")])
         with pytest.raises(UserError, match=r"x\.txt"):
             find_metric(f"json_schema:{tmp_path / 'x.txt'}")
 

@@ -280,7 +280,7 @@ def test_a_shard_without_one_of_its_tensors_is_refused_by_name(
     refused(
         full_run,
         tmp_path / "out",
-        r"model-00001-of-00002.safetensors: 1 tensors are missing .* lm_head.weight",
+        r"model-00001-of-00002.safetensors: 1 tensor is missing .* lm_head.weight",
     )
 
 

@@ -83,7 +83,7 @@ def test_the_command_counts_and_names_rows_without_a_prompt(
     counts = json.loads(said)
     assert (counts["prompts"], counts["without_prompt"], counts["answers"]) == (2, 1, 24)
     assert counts["pairs"] == len((tmp_path / "pairs.jsonl").read_bytes().splitlines())
-    assert "1 rows have no prompt" in complaint
+    assert "1 row has no prompt" in complaint
 
 
 @pytest.fixture

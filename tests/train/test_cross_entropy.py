@@ -56,8 +56,8 @@ def chunked(
 
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 16 rows and blocks of 3, so that both end within the data."""
-    monkeypatch.setattr(cross_entropy, "_CHUNK_BYTES", {"cpu": 1})
-    monkeypatch.setattr(cross_entropy, "_BLOCK_VALUES", {"cpu": 3 * VOCABULARY})
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(cross_entropy, "BLOCK_VALUES", {"cpu": 3 * VOCABULARY})
 
 
 @pytest.mark.parametrize("one_chunk", [True, False])

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from tests.conftest import make_model, make_tokenizer
 from tuition.recipe import AdapterSettings, ModelSettings
-from tuition.train import lean
+from tuition.train import lean_layers
 from tuition.train.adapters import lora
-from tuition.train.lean import ACTIVATIONS, gated, gated_linear, make_lean, rms_norm
+from tuition.train.lean import make_lean
+from tuition.train.lean_layers import ACTIVATIONS, gated, gated_linear, rms_norm
 from tuition.train.model import load_config, load_model
 
 CPU = torch.device("cpu")
@@ -58,7 +59,7 @@ def replaced(model: nn.Module) -> dict[str, int]:
 def test_every_familys_norms_and_gated_layers_are_found_and_give_what_their_own_code_gives(
     root: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lean, "_BLOCK_VALUES", 500)  # several blocks, the last one shorter
+    monkeypatch.setattr(lean_layers, "_BLOCK_VALUES", 500)  # several blocks, the last one shorter
     model = load(root, family)
     own = run(model)
     make_lean(model)
@@ -89,7 +90,7 @@ def test_the_gradient_of_a_norm_is_its_derivative(offset: float) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_gradient_of_a_gated_layer_is_its_derivative(activation: lean.Activation) -> None:
+def test_the_gradient_of_a_gated_layer_is_its_derivative(activation: lean_layers.Activation) -> None:
     torch.manual_seed(0)
     gate, up = (torch.randn(3, 6, dtype=torch.float64).requires_grad_() for _ in range(2))
     weight = torch.randn(4, 6, dtype=torch.float64).requires_grad_()

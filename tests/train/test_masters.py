@@ -147,7 +147,7 @@ def test_gradients_are_gone_after_the_update_and_were_never_all_there_in_float32
     monkeypatch.setattr(Masters, "_in_pieces", lambda masters: False)  # as on a GPU
     learner, alike = learner_of(folder, BF16), learner_of(folder, BF16)
     step(alike)
-    monkeypatch.setattr("tuition.train.masters._HANDED_OVER_BYTES", {"cpu": 1})
+    monkeypatch.setattr("tuition.train.masters.HANDED_OVER_BYTES", {"cpu": 1})
     present: list[int] = []
 
     def count(*_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,25 +106,62 @@ def demo(*, watcher: Watcher | None = None, output_dir: str = "auto") -> tuple[R
 
 
 def explain(code: str) -> dict[str, str]:
-    """What a finding code means.
+    """What a finding code means, or what a setting does, by our name or another tool's.
 
     Raises:
-        UserError: there is no such code.
+        UserError: there is no such code, and no such setting.
     """
-    import difflib
     from dataclasses import asdict
 
     from tuition.data import CODES
+    from tuition.recipe import said_here
     from tuition.render.codes import RENDER_CODES
 
     codes = {**CODES, **RENDER_CODES}
-    if code.upper() not in codes:
-        near = difflib.get_close_matches(code.upper(), codes, n=3, cutoff=0.5) or [min(codes), max(codes)]
-        raise UserError(
-            f"there is no code '{code}'",
-            next_step=f"docs/findings.md lists them all; near are {', '.join(sorted(near))}",
-        )
-    return {"code": code.upper(), **asdict(codes[code.upper()])}
+    name = code.lstrip("-").replace("-", "_")
+    if code.upper() in codes:
+        return {"code": code.upper(), **asdict(codes[code.upper()])}
+    if name in Recipe.model_fields:
+        what, how = _setting(name)
+        return {"code": name, "title": "a setting", "explanation": what, "mend": how}
+    if (said := said_here(name)) is not None:
+        what = f"{said[0].upper()}{said[1:]}."
+        return {"code": name, "title": "a setting of other tools", "explanation": what, "mend": _ours(name)}
+    raise _nothing_so_called(code, [*codes, *Recipe.model_fields])
+
+
+def _setting(name: str) -> tuple[str, str]:
+    """What a setting does, and how it is given."""
+    field = Recipe.model_fields[name]
+    default = "required" if field.is_required() else f"default {_typed(field.get_default())}"
+    flag = name.replace("_", "-")
+    return str(field.description), f"`--{flag}` on the command line, `{name}:` in a recipe ({default})."
+
+
+def _typed(default: object) -> str:
+    """A default as a recipe would have it."""
+    return "null" if default == () else json.dumps(default).strip('"')
+
+
+def _ours(name: str) -> str:
+    """Our setting behind another tool's name."""
+    from tuition.recipe import ALIASES
+
+    if name not in ALIASES:
+        return "docs/settings.md lists the settings that there are."
+    what, how = _setting(ALIASES[name])
+    return f"{ALIASES[name]}: {what}\n{how}"
+
+
+def _nothing_so_called(word: str, known: list[str]) -> UserError:
+    import difflib
+
+    alike = [*difflib.get_close_matches(word.upper(), known), *difflib.get_close_matches(word.lower(), known)]
+    near = f"; near are {', '.join(sorted(alike))}" if alike else ""
+    return UserError(
+        f"there is no code '{word}', and no such setting",
+        next_step=f"docs/findings.md and docs/settings.md list them all{near}",
+    )
 
 
 def doctor() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tuition import files, starter
 from tuition.conversation import Conversation, Rendered
+from tuition.counting import counted
 from tuition.data import (
     Ledger,
     Mend,
@@ -23,7 +24,7 @@ from tuition.data import (
     rejected_lines,
     split_share,
 )
-from tuition.door import as_names
+from tuition.door import as_names, names_or_rows
 from tuition.errors import Finding, UserError
 from tuition.recipe import RenderSettings, make_recipe
 
@@ -51,7 +52,7 @@ class Checked:
 
 
 def check(
-    data: str | Sequence[str],
+    data: str | Sequence[Any],
     *,
     model: str | None = None,
     mapping: Mapping[str, str] | None = None,
@@ -65,6 +66,7 @@ def check(
     """Read every row of every source and say what is wrong with it.
 
     Args:
+        data: files, folders or hub names; or rows themselves, as `train` takes them.
         model: also render with this model's tokenizer, which finds what only tokens show.
         mapping: which columns hold what, where the shape is not found by itself.
         deep: also look for personal data, keys and other languages; several times slower.
@@ -72,18 +74,21 @@ def check(
             model; `patterns` needs no model and finds numbers only.
         near: also look for near duplicates.
         against: evaluation files whose questions must not be in the data.
-        tell: told now and then how far it is.
+        tell: told which files are not read, and now and then how far it is.
         render: settings of how tokens are made, such as `max_length` or `chat_template`.
     """
-    sources = find_sources(as_names(data))
     ledger = Ledger()
     shapes: dict[str, str] = {}
     kept: list[Conversation] = []
     look = presidio_check(presidio) if presidio is not None else None
     renderer = None if model is None else make_renderer(model, **render)
+    if renderer is not None:
+        from tuition.render.corpus import note_template
+
+        note_template(ledger, renderer)
     before = None
-    for group in (sources.train, sources.validation, sources.test):
-        reading = Reading(group, ledger=ledger, mapping=mapping, deep=deep, training=before, answers=True)
+    for part in _parts(data, tell):
+        reading = Reading(**part, ledger=ledger, mapping=mapping, deep=deep, training=before)
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
@@ -98,6 +103,17 @@ def check(
     for finding in _found_across(kept, near=near, against=against):
         ledger.add(finding)
     return Checked(ledger, shapes)
+
+
+def _parts(data: Any, tell: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+    """What there is to read: the files to train, validate and test on, or rows from Python."""
+    names, rows = names_or_rows(data)
+    if rows is not None:
+        return [{"rows": rows}]
+    sources = find_sources(names)
+    if sources.unread:
+        tell(sources.unread)
+    return [{"sources": group} for group in (sources.train, sources.validation, sources.test)]
 
 
 def _remembered(reading: Iterable[Conversation], kept: list[Conversation]) -> Iterator[Conversation]:
@@ -123,7 +139,7 @@ def _telling(
     for conversation in reading:
         if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
             said = time.monotonic()
-            tell(f"{ledger.rows_in:,} rows read")
+            tell(f"{counted(ledger.rows_in, 'row')} read")
         yield conversation
 
 
@@ -185,13 +201,13 @@ def quarantine(checked: Checked, to: str | Path) -> int:
         refuse_overwriting(source, to)
     written = 0
 
-    def counted() -> Iterator[bytes]:
+    def rejected() -> Iterator[bytes]:
         nonlocal written
         for line in rejected_lines(checked.ledger):
             written += 1
             yield line
 
-    files.write_bytes(Path(to), counted())
+    files.write_bytes(Path(to), rejected())
     return written
 
 
@@ -207,8 +223,9 @@ def make_renderer(model: str, **render: Any) -> Renderer:
         settings.template_date,
     )
     adopt_template(tokenizer, template)
-    longest = longest_example(settings.max_length, positions_in(open_model(name).path))
-    return Renderer.from_settings(tokenizer, template, settings, max_length=longest)
+    positions = positions_in(open_model(name).path)
+    longest = longest_example(settings.max_length, positions)
+    return Renderer.from_settings(tokenizer, template, settings, max_length=longest, positions=positions)
 
 
 def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
@@ -217,7 +234,7 @@ def make_render_settings(given: Mapping[str, Any]) -> RenderSettings:
 
 
 def preview(
-    data: str | Sequence[str],
+    data: str | Sequence[Any],
     model: str,
     *,
     limit: int | None = None,
@@ -228,11 +245,12 @@ def preview(
     """The examples that training would learn from, in the order of the file, with the tokenizer to read them.
 
     Args:
+        data: files, folders or hub names; or rows themselves, as `train` takes them.
         mapping: which columns hold what, where the shape is not found by itself.
         on_rejected: told of each row that gives none.
     """
     renderer = make_renderer(model, **render)
-    reading = Reading(find_sources(as_names(data)).train, mapping=mapping)
+    reading = Reading(**_parts(data)[0], mapping=mapping)
     shown = 0
     for outcome in renderer.render(reading):
         if outcome.rejection is not None:

@@ -24,6 +24,7 @@ from tuition.recipe import Recipe, make_recipe
 from tuition.screen import Opening, Watcher
 from tuition.signals import Signals
 from tuition.train.folder import RunFolder
+from tuition.training.finished import is_finished
 from tuition.training.opening import opening_of
 from tuition.training.ready import get_ready
 from tuition.training.waiting import ALONE, Start, forget_word, start_of_environment
@@ -41,10 +42,12 @@ class Run:
 
     Args:
         path: the folder that `train` wrote.
+        was_finished: a resume found it finished, and did nothing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, was_finished: bool = False) -> None:
         self.path = Path(path)
+        self.was_finished = was_finished
         self._answerer: Answerer | None = None
 
     def __repr__(self) -> str:
@@ -97,7 +100,7 @@ def train(
         recipe: a recipe file, a run folder to resume, or a Recipe; settings given beside it win.
         data: files, folders or hub names; or rows themselves: (prompt, completion) pairs, dictionaries
             in any shape that a file may have, or lists of messages.
-        resume: go on from the newest checkpoint of the run folder.
+        resume: go on from the newest checkpoint of the run folder; a run that is finished and whole is left as it is.
         resume_if_begun: the same where the folder holds a run, and begin one where it holds none.
         watcher: told what happens; None: silence.
         command: what run.json says the run was started with.
@@ -126,7 +129,10 @@ def train(
             given["data"] = (str(written),)
         told = watcher if watcher is not None and start.rank == 0 else Watcher()
         try:
-            _learn(make_recipe(given), folder, told, start, resume=resume, command=command, signals=signals)
+            wanted = make_recipe(given)
+            if resume and is_finished(folder, wanted):
+                return Run(folder.path, was_finished=True)
+            _learn(wanted, folder, told, start, resume=resume, command=command, signals=signals)
         finally:
             forget_word(folder, start)
             if written is not None and not folder.holds_a_run():  # it never began: leave nothing behind

@@ -4,6 +4,7 @@ Packing is an execution detail: it never changes the gradient. No torch here.
 """
 
 from tuition.batch.pack import (
+    UNBOUNDED,
     Pack,
     Weigh,
     largest_group,
@@ -17,6 +18,7 @@ from tuition.batch.trunks import Trunk
 
 __all__ = [
     "SHORTEST_PREFIX",
+    "UNBOUNDED",
     "Pack",
     "Plan",
     "Trunk",

@@ -28,6 +28,7 @@ from tuition.batch.prepared import (
     write_prepared,
 )
 from tuition.conversation import Conversation, Rendered
+from tuition.counting import counted
 from tuition.data import Ledger, Side, Sources, Totals, find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, RenderSettings
@@ -245,6 +246,7 @@ def key_of(
             **data.model_dump(mode="json"),
             **render.model_dump(mode="json"),
             "template_date": day,
+            "way_to_longer": renderer.way_to_longer,  # stands in findings
             "seed": seed,
         },
         code=code_sha256(),
@@ -306,7 +308,7 @@ def _noting(
         yield pair
         if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
             said = time.monotonic()
-            tell(f"{rendering.ledger.rows_in:,} rows read")
+            tell(f"{counted(rendering.ledger.rows_in, 'row')} read")
     check_unchanged()
 
 

@@ -21,6 +21,10 @@ Weigh = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """How an objective weighs the tokens of one example: `supervised` in, loss weights out."""
 
 
+UNBOUNDED = 2**62
+"""A token budget that no examples fill: all of them make one pack."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
     """One forward pass: segments side by side in one row.

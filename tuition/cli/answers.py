@@ -18,9 +18,9 @@ from tuition.cli.shared import (
     app,
     at,
     complain,
-    counted,
     print_json,
 )
+from tuition.counting import counted
 from tuition.errors import UserError
 
 

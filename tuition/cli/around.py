@@ -74,15 +74,18 @@ def schema() -> None:
 
 @app.command()
 def explain(
-    code: Annotated[str, typer.Argument(help="A finding's code, such as D004.")], as_json: Json = False
+    code: Annotated[
+        str,
+        typer.Argument(help="A finding's code, such as D004, or a setting, by our name or another tool's."),
+    ],
+    as_json: Json = False,
 ) -> None:
-    """What a finding means, why it matters and how to mend it."""
+    """What a finding means, why it matters and how to mend it; what a setting does."""
     from tuition import api
 
     entry = api.explain(code)
     if as_json:
         print_json(entry)
         return
-    print(
-        f"{entry['code']}: {entry['title']} ({entry['severity']})\n\n{entry['explanation']}\n\n{entry['mend']}"
-    )
+    severity = f" ({entry['severity']})" if "severity" in entry else ""
+    print(f"{entry['code']}: {entry['title']}{severity}\n\n{entry['explanation']}\n\n{entry['mend']}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuition.cli.shared import Commands, Device, Json, Tokens, print_json
+from tuition.counting import counted
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def fewshot(
     if as_json:
         print_json({"new": added.new, "known": added.known})
     else:
-        print(f"{added.new + added.known:,} prompts = {added.new:,} new + {added.known:,} known")
+        print(f"{counted(added.new + added.known, 'prompt')} = {added.new:,} new + {added.known:,} known")
 
 
 @app.command()
@@ -164,10 +165,11 @@ def export(
         print_json({"id": drawn.id, "kind": drawn.kind, "folder": str(folder), "lines": drawn.files})
     else:
         for name, count in drawn.files.items():
-            print(f"{count:>9,} lines  {folder / name}")
+            print(f"{counted(count, 'line ', 'lines'):>15}  {folder / name}")
         print(f"export {drawn.id}; the same bytes again: tuition collect export --id {drawn.id} --to FOLDER")
     if drawn.refused:
-        print(f"{drawn.refused:,} rows are refused; refused.jsonl says why", file=sys.stderr)
+        refused = counted(drawn.refused, "row is refused", "rows are refused")
+        print(f"{refused}; refused.jsonl says why", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -215,15 +217,17 @@ def status(store: StoreFile = "team.db", as_json: Json = False) -> None:
             "comparisons": [_results_json(one) for one in results], "exports": [asdict(one) for one in drawn],
         })  # fmt: skip
         return
-    wanted = "answer wanted" if progress.open_places == 1 else "answers wanted"
+    wanted = counted(progress.open_places, "answer")
     print(
-        f"{progress.prompts:,} prompts, {progress.open_places:,} {wanted}, {progress.claimed:,} being written\n"
-        f"{progress.submitted:,} wait for review, {progress.accepted:,} accepted, {progress.returned:,} returned, "
-        f"{progress.skipped:,} skipped, {progress.flags:,} flags open"
+        f"{counted(progress.prompts, 'prompt')}, {wanted} wanted, {progress.claimed:,} being written\n"
+        f"{counted(progress.submitted, 'waits', 'wait')} for review, {progress.accepted:,} accepted, {progress.returned:,} returned, "
+        f"{progress.skipped:,} skipped, {counted(progress.flags, 'flag')} open"
     )
     for share, cleared in sources:
         unstated = "" if cleared else "   states no licence or consent: not exported"
-        print(f"source {share.name}: {share.prompts:,} prompts, {share.accepted:,} accepted{unstated}")
+        print(
+            f"source {share.name}: {counted(share.prompts, 'prompt')}, {share.accepted:,} accepted{unstated}"
+        )
     for person in people:
         print(
             f"{person.name} ({person.role}): {person.submitted:,} written, {person.accepted:,} accepted, "
@@ -259,7 +263,7 @@ def _sentence(results: outcomes.Results) -> str:
         rate.winner, "not decided"
     )
     missing = (
-        f"; about {rate.needed:,} more decided judgement{'s' * (rate.needed > 1)} would tell"
+        f"; about {counted(rate.needed, 'more decided judgement')} would tell"
         if rate.winner == "not decided" and rate.needed
         else ""
     )
@@ -313,9 +317,11 @@ def compare(
             {"batch": batch.id, "name": batch.name, "pairs": batch.pairs, "identical": batch.identical}
         )
         return
+    waiting = counted(batch.pairs - batch.identical, "pair waits", "pairs wait")
     print(
-        f"{batch.pairs - batch.identical:,} pairs wait to be judged; {batch.identical:,} are identical, and ties"
+        f"{waiting} to be judged; {counted(batch.identical, 'is identical, and a tie', 'are identical, and ties')}"
     )
     if batch.leaks:
-        print(f"{batch.leaks:,} answers name a model, so that who judges may know it", file=sys.stderr)
+        naming = counted(batch.leaks, "answer names", "answers name")
+        print(f"{naming} a model, so that who judges may know it", file=sys.stderr)
     print(f"judge: tuition studio --store {store}\nresult: tuition collect status --store {store}")

@@ -20,6 +20,7 @@ from tuition.cli.shared import (
     complain,
     print_json,
 )
+from tuition.counting import counted
 
 if TYPE_CHECKING:
     from tuition.evaluate.score import Evaluation
@@ -142,7 +143,7 @@ def _show_evaluation(result: Evaluation, *, as_json: bool) -> None:
     if result.rejected:
         first = result.rejected[0]
         complain(
-            f"{len(result.rejected):,} of {result.rows_in:,} rows could not be scored; the first: "
+            f"{len(result.rejected):,} of {counted(result.rows_in, 'row')} could not be scored; the first: "
             f"{first['file']}:{first['line']} ({first['code']}): {first['reason']}. `tuition check` shows every finding"
         )
 

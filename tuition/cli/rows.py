@@ -14,10 +14,10 @@ from tuition.cli.shared import (
     TrainOn,
     app,
     complain,
-    counted,
     print_json,
     render_settings,
 )
+from tuition.counting import counted
 from tuition.errors import UserError
 
 CheckedModel = Annotated[str | None, typer.Option(help="Also check what only its tokenizer shows.")]
@@ -233,7 +233,7 @@ def prepare(
         val_split=val_split,
         seed=seed,
     )
-    counts = {
+    counts: dict[str, Any] = {
         "folder": str(prepared.folder),
         "train_examples": len(prepared.train),
         "validation_examples": len(prepared.validation),
@@ -245,6 +245,6 @@ def prepare(
         return
     print(f"{prepared.folder}")
     print(
-        f"{counts['train_examples']:,} examples to learn from, {counts['validation_examples']:,} held out, "
-        f"{counts['tokens']:,} tokens, {counts['learned_tokens']:,} learned"
+        f"{counted(counts['train_examples'], 'example')} to learn from, {counts['validation_examples']:,} held out, "
+        f"{counted(counts['tokens'], 'token')}, {counts['learned_tokens']:,} learned"
     )

@@ -127,11 +127,6 @@ RenderSet = Annotated[
 ]
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and what it counts: 1 row, 2 rows."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def complain(sentence: str) -> None:
     from tuition.redact import redact
     from tuition.screen import printable

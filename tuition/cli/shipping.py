@@ -20,6 +20,7 @@ from tuition.cli.shared import (
     complain,
     print_json,
 )
+from tuition.counting import counted
 
 
 @app.command()
@@ -80,7 +81,7 @@ def push(
         return
     for name, size in pushed.files:
         print(f"{size:>15,} bytes  {name}")
-    total = f"{len(pushed.files)} files, {sum(size for _, size in pushed.files):,} bytes"
+    total = f"{counted(len(pushed.files), 'file')}, {counted(sum(size for _, size in pushed.files), 'byte')}"
     print(f"{total}: uploaded to {pushed.address}" if pushed.address else f"{total} would go to {to}")
 
 
@@ -129,12 +130,13 @@ def preferences(
         print_json({"path": to, **counts.to_json()})
     else:
         print(
-            f"{counts.pairs:,} pairs of {counts.groups:,} prompts written to {to} (of {counts.prompts:,} prompts and "
-            f"{counts.answers:,} answers; {counts.repeated:,} repeated, {counts.unfinished:,} unfinished, {counts.ties:,} ties"
+            f"{counted(counts.pairs, 'pair')} of {counted(counts.groups, 'prompt')} written to {to} "
+            f"(of {counted(counts.prompts, 'prompt')} and "
+            f"{counted(counts.answers, 'answer')}; {counts.repeated:,} repeated, {counts.unfinished:,} unfinished, {counted(counts.ties, 'tie')}"
             f"{f', {counts.unreadable:,} without a verdict' if counts.unreadable else ''})"
         )
     if counts.without_prompt:
-        complain(f"{counts.without_prompt:,} rows have no prompt; see `tuition check`")
+        complain(f"{counted(counts.without_prompt, 'row has', 'rows have')} no prompt; see `tuition check`")
         raise typer.Exit(1)
 
 

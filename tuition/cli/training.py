@@ -99,7 +99,7 @@ def _train(
         raise Stopped(str(stop) or _NOT_BEGUN) from None
     if os.environ.get("RANK", "0") != "0":
         return
-    _print_end(run.path, as_json)
+    _print_end(run.path, as_json, was_finished=run.was_finished)
     if not run.passed:
         raise typer.Exit(1)
 
@@ -144,10 +144,8 @@ def _start_ranks(
         )
 
 
-def _print_end(folder: Path, as_json: bool) -> None:
+def _print_end(folder: Path, as_json: bool, *, was_finished: bool) -> None:
     from tuition import api
-    from tuition.evaluate.lines import run_lines
-    from tuition.screen import show_samples
 
     facts = api.read_report_facts(folder)
     forgetting = facts.get("forgetting")
@@ -155,15 +153,47 @@ def _print_end(folder: Path, as_json: bool) -> None:
         shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
         print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
         return
-    prompts = "held-out prompts" if facts["data"]["validation_examples"] else "prompts that were learned from"
-    show_samples(api.read_samples(folder), f"before and after, on {prompts}")
-    for line in run_lines(facts):
-        print(line)
+    if was_finished:
+        _print_finished(folder)
+    else:
+        _print_result(folder, facts)
     print(f"report: {folder / 'report.html'}")
     print("next:")
     print(f"  {me()} chat {folder}")
     print(f"  {me()} evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
     print(f"  {me()} export {folder} --format hf --to exported")
+    if was_finished:
+        print(
+            f"  {me()} train {folder} {_for_longer(folder)} --output-dir {folder}-longer  # anew, and twice as long"
+        )
+
+
+def _print_finished(folder: Path) -> None:
+    from tuition.train.folder import RunFolder
+
+    learned = RunFolder(folder).kept_model()
+    print(f"{folder} is finished, and nothing is left to do; what it learned is {learned}")
+
+
+def _print_result(folder: Path, facts: dict[str, Any]) -> None:
+    """What the model answered before and after, and the figures of the run."""
+    from tuition import api
+    from tuition.evaluate.lines import run_lines
+    from tuition.screen import show_samples
+
+    prompts = "held-out prompts" if facts["data"]["validation_examples"] else "prompts that were learned from"
+    show_samples(api.read_samples(folder), f"before and after, on {prompts}")
+    for line in run_lines(facts):
+        print(line)
+
+
+def _for_longer(folder: Path) -> str:
+    """The flag with which a new run of the same recipe learns twice as long."""
+    from tuition.train.folder import RunFolder
+
+    recipe = RunFolder(folder).read_recipe()
+    steps = recipe.get("max_steps")
+    return f"--max-steps {2 * steps}" if steps else f"--epochs {2 * recipe['epochs']:g}"
 
 
 def _recipe_options() -> list[inspect.Parameter]:
@@ -213,7 +243,11 @@ def _metavar(annotation: Any) -> str:
 
 
 class _BySection(TyperCommand):
-    """Help in which every setting of the recipe stands under the heading of its section."""
+    """Help in which every setting of the recipe stands under the heading of its section; knows other tools' flags."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_flags_of_others(args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         from tuition.recipe import section_titles
@@ -227,6 +261,17 @@ class _BySection(TyperCommand):
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _refuse_flags_of_others(arguments: list[str]) -> None:
+    """Whoever types another tool's flag is told what it is here."""
+    from tuition.recipe import Recipe, said_here
+
+    for flag in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+        name = flag.removeprefix("--").replace("-", "_")
+        said = None if name in Recipe.model_fields else said_here(name)
+        if said is not None:
+            raise UserError(f"there is no {flag}: {said}", next_step="`tuition train --help` shows all flags")
 
 
 def _add_train() -> None:

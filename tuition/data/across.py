@@ -6,8 +6,7 @@ Memory grows by a number or two for each row, never by its text.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuition.conversation import Conversation
@@ -25,6 +24,8 @@ _TURN_LISTS = ("messages", "conversations", "prompt", "completion")
 _ROWS_FOR_A_LANGUAGE = 20
 _SHARE_OF_ONE_LANGUAGE = 0.9
 
+_Said = tuple[Any, ...]  # what a message says, as it is compared
+
 
 class Across:
     """What one pass over rows has seen so far.
@@ -39,18 +40,15 @@ class Across:
         *,
         mapped: Format | None = None,
         training: Across | None = None,
-        answers: bool = False,
     ) -> None:
         """
         Args:
-            answers: also name questions that have another answer in an earlier row.
             mapped: the shape that the user's mapping gives to all rows, if there is one.
             training: what the pass over the training data saw, where these rows are held out.
         """
         self.ledger = ledger
         self._mapped = mapped
         self._training = training
-        self._answers = answers
         self._conversations = FirstSeen()  # by fingerprint
         self._questions = FirstSeen()  # by fingerprint of all before the last answer
         self._ids = FirstSeen()  # by hash of file and id
@@ -63,9 +61,10 @@ class Across:
     def copies(self, conversation: Conversation, number: int) -> list[Finding]:
         """D030 the conversation stands in an earlier row, D077 its question does, with another answer; D039 it
         stands in the training data."""
-        mark = fingerprint(conversation)
+        turns = _turns(conversation)
+        mark = _mark(turns, conversation.tools)
         first = self._conversations.note(mark, number)
-        asked_first = self._first_asked(conversation, number)
+        asked_first = self._first_asked(conversation, turns, number)
         found = []
         if first != number:
             message = f"the same conversation stands at {self.ledger.origin(first)}"
@@ -79,12 +78,11 @@ class Across:
             found.append(finding("D039", conversation.origin, message))
         return found
 
-    def _first_asked(self, conversation: Conversation, number: int) -> int:
+    def _first_asked(self, conversation: Conversation, turns: Sequence[_Said], number: int) -> int:
         """The first row with the same turns before its last answer."""
-        *context, answer = conversation.messages
-        if not self._answers or not context or answer.role != "assistant":
+        if len(turns) < 2 or conversation.messages[-1].role != "assistant":
             return number
-        return self._questions.note(fingerprint(replace(conversation, messages=tuple(context))), number)
+        return self._questions.note(_mark(turns[:-1], conversation.tools), number)
 
     def repeated_id(self, origin: Origin, number: int) -> list[Finding]:
         """D028."""
@@ -157,8 +155,15 @@ class Across:
 
 def fingerprint(conversation: Conversation) -> int:
     """A number that copies share. Python's own hash: 64 bits, and it lives no longer than the process."""
-    turns = [
+    return _mark(_turns(conversation), conversation.tools)
+
+
+def _turns(conversation: Conversation) -> list[_Said]:
+    return [
         (m.role, m.content, m.reasoning, repr(m.tool_calls) if m.tool_calls else "")
         for m in conversation.messages
     ]
-    return hash((*turns, repr(conversation.tools) if conversation.tools else ""))
+
+
+def _mark(turns: Sequence[_Said], tools: Sequence[Any]) -> int:
+    return hash((*turns, repr(tools) if tools else ""))

@@ -86,8 +86,8 @@ CODES: dict[str, Code] = {
         "preference row, not a demonstration",
         "error",
         "The row compares answers. Learning both teaches the rejected one; learning one is your choice.",
-        'Write the chosen answers as {"messages": [...]} rows for fine-tuning, and keep these rows for the '
-        "preference step.",
+        "Keep these rows for the preference step. To learn the chosen answers of a file that holds nothing else: "
+        "--mapping prompt=prompt,completion=chosen, or --mapping messages=chosen where they are whole conversations.",
     ),
     "D003": Code(
         "field of the wrong type",
@@ -176,6 +176,13 @@ CODES: dict[str, Code] = {
         f"Mend the mapping, or {_SET_ASIDE}.",
     ),
     # --- rows that are kept, and deserve a look ---
+    "D017": Code(
+        "judged answer, not a demonstration",
+        "error",
+        "The row says whether its answer is good. A bad one would be learned like a good one.",
+        "Keep the rows that are judged true and drop the column, to learn them as demonstrations; keep all of them "
+        "for the preference step.",
+    ),
     "D020": Code(
         "empty user turn",
         "warning",

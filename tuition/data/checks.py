@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tuition.conversation import Conversation, Message
+from tuition.counting import counted
 from tuition.data.catalogue import finding, quote
 from tuition.data.formats import NO_INPUT
 from tuition.data.privacy import personal_data
@@ -282,7 +283,7 @@ def several_references(row: Mapping[str, Any], origin: Origin) -> Iterator[Findi
         yield finding(
             "D041",
             origin,
-            f"{several} of {len(instances)} instances have several outputs; the first is learned",
+            f"{counted(several, 'instance has', 'instances have')} several outputs; the first is learned",
         )
 
 

@@ -233,9 +233,16 @@ def _refuse_preference(row: Fields, origin: Origin) -> list[Conversation]:
     raise refused("D002", origin, f"the row holds {pair[0]} and {pair[1]}: it compares answers")
 
 
-def _refuse_labelled(row: Fields, origin: Origin) -> list[Conversation]:
-    fix = "Keep the rows with label true and drop the column, to learn them as demonstrations."
-    raise refused("D002", origin, f"the row judges its answer (label: {str(row['label']).lower()})", fix)
+def _asks_for_two_answers(row: Fields) -> bool:
+    """LLaMA-Factory's preferences: turns that end with a question, and two answers to it beside them."""
+    turns = row.get("conversations") or row.get("messages")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return isinstance(last, Mapping) and (last.get("from") or last.get("role")) in ("human", "user")
+
+
+def _refuse_judged(row: Fields, origin: Origin) -> list[Conversation]:
+    column = "label" if isinstance(row.get("label"), bool) else "kto_tag"
+    raise refused("D017", origin, f"the row judges its answer ({column}: {str(row[column]).lower()})")
 
 
 # --- the table ---
@@ -272,6 +279,18 @@ _CHAT_KEYS = ("tools", "functions", "parallel_tool_calls", *SYSTEM_KEYS)
 _FLAT_KEYS = ("status", *exports.PROMPT_NAMES)
 
 FORMATS: dict[str, Format] = {
+    "open preference": _shape(
+        "preference pairs (LLaMA-Factory)",
+        "chosen rejected",
+        _refuse_preference,
+        matches=_asks_for_two_answers,
+    ),
+    "kto": _shape(
+        "judged answers (LLaMA-Factory)",
+        "kto_tag",
+        _refuse_judged,
+        matches=lambda row: isinstance(row["kto_tag"], bool),
+    ),
     # ultrachat's rows have a `prompt` beside `messages`, which repeats the first turn
     "messages": _shape("messages (OpenAI chat)", "messages", _from_messages, also=("prompt", *_CHAT_KEYS)),
     "conversations": _shape("conversations (ShareGPT)", "conversations", _from_sharegpt, also=_CHAT_KEYS),
@@ -280,7 +299,7 @@ FORMATS: dict[str, Format] = {
     "judged": _shape(
         "judged answers",
         "prompt completion label",
-        _refuse_labelled,
+        _refuse_judged,
         matches=lambda row: isinstance(row["label"], bool),
     ),
     "oasst": _shape(
@@ -316,11 +335,13 @@ FORMATS: dict[str, Format] = {
     "text": _shape("text (no turns)", "text", _from_text),
 }
 
+REFUSED_SHAPES = ("open preference", "kto", "preference", "openai preference", "judged")
+
 # the shapes that people write by hand, of which one is named as the nearest
 _PLAIN_SHAPES = [
     shape
     for name, shape in FORMATS.items()
-    if name not in ("preference", "openai preference", "judged", "oasst", "label studio", "argilla")
+    if name not in (*REFUSED_SHAPES, "oasst", "label studio", "argilla")
 ]
 _ASKED = ("prompt", "question", "instruction", "query", "inputs")
 _ANSWERED = ("completion", "response", "answer", "output", "targets", "target")

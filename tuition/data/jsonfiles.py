@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from tuition.counting import counted
 from tuition.data.catalogue import finding
 from tuition.data.jsontext import TOKENS, Row, about_file, not_utf8, row_from_bytes, row_from_text
 from tuition.errors import Origin
@@ -202,7 +203,11 @@ def _element(window: _Window, origin: Origin) -> Row:
         message = not_utf8(ord(escaped) - 0xDC00, text.index(escaped))
         return Row(origin, None, finding("D051", origin, message))
     if "\0" in text:
-        return Row(origin, None, finding("D052", origin, f"{text.count(chr(0))} characters are NUL"))
+        return Row(
+            origin,
+            None,
+            finding("D052", origin, counted(text.count(chr(0)), "character is NUL", "characters are NUL")),
+        )
     return row_from_text(text, origin)
 
 

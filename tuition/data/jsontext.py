@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuition.counting import counted
 from tuition.data.catalogue import RowError, finding, quote, refused
 from tuition.errors import Finding, Origin
 
@@ -45,7 +46,11 @@ def row_from_bytes(line: bytes, source: str, number: int) -> Row:
     """Read one line of a JSON Lines file."""
     origin = Origin(source, number)
     if b"\0" in line:
-        return _refused("D052", origin, f"{line.count(0)} of {len(line)} bytes are NUL")
+        return _refused(
+            "D052",
+            origin,
+            f"{line.count(0):,} of {counted(len(line), 'byte is', 'bytes are')} NUL",
+        )
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from tuition.counting import counted
 from tuition.errors import Finding, Origin
 
 Side = Literal["train", "validation"]
@@ -244,7 +245,7 @@ class Ledger:
         if waiting:
             first = self.origin(min(waiting))
             raise RuntimeError(
-                f"{len(waiting)} of {self.rows_in} rows are unaccounted for, the first is {first}"
+                f"{len(waiting):,} of {counted(self.rows_in, 'row is', 'rows are')} unaccounted for, the first is {first}"
             )
 
     def to_rows(self) -> Iterator[dict[str, Any]]:

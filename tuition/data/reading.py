@@ -47,7 +47,6 @@ class Reading:
         seed: int = 0,
         training: Reading | None = None,
         deep: bool = False,
-        answers: bool = False,
         choose: Callable[[Mapping[str, Any]], int] | None = None,
         only: Container[tuple[str, int]] | None = None,
     ) -> None:
@@ -64,7 +63,6 @@ class Reading:
                 both are reported.
             deep: also look for personal data, keys, and rows in another language than the rest, which takes
                 several times as long as reading.
-            answers: also name questions that have another answer in an earlier row.
             choose: how often a row of a file is learned, asked once for each in order, instead of the share
                 of its source; 0 leaves it out.
             only: file and line of the rows that are meant; the others are as if they were not there. None: all.
@@ -78,7 +76,6 @@ class Reading:
         self.shapes: dict[str, str] = {}
         self.seed = seed
         self.deep = deep
-        self._answers = answers
         self._choose = choose
         self._only = only
         self._mapped = mapped_format(mapping) if mapping is not None else None
@@ -93,7 +90,7 @@ class Reading:
             self.ledger, self.shapes = Ledger(), {}
         self._passes += 1
         training = self._training._across if self._training is not None else None
-        self._across = Across(self.ledger, mapped=self._mapped, training=training, answers=self._answers)
+        self._across = Across(self.ledger, mapped=self._mapped, training=training)
         return self._read(_Pass(self.ledger, self.shapes, self._across, self._mapped, self.deep))
 
     def _read(self, a_pass: _Pass) -> Iterator[Conversation]:

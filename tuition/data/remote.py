@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.redact import redact
 
@@ -267,7 +268,7 @@ class _Patient(io.RawIOBase):
         while self._at < self._position and not self._in_parts:
             passed = len(self._stream.read(min(_BUFFER_BYTES, self._position - self._at)))
             if not passed:
-                raise OSError(f"it ended after {self._at:,} bytes")
+                raise OSError(f"it ended after {counted(self._at, 'byte')}")
             self._at += passed
         return self._stream
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuition.conversation import Conversation
+from tuition.counting import counted
 from tuition.data.catalogue import finding
 from tuition.data.ledger import Ledger
 from tuition.data.reading import Reading
@@ -92,7 +93,7 @@ class Replay:
             return
         share = delivered / (delivered + self._beside)
         message = (
-            f"{delivered:,} of {self.wanted:,} examples came of it: {share:.1%} of the training examples, "
+            f"{delivered:,} of {counted(self.wanted, 'example')} came of it: {share:.1%} of the training examples, "
             f"not {self.share:.1%}"
         )
         self._ledger.add(finding("D071", Origin(", ".join(self.sources), 0), message))

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tuition.counting import counted
 from tuition.data.datafiles import (
     SUFFIXES,
     Place,
@@ -66,6 +67,12 @@ class Sources:
     left_out: tuple[str, ...] = ()
     replay: tuple[str, ...] = ()
     replay_share: float = 0.0
+
+    @property
+    def unread(self) -> str:
+        """What is to be said about files that were left out; empty where there are none."""
+        names = ", ".join(self.left_out)
+        return f"Not read, because they name no split beside files that do: {names}" if names else ""
 
     def with_validation(self, names: tuple[str, ...]) -> Sources:
         """The same with these held out instead."""
@@ -175,7 +182,9 @@ def read_rows(source: str, *, columns: Collection[str] = ()) -> Iterator[Row]:
         yield row
     if not rows and not complaints:
         size = size_of(place)
-        yield about_file("D050", source, f"no rows in {size:,} bytes" if size else "the file is empty")
+        yield about_file(
+            "D050", source, f"no rows in {counted(size, 'byte')}" if size else "the file is empty"
+        )
 
 
 def content_sha256(source: str) -> str:

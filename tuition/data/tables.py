@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tuition.counting import counted
 from tuition.data.catalogue import finding, quote
 from tuition.data.formats import alike, detect
 from tuition.data.jsonfiles import MAX_ROW_BYTES
@@ -140,13 +141,21 @@ def _table_row(record: _Record, header: list[str] | str, source: str) -> Row:
         return Row(origin, None, finding("D065", origin, cells))
     if len(cells) != len(header):
         return Row(
-            origin, None, finding("D063", origin, f"{len(cells)} cells under {len(header)} column names")
+            origin,
+            None,
+            finding(
+                "D063", origin, f"{counted(len(cells), 'cell')} under {counted(len(header), 'column name')}"
+            ),
         )
     text = "".join(cells)
     if not text.isascii() and (bad := next((c for c in text if "\udc80" <= c <= "\udcff"), None)):
         return Row(origin, None, finding("D051", origin, not_utf8(ord(bad) - 0xDC00, text.index(bad))))
     if "\0" in text:
-        return Row(origin, None, finding("D052", origin, f"{text.count(chr(0))} characters are NUL"))
+        return Row(
+            origin,
+            None,
+            finding("D052", origin, counted(text.count(chr(0)), "character is NUL", "characters are NUL")),
+        )
     return row_from_value(dict(zip(header, cells, strict=True)), origin)
 
 

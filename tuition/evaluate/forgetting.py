@@ -5,21 +5,23 @@ Bits a byte are comparable between data and tokenizers. A rise above a threshold
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tuition.conversation import Conversation, Message, Rendered
+from tuition.conversation import Rendered
+from tuition.counting import counted
 from tuition.data import find_sources
-from tuition.errors import Origin, UserError
+from tuition.data.datafiles import is_plain_name, place_of
+from tuition.errors import UserError
 from tuition.evaluate.heldout import ExampleMarks, HeldOut
 from tuition.evaluate.lines import signed
 from tuition.evaluate.load import Answerer
 from tuition.evaluate.marks import Placed, differences, place_marks, summed
 from tuition.evaluate.testset import read_test_set
-from tuition.foreign import OBJECT_BYTES, read_text
+from tuition.foreign import OBJECT_BYTES, require_readable
 from tuition.interval import Score
 from tuition.render import Renderer
 from tuition.render.tokens import Tokens
@@ -112,7 +114,7 @@ class Forgetting:
         """What was found, in a line."""
         return (
             f"general text: {self.base.bits_per_byte:.3f} → {self.tuned.bits_per_byte:.3f} bits a byte, "
-            f"{signed(self.difference, 'bits a byte')} ({self.rows_in - self.left:,} of {self.rows_in:,} rows scored)"
+            f"{signed(self.difference, 'bits a byte')} ({self.rows_in - self.left:,} of {counted(self.rows_in, 'row')} scored)"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -150,22 +152,24 @@ def read_general(renderer: Renderer, sources: Sequence[str]) -> GeneralText:
     Raises:
         UserError: no row can be scored, or a file cannot be read.
     """
-    plain = [
-        conversation for name in sources if is_plain_text(name) for conversation in read_plain_text(name)
-    ]
-    others = [name for name in sources if not is_plain_text(name)]
-    rows = read_test_set(others, limit=None) if others else None
-    conversations = [*plain, *(rows.conversations if rows else [])]
-    examples = [e for outcome in renderer.render(conversations) for e in outcome.examples]
+    for name in filter(is_plain_text, sources):
+        _refuse_endless(Path(name))
+    rows = read_test_set(sources, limit=None)
+    examples = [e for outcome in renderer.render(rows.conversations) for e in outcome.examples]
     if not examples:
         raise UserError(
             "no row of the general text can be scored",
             where=", ".join(sources),
             next_step="`tuition check DATA --model MODEL` shows every finding",
         )
-    rows_in = len(plain) + (rows.ledger.rows_in if rows else 0)
     scored = {(e.origin.file, e.origin.line) for e in examples}
-    return GeneralText(examples, rows_in, rows_in - len(scored))
+    return GeneralText(examples, rows.ledger.rows_in, rows.ledger.rows_in - len(scored))
+
+
+def _refuse_endless(file: Path) -> None:
+    """Text without a line end would be looked through to the end of a disk."""
+    with suppress(FileNotFoundError):  # which its reader says
+        require_readable(file, OBJECT_BYTES, "Name another file")
 
 
 def score_general(loaded: LoadedModel, tokens: Tokens, text: GeneralText) -> General:
@@ -175,32 +179,7 @@ def score_general(loaded: LoadedModel, tokens: Tokens, text: GeneralText) -> Gen
 
 def is_plain_text(name: str) -> bool:
     """Whether a file is read as text, and not as rows."""
-    return Path(name).suffix.lower() in (".txt", ".md")
-
-
-def read_plain_text(file: str) -> Iterator[Conversation]:
-    """The paragraphs of a text file; its lines, where no line is empty.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        lines = read_text(Path(file), OBJECT_BYTES, "Name another file").strip("\n").split("\n")
-    except FileNotFoundError:
-        raise UserError(
-            "cannot be read: there is no such file", where=file, next_step="Name another file"
-        ) from None
-    if all(line.strip() for line in lines):
-        pieces = list(enumerate(lines, 1))
-    else:
-        pieces = [
-            (group[0][0], "\n".join(line for _, line in group))
-            for filled, numbered in groupby(enumerate(lines, 1), key=lambda pair: bool(pair[1].strip()))
-            if filled
-            for group in [list(numbered)]
-        ]
-    for line, text in pieces:
-        yield Conversation((Message("assistant", text),), Origin(file, line), plain=True)
+    return is_plain_name(place_of(name))
 
 
 def forgetting_of(base: General, tuned: General, *, most: float = MOST_FORGOTTEN) -> Forgetting:

@@ -18,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, Verdict
 from tuition.evaluate.completion import complete
@@ -237,7 +238,7 @@ def ask(judge: Judge, text: str) -> str:
         time.sleep(pause)
         wait *= 2
     raise UserError(
-        f"the judge gave no answer ({trouble}, {attempt} tries)",
+        f"the judge gave no answer ({trouble}, {counted(attempt, 'try', 'tries')})",
         where=judge.url,
         next_step=f"Check the URL, --judge-model and the key in ${judge.key_variable}; verdicts so far are kept",
     )

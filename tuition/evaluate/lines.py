@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuition import starter
+from tuition.counting import counted
 from tuition.interval import FEW_PROMPTS, LEAST_PROMPTS, Score
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def held_out_line(name: str, held_out: HeldOut) -> str:
     accuracy = "" if held_out.token_accuracy is None else f", token accuracy {held_out.token_accuracy:.1%}"
     return (
         f"{name}: loss {held_out.loss:.4f}{between}, perplexity {held_out.perplexity:,.2f}, "
-        f"{held_out.bits_per_byte:.3f} bits a byte{accuracy} over {held_out.tokens:,} tokens"
+        f"{held_out.bits_per_byte:.3f} bits a byte{accuracy} over {counted(held_out.tokens, 'token')}"
     )
 
 
@@ -50,23 +51,19 @@ def signed(score: Score, unit: str) -> str:
 def prompts_of(score: Score) -> str:
     """`1 prompt`, `2 prompts`; where several rows ask the same, both numbers."""
     different = score.prompts or score.count
-    same = "" if different == score.count else f"{score.count:,} rows with "
-    return f"{same}{_prompts(different)}"
-
-
-def _prompts(count: int) -> str:
-    return f"{count:,} prompt{'' if count == 1 else 's'}"
+    same = "" if different == score.count else f"{counted(score.count, 'row')} with "
+    return f"{same}{counted(different, 'prompt')}"
 
 
 def few_line(score: Score) -> str:
     """What too few prompts cannot say."""
     if not score.enough:
         return (
-            f"only {_prompts(score.prompts)}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
+            f"only {counted(score.prompts, 'prompt')}: below {LEAST_PROMPTS} there is no interval and nothing is decided; "
             "test on more"
         )
     return (
-        f"only {_prompts(score.prompts)}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
+        f"only {counted(score.prompts, 'prompt')}: below {FEW_PROMPTS} the intervals themselves are uncertain; "
         "test on more before you decide"
     )
 
@@ -107,7 +104,7 @@ def evaluation_lines(result: Evaluation, held_out: HeldOut) -> Iterator[str]:
     if judged is not None and judged.few:
         yield few_line(judged)
     if scores and scores[0].count != held_out.examples:
-        yield f"loss over {held_out.examples:,} examples, answers to {prompts_of(scores[0])}"
+        yield f"loss over {counted(held_out.examples, 'example')}, answers to {prompts_of(scores[0])}"
     if result.overlap is not None and result.overlap.caution:
         yield f"caution: {result.overlap.caution}"
     if result.base_held_out is not None:
@@ -145,8 +142,8 @@ def row_lines(rows: Sequence[RowMarks]) -> Iterator[str]:
 
     not_learned, suspicious = sum(not row.learned for row in rows), sum(bool(row.suspicions) for row in rows)
     yield (
-        f"{len(rows):,} demonstrations: {len(rows) - not_learned:,} learned, {not_learned:,} not, "
-        f"{suspicious:,} look wrong; none is dropped"
+        f"{counted(len(rows), 'demonstration')}: {len(rows) - not_learned:,} learned, {not_learned:,} not, "
+        f"{counted(suspicious, 'looks', 'look')} wrong; none is dropped"
     )
     for row, reason in worst_rows(rows):
         yield f"  {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}  {reason}"
@@ -161,5 +158,5 @@ def judge_lines(found: Verdicts) -> Iterator[str]:
     if found.order_decided or found.unreadable:
         yield (
             f"  of the ties, {found.order_decided:,} followed the order of the answers; "
-            f"{found.unreadable:,} replies held no verdict"
+            f"{counted(found.unreadable, 'reply', 'replies')} held no verdict"
         )

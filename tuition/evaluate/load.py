@@ -24,12 +24,10 @@ from tuition.train.model import (
     load_config,
     load_model,
     quiet_transformers,
-    set_stop_tokens,
-    stop_tokens_in,
-    stop_tokens_of,
 )
 from tuition.train.naming import lay_over, run_of, step_of
 from tuition.train.quantised import dequantise, quantise
+from tuition.train.writing import set_stop_tokens, stop_tokens_in, stop_tokens_of
 
 _LONGEST_WITHOUT_LIMIT = 8192
 
@@ -232,5 +230,7 @@ def _own_template(tokenizer: Any, day: str) -> ChatTemplate | None:
 
 
 def _renderer(tokenizer: Any, config: Any, template: ChatTemplate | None) -> Renderer:
-    longest = context_length(config) or _LONGEST_WITHOUT_LIMIT
-    return Renderer.from_settings(tokenizer, template, RenderSettings(), max_length=longest)
+    positions = context_length(config)
+    longest = positions or _LONGEST_WITHOUT_LIMIT
+    settings = RenderSettings()
+    return Renderer.from_settings(tokenizer, template, settings, max_length=longest, positions=positions)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuition import files
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer, Comparison, compare
 from tuition.evaluate.heldout import HeldOut
@@ -95,7 +96,7 @@ def evaluation_of(
     """
     if base is not None and base.scored != tuned.scored:
         raise UserError(
-            f"the baseline scores {len(base.scored)} examples and the model {len(tuned.scored)}: not the same rows",
+            f"the baseline scores {counted(len(base.scored), 'example')} and the model {len(tuned.scored)}: not the same rows",
             where=name,
             next_step="Compare models that read the rows alike, or remove the rows that only one can read",
         )

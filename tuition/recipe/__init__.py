@@ -4,8 +4,8 @@ A setting's sentence stands under its field, and help, schema and docs are made 
 values or a section, never the whole recipe. Nothing here reads data or imports torch.
 """
 
+from tuition.recipe.elsewhere import ALIASES, AS_HERE, NO_SETTING, said_here
 from tuition.recipe.reading import (
-    ALIASES,
     Recipe,
     load_recipe,
     make_recipe,
@@ -27,6 +27,8 @@ from tuition.recipe.yamltext import parse_yaml
 
 __all__ = [
     "ALIASES",
+    "AS_HERE",
+    "NO_SETTING",
     "AdapterSettings",
     "BatchSettings",
     "DataSettings",
@@ -42,5 +44,6 @@ __all__ = [
     "make_recipe",
     "parse_yaml",
     "read_settings",
+    "said_here",
     "section_titles",
 ]

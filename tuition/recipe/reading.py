@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 
 from tuition.errors import UserError
 from tuition.foreign import require_readable
+from tuition.recipe.elsewhere import ALIASES, said_here
 from tuition.recipe.running import JudgingSettings, RunSettings
 from tuition.recipe.sections import (
     AdapterSettings,
@@ -93,58 +94,7 @@ def section_titles() -> dict[str, list[str]]:
     }
 
 
-# What other tools call our settings. The left side is only ever named in an error.
-_PACKING = ("packing", "sample_packing", "neat_packing", "padding_free")
-ALIASES: dict[str, str] = {
-    "model_name_or_path": "model", "base_model": "model", "model_id": "model",
-    "model_revision": "revision",
-    "fine_tune_type": "method", "finetuning_type": "method", "adapter": "method", "train_type": "method",
-    "tuner_type": "method", "use_peft": "method",
-    "dataset": "data", "datasets": "data", "dataset_name": "data", "training_file": "data", "train_file": "data",
-    "train_data": "data", "data_path": "data",
-    "validation_file": "val_data", "val_dataset": "val_data", "eval_dataset": "val_data",
-    "val_set_size": "val_split", "val_size": "val_split", "split_dataset_ratio": "val_split",
-    "test_size": "val_split",
-    "template": "chat_template", "chat_template_path": "chat_template",
-    "train_on_what": "train_on", "assistant_only_loss": "train_on", "completion_only_loss": "train_on",
-    "mask_prompt": "train_on", "train_on_inputs": "train_on", "train_on_prompt": "train_on",
-    "max_seq_length": "max_length", "sequence_len": "max_length", "cutoff_len": "max_length",
-    "max_seq_len": "max_length", "model_max_length": "max_length", "block_size": "max_length",
-    "excess_length_strategy": "too_long", "truncation_strategy": "too_long",
-    "num_train_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
-    "iters": "max_steps", "max_iters": "max_steps", "num_steps": "max_steps",
-    "global_batch_size": "batch_size", "train_batch_size": "batch_size",
-    "per_device_train_batch_size": "micro_batch_size", "mini_batch_size": "micro_batch_size",
-    "gradient_accumulation_steps": "batch_size",
-    "random_seed": "seed", "data_seed": "seed",
-    "lr": "learning_rate", "learning_rate_multiplier": "learning_rate",
-    "lr_scheduler_type": "lr_scheduler", "lr_schedule": "lr_scheduler",
-    "warmup_ratio": "warmup_steps", "warmup": "warmup_steps",
-    "optim": "optimizer", "max_norm": "max_grad_norm", "gradient_clipping": "max_grad_norm",
-    "adam_eps": "adam_epsilon", "beta1": "adam_beta1", "beta2": "adam_beta2",
-    "rslora": "use_rslora", "dora": "use_dora",
-    "load_in_4bit": "method", "quantization_bit": "method",
-    "label_smoothing_factor": "label_smoothing", "neftune_noise_alpha": "neftune_alpha", "use_dft_loss": "token_loss",
-    "unfrozen_parameters": "train_only", "trainable_parameters": "train_only", "freeze_parameters": "freeze",
-    "lora_rank": "lora_r", "rank": "lora_r", "r": "lora_r", "alpha": "lora_alpha",
-    "lora_target_modules": "target_modules", "lora_target": "target_modules",
-    "output": "output_dir", "out_dir": "output_dir", "save_path": "output_dir",
-    "save_total_limit": "keep_checkpoints", "keep_latest_k": "keep_checkpoints",
-    "save_steps": "save_every_steps", "save_freq": "save_every_steps",
-    "eval_steps": "eval_every_steps", "steps_per_eval": "eval_every_steps",
-    "logger": "report_to", "use_wandb": "report_to", "logging_backends": "report_to",
-    "metric_for_best_model": "best_by", "predict_with_generate": "eval_metrics", "compute_metrics": "eval_metrics",
-    "do_causal_lm_eval": "eval_metrics", "eval_causal_lm_metrics": "eval_metrics",
-    "load_best_model_at_end": "keep", "early_stopping": "early_stopping_patience",
-    "generation_max_length": "eval_max_new_tokens", "eval_max_tokens": "eval_max_new_tokens",
-    "save_strategy": "keep_every_epoch", "max_eval_samples": "eval_prompts",
-    "logging_steps": "log_every_steps", "steps_per_report": "log_every_steps",
-    "gradient_checkpointing": "activation_checkpointing", "use_gradient_checkpointing": "activation_checkpointing",
-    "fsdp": "parallel", "deepspeed": "parallel", "ddp": "parallel", "distributed": "parallel",
-    "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "use_cpu": "device",
-}  # fmt: skip
-
-
+_MOST_IN_A_SENTENCE = 3
 _GIVEN_AS = {"model": "FOLDER_OR_HUB_NAME", "data": "FILE"}  # the settings without a default
 
 
@@ -156,19 +106,22 @@ def make_recipe(settings: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """
     unknown = [key for key in settings if key not in Recipe.model_fields]
     known = {key: _as_text(value) for key, value in settings.items() if key in Recipe.model_fields}
-    problems = [_unknown_key(str(key)) for key in unknown]
+    problems = _unknown_keys([str(key) for key in unknown])
     missing: list[str] = []
     try:
         recipe = Recipe.model_validate(known)
     except ValidationError as error:
         # a union gives a fault for each branch; the first, about the number, says more than "should be auto"
         faults = {_key_of(fault): fault for fault in reversed(error.errors())}
+        for key in {ALIASES.get(str(key)) for key in unknown}:
+            if key in faults and _is_missing(faults[key]):
+                del faults[key]  # it is there, by another tool's name, which was said
         problems += [_wrong_value(fault) for fault in reversed(faults.values())]
         missing = [key for key, fault in reversed(faults.items()) if _is_missing(fault)]
     except UnicodeEncodeError as error:  # half of a character, which no file can hold
         problems.append(f"{ascii(error.object)[:60]} is no text")
     if problems:
-        raise UserError("; ".join(problems), where=where, next_step=_mend(problems, missing))
+        raise UserError(_together(problems), where=where, next_step=_mend(problems, missing))
     return recipe
 
 
@@ -177,6 +130,13 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_text(part) for part in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _together(problems: list[str]) -> str:
+    """A few problems in one sentence, more of them a line each."""
+    if len(problems) <= _MOST_IN_A_SENTENCE:
+        return "; ".join(problems)
+    return "\n  ".join(["these settings are to be mended:", *problems]) + "\n"
 
 
 def _mend(problems: list[str], missing: list[str]) -> str:
@@ -238,16 +198,21 @@ def _refuse_no_recipe(path: Path) -> None:
         )
 
 
-def _unknown_key(key: str) -> str:
-    if key in _PACKING:
-        return (
-            f"unknown key '{key}': examples always share a pass without padding, which never changes the result; "
-            "micro_batch_size: 1 takes them one at a time"
-        )
-    if key in ALIASES:
-        return f"unknown key '{key}': here it is '{ALIASES[key]}'"
-    near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
-    return f"unknown key '{key}'" + (f": did you mean '{near[0]}'?" if near else "")
+def _unknown_keys(keys: list[str]) -> list[str]:
+    """A sentence for each, and one for all keys that mean the same here."""
+    alike: dict[str, list[str]] = {}
+    for key in keys:
+        alike.setdefault(_meant(key), []).append(f"'{key}'")
+    return [f"unknown key{'s'[: len(same) - 1]} {', '.join(same)}{meant}" for meant, same in alike.items()]
+
+
+def _meant(key: str) -> str:
+    """What an unknown key is here: another tool's name, or one of ours that is spelled nearly so."""
+    said = said_here(key)
+    if said is not None:
+        return f": {said}"
+    near = difflib.get_close_matches(key, Recipe.model_fields, n=1, cutoff=0.75)
+    return f": did you mean '{near[0]}'?" if near else ""
 
 
 def _key_of(fault: Any) -> str:

@@ -7,12 +7,10 @@ from typing import Any
 
 import yaml
 
+from tuition.errors import one_line
+
 LARGEST_BYTES = 100 << 10
-
-
-_DEEPEST = 16
-
-
+_DEEPEST = 16  # levels
 _MANY_BRACKETS = re.compile(r"(?:[\[{]\s*){64}")
 
 
@@ -53,4 +51,4 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_PlainLoader)
     # dates that do not exist, numbers of thousands of digits, tags on what they do not fit
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise yaml.YAMLError(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
+        raise yaml.YAMLError(f"{type(error).__name__}: {one_line(error, 120)}") from None

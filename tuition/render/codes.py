@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuition.data import Code
 from tuition.errors import Finding, Origin
+
+# How a next step begins that would make room for longer examples; see `way_to_longer`.
+RAISE_MAX_LENGTH = "Raise max_length"
 
 RENDER_CODES: dict[str, Code] = {
     "R001": Code(
@@ -98,13 +103,13 @@ RENDER_CODES: dict[str, Code] = {
         "longer than max_length",
         "error",
         "The example does not fit. Cutting it would teach the model to stop nowhere, so it is set aside.",
-        "Raise max_length, shorten the row, or set too_long: split, cut_turns or cut.",
+        f"{RAISE_MAX_LENGTH}, shorten the row, or set too_long: split, cut_turns or cut.",
     ),
     "R015": Code(
         "cut at max_length",
         "warning",
         "The end of the answer is missing. No stop token is learned after the cut, so no false end is taught.",
-        "Raise max_length, or shorten the row.",
+        f"{RAISE_MAX_LENGTH}, or shorten the row.",
     ),
     "R016": Code(
         "the template leaves an answer out",
@@ -124,7 +129,7 @@ RENDER_CODES: dict[str, Code] = {
         "warning",
         "The row became several examples and this one has no learned token, for example because its answer "
         "stood behind max_length. The others are kept.",
-        "Raise max_length, or shorten the row.",
+        f"{RAISE_MAX_LENGTH}, or shorten the row.",
     ),
     "R019": Code(
         "a message that should be learned cannot be found",
@@ -138,14 +143,14 @@ RENDER_CODES: dict[str, Code] = {
         "error",
         "too_long: cut_turns and split keep whole turns only, and no learned turn of the row fits with what "
         "serving would feed before it.",
-        "Raise max_length, shorten the row, or set too_long: cut.",
+        f"{RAISE_MAX_LENGTH}, shorten the row, or set too_long: cut.",
     ),
     "R021": Code(
         "cut at a message",
         "warning",
         "The example was too long, so it ends with the last learned turn that fits, its stop token included. "
         "The turns behind it are not learned.",
-        "Raise max_length, or set too_long: split, which learns them in examples of their own.",
+        f"{RAISE_MAX_LENGTH}, or set too_long: split, which learns them in examples of their own.",
     ),
     "R022": Code(
         "one long conversation became several examples",
@@ -153,14 +158,14 @@ RENDER_CODES: dict[str, Code] = {
         "The example was too long. Each of its learned turns is learned once, in an example that begins with "
         "the system message and the newest exchanges that fit, written by the template as serving would. "
         "Running text becomes windows that share one token.",
-        "Nothing; raise max_length to learn it in one piece.",
+        f"Nothing. {RAISE_MAX_LENGTH} to learn it in one piece.",
     ),
     "R023": Code(
         "a turn of a long conversation is set aside",
         "warning",
         "The conversation was split, and some of it is in none of the examples: a learned turn that does not "
         "fit even with the shortest history, or messages that no learned turn follows closely enough.",
-        "Raise max_length, or shorten the messages that are named.",
+        f"{RAISE_MAX_LENGTH}, or shorten the messages that are named.",
     ),
     "R024": Code(
         "text looks like span markers",
@@ -213,3 +218,25 @@ def finding(code: str, origin: Origin, message: str, fix: str | None = None) -> 
     """A finding with the severity of the catalogue and, unless `fix` is given, its next step."""
     entry = RENDER_CODES[code]
     return Finding(code, entry.severity, origin, message, fix or entry.mend)
+
+
+def way_to_longer(max_length: int, positions: int | None) -> str:
+    """What to do for longer examples: raise max_length, or where the model holds no more, take another model.
+
+    Args:
+        positions: the most tokens that the model holds; None: it does not say.
+    """
+    if positions is None or max_length < positions:
+        return RAISE_MAX_LENGTH
+    return f"The model holds no more than {positions:,} tokens: take another"
+
+
+def to_longer(found: Finding, way: str) -> Finding:
+    """The finding with a next step that can be taken where it would raise max_length.
+
+    Args:
+        way: see `way_to_longer`.
+    """
+    if way == RAISE_MAX_LENGTH or RAISE_MAX_LENGTH not in found.fix:
+        return found
+    return replace(found, fix=found.fix.replace(RAISE_MAX_LENGTH, way))

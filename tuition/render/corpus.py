@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tuition.conversation import Conversation, Rendered
+from tuition.counting import counted
 from tuition.data import LearnedPrompts, Ledger, Reading, Replay, Side, Sources, side_of
 from tuition.errors import UserError
 from tuition.render.evidence import Witness
@@ -59,8 +60,7 @@ class Rendering:
         """
         learned = 0
         before = None
-        if self.renderer.template is not None and (dated := date_notice(self.renderer.template)):
-            self.ledger.add(dated)
+        note_template(self.ledger, self.renderer)
         for names, share in self._parts():
             reading = Reading(
                 names, ledger=self.ledger, mapping=self.mapping, seed=self.seed, training=before
@@ -128,6 +128,12 @@ class Rendering:
             self.learned_prompts.add(outcome.examples[0].prompt_key)
 
 
+def note_template(ledger: Ledger, renderer: Renderer) -> None:
+    """Write into the ledger what the template does to every row: it may ask for today's date (R028)."""
+    if renderer.template is not None and (dated := date_notice(renderer.template)):
+        ledger.add(dated)
+
+
 def settle(ledger: Ledger, outcome: Outcome, *, side: Side) -> None:
     """Write what became of one conversation into the ledger."""
     origin = outcome.conversation.origin
@@ -153,7 +159,7 @@ def _nothing_left(ledger: Ledger) -> str:
     if not ledger.rows_in:
         return "there are no rows to learn from"
     if not rejected:
-        return f"all {ledger.rows_in} rows fell to validation, so none is left to learn from; lower val_split"
+        return f"all rows ({ledger.rows_in:,}) fell to validation, so none is left to learn from; lower val_split"
     faults = {finding.code for finding in ledger.findings if finding.severity == "error"}
     codes = ", ".join(f"{code} {count}×" for code, count in ledger.counts_by_code().items() if code in faults)
-    return f"none of the {ledger.rows_in} rows can be learned from ({codes}); the first: {rejected[0].reason}"
+    return f"none of {counted(ledger.rows_in, 'row')} can be learned from ({codes}); the first: {rejected[0].reason}"

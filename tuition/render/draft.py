@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from tuition.conversation import Conversation, Message
+from tuition.counting import counted
 from tuition.errors import Finding
 from tuition.render.codes import finding
 from tuition.render.content import CannotCut, Guard, Written, mark_survives
@@ -166,7 +167,7 @@ class Drafting:
         messages = draft.conversation.messages
         *context, last = messages
         if len(context) > 1 or last.role != "assistant" or any(m.role != "user" for m in context):
-            draft.note("R011", f"{len(messages)} turns cannot be written without a chat template")
+            draft.note("R011", f"{counted(len(messages), 'turn')} cannot be written without a chat template")
             return
         before = ""
         for position, weight in self._learned(draft):

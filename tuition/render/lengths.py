@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tuition.conversation import Conversation, Message
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.render.assemble import Part, Placed
 from tuition.render.draft import Draft
@@ -27,12 +28,14 @@ class LongRow:
         draft: the conversation, which takes the findings.
         source: the conversation as it was read, span markers included.
         max_length: tokens.
+        way_to_longer: how a next step begins that would keep it whole.
         redraft: the examples of another conversation; none where it cannot be rendered.
     """
 
     draft: Draft
     source: Conversation
     max_length: int
+    way_to_longer: str
     redraft: Redraft
 
     def says(self, part: Part) -> str:
@@ -44,7 +47,7 @@ def _refuse(row: LongRow, part: Part) -> list[Part]:
     raise UserError(
         row.says(part),
         where=str(row.source.origin),
-        next_step="Raise max_length, or set too_long: drop, cut, cut_turns or split",
+        next_step=f"{row.way_to_longer}, or set too_long: drop, cut, cut_turns or split",
     )
 
 
@@ -247,7 +250,8 @@ def _learned(parts: Sequence[Part]) -> int:
 
 def _lost(part: Part, kept: Sequence[Part]) -> str:
     """What of an example is in none of those that were made of it."""
-    return f"{part.learned_tokens - _learned(kept):,} of {part.learned_tokens:,} learned tokens are left out"
+    are = counted(part.learned_tokens, "learned token is", "learned tokens are")
+    return f"{part.learned_tokens - _learned(kept):,} of {are} left out"
 
 
 def settle_losses(draft: Draft, kept: Sequence[Part], last: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 from tuition.foreign import require_readable
 
 _OBJECT_BYTES = 16 << 20
@@ -229,5 +229,6 @@ def _tensors_in(shard: Path) -> list[str]:
         with safe_open(shard, framework="numpy") as tensors:
             return list(tensors.keys())
     except Exception as error:  # the library's own exception, and those of the disk
-        reason = " ".join(str(error).split())[:160]
-        raise refuse(shard, f"is damaged ({reason})", "Copy or download the model again") from None
+        raise refuse(
+            shard, f"is damaged ({one_line(error, 160)})", "Copy or download the model again"
+        ) from None

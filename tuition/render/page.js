@@ -4,6 +4,7 @@ const ROWS_A_PAGE = 20, PLACES_A_CODE = 200;
 const blocks = (name) => [...document.querySelectorAll(`script[data-block="${name}"]`)].map((b) => JSON.parse(b.textContent));
 const $ = (id) => document.getElementById(id);
 const count = (n) => n.toLocaleString("en-US");
+const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
 
 function make(tag, attributes, ...children) {
@@ -63,13 +64,13 @@ function showSummary() {
   const t = facts.total;
   $("tiles").append(
     tile("Rows in", count(t.rows), `= ${count(t.kept)} kept + ${count(t.rejected)} rejected + ${count(t.leftOut)} left out`),
-    tile("Examples", count(t.examples), `${count(t.truncated)} rows truncated, ${count(t.split)} split`),
+    tile("Examples", count(t.examples), `${counted(t.truncated, "row")} truncated, ${count(t.split)} split`),
     tile("Tokens", count(t.tokens), t.examples ? `${count(Math.round(t.tokens / t.examples))} an example` : ""),
-    tile("Learned", percent(t.learned, t.tokens), `${count(t.learned)} tokens`),
+    tile("Learned", percent(t.learned, t.tokens), counted(t.learned, "token")),
   );
   if (facts.notShown) {
     $("note").hidden = false;
-    $("note").textContent = `This page holds the first ${count(facts.shown)} of ${count(t.examples)} examples. The other ${count(facts.notShown)} are counted above and checked, and not shown; --limit ${t.examples} shows all of them.`;
+    $("note").textContent = `This page holds the first ${count(facts.shown)} of ${counted(t.examples, "example")}. The other ${count(facts.notShown)} are counted above and checked, and not shown; --limit ${t.examples} shows all of them.`;
   }
   const cells = (f) => [f.rows, f.kept, f.rejected, f.leftOut, f.truncated, f.split, f.examples, f.tokens].map((n) => make("td", {}, count(n)));
   for (const file of facts.files) {
@@ -95,11 +96,11 @@ function showHistogram({ edges, counts }) {
   counts.forEach((n, i) => {
     const height = n ? Math.max(1, (130 * n) / most) : 0;
     const bar = svg("rect", { x: i * width + 0.5, y: 130 - height, width: Math.max(1, width - 1), height });
-    bar.append(svg("title", {}, `${count(edges[i])} to ${count(edges[i + 1] - 1)} tokens: ${count(n)} examples`));
+    bar.append(svg("title", {}, `${count(edges[i])} to ${count(edges[i + 1] - 1)} tokens: ${counted(n, "example")}`));
     picture.append(bar);
   });
   picture.append(svg("line", { x1: 0, x2: 720, y1: 130.5, y2: 130.5 }));
-  $("most").textContent = `most in a bar: ${count(most)} ${most === 1 ? "example" : "examples"}`;
+  $("most").textContent = `most in a bar: ${counted(most, "example")}`;
   $("from").textContent = `${count(edges[0])} tokens`;
   $("to").textContent = `${count(edges.at(-1) - 1)} tokens`;
   picture.setAttribute("aria-label", `Lengths of the examples, from ${edges[0]} to ${edges.at(-1) - 1} tokens`);
@@ -199,7 +200,7 @@ function article(item) {
     if (item.rejected.more) element.append(make("p", { class: "sub" }, `and ${count(item.rejected.more)} more characters`));
   } else {
     const learned = item.runs.reduce((sum, [n, weight]) => sum + (weight ? n : 0), 0);
-    head.append(make("span", {}, `${count(item.ids.length)} tokens, ${count(learned)} learned (${percent(learned, item.ids.length)})`));
+    head.append(make("span", {}, `${counted(item.ids.length, "token")}, ${count(learned)} learned (${percent(learned, item.ids.length)})`));
     if (item.part) head.append(make("span", {}, `part ${item.part + 1}`));
     if (truncated.has(`${item.file}:${item.line}`)) head.append(make("span", { class: "warning" }, "truncated"));
     element.append(head, tokensOf(item));

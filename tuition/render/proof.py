@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuition.counting import counted
 from tuition.data import Totals
 from tuition.errors import UserError
 from tuition.render.evidence import Evidence
@@ -71,8 +72,8 @@ def ledger_adds_up(totals: Totals, evidence: Evidence, tokens: int) -> Proof:
     accounted = totals.kept + totals.rejected + totals.left_out
     left_out = f" + {totals.left_out:,} left out" if totals.left_out else ""
     detail = (
-        f"{totals.rows_in:,} rows in = {totals.kept:,} kept + {totals.rejected:,} rejected{left_out}; "
-        f"{tokens:,} tokens"
+        f"{counted(totals.rows_in, 'row')} in = {totals.kept:,} kept + {totals.rejected:,} rejected{left_out}; "
+        f"{counted(tokens, 'token')}"
     )
     if not totals.tokens == evidence.tokens == tokens:
         detail += f", but the ledger says {totals.tokens:,} and {evidence.tokens:,} were made"
@@ -89,7 +90,10 @@ def every_example_is_learned_from(evidence: Evidence) -> Proof:
         )
         return Proof("learned", False, detail)
     learned, tokens = evidence.learned_tokens, evidence.tokens
-    detail = f"{learned:,} of {tokens:,} tokens ({learned / tokens:.1%}), some in each of {evidence.examples:,} examples"
+    detail = (
+        f"{learned:,} of {counted(tokens, 'token')} ({learned / tokens:.1%}), "
+        f"some in each of {counted(evidence.examples, 'example')}"
+    )
     return Proof("learned", True, detail)
 
 
@@ -98,12 +102,15 @@ def answers_end_with_a_stop_token(evidence: Evidence, stop_ids: Sequence[int]) -
     turns = sum(count for count, _ in evidence.ends.values())
     without = {token: end for token, end in evidence.ends.items() if token not in stop_ids}
     missing = sum(count for count, _ in without.values())
-    detail = f"{turns - missing:,} of {turns:,} learned turns end with a stop token that is exported"
+    ends = counted(turns, "learned turn ends", "learned turns end")
+    detail = f"{turns - missing:,} of {ends} with a stop token that is exported"
     if without:
         return Proof("stop", False, f"{detail}; the first that does not: {next(iter(without.values()))[1]}")
     open_ends = evidence.open_ends  # cut turns, spans, and learned turns that are no answers
     others = (
-        f"; {open_ends:,} more end without one, as the recipe or a row's weights say" if open_ends else ""
+        f"; {counted(open_ends, 'more ends', 'more end')} without one, as the recipe or a row's weights say"
+        if open_ends
+        else ""
     )
     return Proof("stop", True, detail + others)
 
@@ -121,10 +128,12 @@ def control_tokens_come_from_the_template(evidence: Evidence) -> Proof:
     if evidence.forged is not None:
         return Proof("control", False, evidence.forged)
     turns = evidence.spelled_turns
-    follow = "turn follows" if turns == 1 else "turns follow"
-    spelled = f"; {turns:,} {follow} text that spells some out, and none of it became one" if turns else ""
+    follow = counted(turns, "turn follows", "turns follow")
+    spelled = f"; {follow} text that spells some out, and none of it became one" if turns else ""
     return Proof(
-        "control", True, f"{evidence.control_tokens:,} control tokens, all the template's own{spelled}"
+        "control",
+        True,
+        f"{counted(evidence.control_tokens, 'control token')}, all the template's own{spelled}",
     )
 
 
@@ -137,7 +146,7 @@ def prompts_are_what_serving_feeds(evidence: Evidence) -> Proof:
         detail = f"{evidence.unlike_written}: the learned answer is not what the template writes"
         return Proof("parity", False, detail)
     detail = (
-        f"{evidence.prompts:,} prompts equal the ids that serving feeds, "
-        f"{evidence.answers:,} answers what the template writes, compared one by one"
+        f"{counted(evidence.prompts, 'prompt equals', 'prompts equal')} the ids that serving feeds, "
+        f"{counted(evidence.answers, 'answer')} what the template writes, compared one by one"
     )
     return Proof("parity", True, detail)

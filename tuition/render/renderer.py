@@ -19,6 +19,7 @@ from tuition.data import prompt_key
 from tuition.errors import Finding, Origin, UserError
 from tuition.recipe import RenderSettings
 from tuition.render.assemble import Assembly, Part
+from tuition.render.codes import RAISE_MAX_LENGTH, to_longer, way_to_longer
 from tuition.render.content import Guard, mark_survives
 from tuition.render.draft import MARK_LOST, Draft, Drafting, TrainOn
 from tuition.render.endings import Endings
@@ -74,6 +75,7 @@ class Renderer:
         template: the chat template; None renders plain text.
         train_on: every assistant turn, the last one, every token, or what stands between markers.
         max_length: the longest example, in tokens.
+        positions: the most tokens that the model holds; None: it does not say.
         too_long: what becomes of a longer one.
         learn_reasoning: whether the reasoning of an answer is learned, or is context.
         span_markers: what stands around the text that `train_on: spans` learns.
@@ -87,6 +89,7 @@ class Renderer:
         train_on: TrainOn,
         max_length: int,
         too_long: TooLong,
+        positions: int | None = None,
         learn_reasoning: bool = True,
         span_markers: tuple[str, str] = SPAN_MARKERS,
     ) -> None:
@@ -94,6 +97,7 @@ class Renderer:
         self.template = template
         self.train_on = train_on
         self.max_length = max_length
+        self.positions = positions
         self.too_long = too_long
         self.learn_reasoning = learn_reasoning
         self.span_markers = span_markers
@@ -112,22 +116,35 @@ class Renderer:
 
     @classmethod
     def from_settings(
-        cls, tokenizer: Any, template: ChatTemplate | None, settings: RenderSettings, *, max_length: int
+        cls,
+        tokenizer: Any,
+        template: ChatTemplate | None,
+        settings: RenderSettings,
+        *,
+        max_length: int,
+        positions: int | None,
     ) -> Renderer:
         """The renderer that the settings of a recipe describe.
 
         Args:
             max_length: tokens; what `settings.max_length` came to where that is `auto`.
+            positions: the most tokens that the model holds; None: it does not say.
         """
         return cls(
             tokenizer,
             template,
             train_on=settings.train_on,
             max_length=max_length,
+            positions=positions,
             too_long=settings.too_long,
             learn_reasoning=settings.learn_reasoning,
             span_markers=settings.span_markers,
         )
+
+    @property
+    def way_to_longer(self) -> str:
+        """How a next step about length begins: max_length is raised, as far as the model holds more."""
+        return way_to_longer(self.max_length, self.positions)
 
     @property
     def learns_whole_turns(self) -> bool:
@@ -229,13 +246,14 @@ class Renderer:
         fitted = [] if draft.refused else self._fitted(source, draft, parts)
         if not fitted and not draft.refused:
             self._note_nothing_learned(draft)
+        findings = tuple(to_longer(found, self.way_to_longer) for found in draft.findings)
         if draft.refused:
-            return Outcome(draft.conversation, (), tuple(draft.findings))
+            return Outcome(draft.conversation, (), findings)
         self._endings.learned(turn.stop for part in fitted for turn in part.turns if turn.stop is not None)
         return Outcome(
             draft.conversation,
             _examples(draft.conversation, fitted),
-            tuple(draft.findings),
+            findings,
             tuple(
                 self._shown(draft.conversation, part, as_read=any(part is own for own in parts))
                 for part in fitted
@@ -247,13 +265,13 @@ class Renderer:
     def _note_nothing_learned(self, draft: Draft) -> None:
         if any(finding.code == "R015" for finding in draft.findings):
             begins = f"what is learned of it begins behind max_length {self.max_length:,}, where it is cut"
-            draft.note("R012", begins, "Raise max_length, or shorten what is asked.")
+            draft.note("R012", begins, f"{RAISE_MAX_LENGTH}, or shorten what is asked.")
         else:
             draft.note("R012", "no token of it is learned")
 
     def _fitted(self, source: Conversation, draft: Draft, parts: Sequence[Part]) -> list[Part]:
         """The examples within max_length, by the rule the recipe names; those with nothing to learn are left out."""
-        row = LongRow(draft, source, self.max_length, self._redraft)
+        row = LongRow(draft, source, self.max_length, self.way_to_longer, self._redraft)
         kept: list[Part] = []
         for part in parts:
             fitting = [part] if len(part) <= self.max_length else TOO_LONG[self.too_long](row, part)

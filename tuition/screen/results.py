@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuition.counting import counted
 from tuition.screen.findings import first_of_each, show_findings
 from tuition.screen.texts import highlighted, plain, printable, shorten
 
@@ -39,13 +40,13 @@ def show_check(ledger: Ledger, shapes: Mapping[str, str]) -> None:
     show_findings(console, first_of_each(ledger.findings, ledger.counts_by_code()))
     summary = ledger.summary()
     tokens = (
-        f", {summary['tokens']:,} tokens, {summary['supervised_tokens']:,} learned"
+        f", {counted(summary['tokens'], 'token')}, {summary['supervised_tokens']:,} learned"
         if summary["tokens"]
         else ""
     )
     left_out = f" + {summary['left_out']:,} left out" if summary["left_out"] else ""
     console.print(
-        f"{summary['rows_in']:,} rows in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{left_out}{tokens}",
+        f"{counted(summary['rows_in'], 'row')} in = {summary['kept']:,} kept + {len(summary['rejected']):,} rejected{left_out}{tokens}",
         highlight=False,
         soft_wrap=True,
     )
@@ -105,7 +106,7 @@ def _ends_gathered(text: str) -> str:
 def show_several(found: Several) -> None:
     """Runs side by side: what differs, the metrics with their intervals, then losses, ledger and cost."""
     from tuition.evaluate.report.machine import setting
-    from tuition.evaluate.report.severalpage import cell, figure_row
+    from tuition.evaluate.report.severalpage import cell, figure_row, losses_do_not_compare
 
     console, figures = Console(), [figure_row(figure) for figure in found.figures]
     table = Table(title="runs compared", title_justify="left")
@@ -123,6 +124,8 @@ def show_several(found: Several) -> None:
     for label, values in found.rows.items():
         table.add_row(label, *(_words(cell(value)) for value in values))
     console.print(table)
+    if caution := losses_do_not_compare(found):
+        console.print(_words(caution), soft_wrap=True)
     for row in figures:
         for name, each in zip(found.names, row["cells"], strict=True):
             if each["difference"]:

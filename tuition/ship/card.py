@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from tuition import files
+from tuition.counting import counted
 from tuition.evaluate.load import Answerer
 from tuition.recipe import Recipe, load_recipe
 from tuition.ship.cardfigures import evaluated
@@ -145,8 +146,8 @@ def _data(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     lines = [f"Learned from {sources}."]
     if data:
         lines.append(
-            f"{data['rows_in']:,} rows were read, {data['kept']:,} kept and {data['rejected']:,} rejected, each "
-            f"with its reason in the run's ledger; {data['train_examples']:,} examples to learn from and "
+            f"{counted(data['rows_in'], 'row was', 'rows were')} read, {data['kept']:,} kept and {data['rejected']:,} rejected, each "
+            f"with its reason in the run's ledger; {counted(data['train_examples'], 'example')} to learn from and "
             f"{data['validation_examples']:,} held out: {data['tokens']:,} tokens, of which {data['learned_tokens']:,} are to be learned."
         )
     return "## Data\n\n" + " ".join(lines)
@@ -197,7 +198,9 @@ def _training(recipe: Recipe, facts: Mapping[str, Any], step: int | None) -> str
     result, plan = facts.get("result") or {}, facts.get("plan") or {}
     if plan:
         updates = result.get("step", plan["steps"])  # fewer than planned, where it was stopped early
-        rows.insert(1, f"| epochs | {updates / plan['steps_per_epoch']:.3g}, in {updates:,} updates |")
+        rows.insert(
+            1, f"| epochs | {updates / plan['steps_per_epoch']:.3g}, in {counted(updates, 'update')} |"
+        )
     if result.get("tokens") and step is None:
         rows.append(
             f"| tokens gone through | {result['tokens']:,}, of them learned {result['learned_tokens']:,} |"

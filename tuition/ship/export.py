@@ -19,7 +19,7 @@ from tuition.ship.card import write_card
 from tuition.ship.gate import RoundTrip
 from tuition.ship.written import base_of_answerer, vocabulary_changed
 from tuition.train.adapters import save_adapter
-from tuition.train.model import save_model, save_tokenizer, set_stop_tokens
+from tuition.train.writing import save_model, save_tokenizer, set_stop_tokens
 
 
 @dataclass(frozen=True, slots=True)

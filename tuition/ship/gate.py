@@ -20,14 +20,16 @@ import torch
 
 from tuition import files
 from tuition.conversation import Message
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.ship import reader
 from tuition.ship.weights import fault_in_weights
 from tuition.ship.written import check_files, refuse
 from tuition.train.fingerprint import text_sha256
-from tuition.train.model import base_of, context_length, evaluating, stop_tokens_of
+from tuition.train.model import base_of, context_length, evaluating
 from tuition.train.naming import run_of
+from tuition.train.writing import stop_tokens_of
 
 # The largest difference of a logit between what was trained and what was written, as a share of the
 # largest logit (at least 1): rounding grows with the numbers.
@@ -101,7 +103,7 @@ class RoundTrip:
         """For the screen and the card."""
         return (
             f"a fresh process loaded it: logits within {self.difference:.2g} (bound {self.bound:.2g}), "
-            f"{self.same} of {self.prompts} greedy answers the same, {self.stopped} stopped by themselves"
+            f"{self.same} of {counted(self.prompts, 'greedy answer')} the same, {self.stopped} stopped by themselves"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from tuition import files
 from tuition.conversation import Message
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.compare import Answer
 from tuition.evaluate.drawing import Drawing
@@ -85,7 +86,7 @@ def write_preferences(
         on_prompt(done)
     if not rows:
         raise UserError(
-            f"no pair has a winner: {counts.answers:,} answers, {counts.unfinished:,} unfinished, {counts.ties:,} ties, "
+            f"no pair has a winner: {counted(counts.answers, 'answer')}, {counts.unfinished:,} unfinished, {counted(counts.ties, 'tie')}, "
             f"{counts.unreadable:,} without a verdict",
             where=str(to),
             next_step="Draw more (--samples), longer (--max-new-tokens), or judge otherwise (--metric, --judge)",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from tuition.counting import counted
 from tuition.evaluate.load import load_answerer
 from tuition.recipe import load_recipe
 from tuition.train.libraries import peft
@@ -46,11 +47,16 @@ def fault_in_weights(name: str, folder: Path) -> str | None:
         n for n in wrong if truths[n].before is not None and not _alike(truths[n].trained, truths[n].before)
     ]
     if moved == wrong and all(_alike(written[n], truths[n].before) for n in wrong):
-        return f"{len(wrong)} tensors are the base model's, not the tuned ones: {first}"
+        theirs = counted(
+            len(wrong),
+            "tensor is the base model's, not the tuned one",
+            "tensors are the base model's, not the tuned ones",
+        )
+        return f"{theirs}: {first}"
     scale = _common_scale([(written[n], truths[n]) for n in moved]) if moved == wrong else None
     if scale is not None:
         return f"the adapter was merged at {scale:.3g} times its scale: {first}"
-    return f"{len(wrong)} tensors differ: {first}"
+    return f"{counted(len(wrong), 'tensor differs', 'tensors differ')}: {first}"
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor | None) -> bool:
@@ -125,4 +131,4 @@ def _adapter_fault(name: str, folder: Path) -> str | None:
     written = load_file(folder / "adapter_model.safetensors")
     trained = peft().get_peft_model_state_dict(model)
     wrong = [n for n, t in trained.items() if n not in written or not _alike(written[n], t)]
-    return f"{len(wrong)} tensors differ: first {wrong[0]}" if wrong else None
+    return f"{counted(len(wrong), 'tensor differs', 'tensors differ')}: first {wrong[0]}" if wrong else None

@@ -14,12 +14,13 @@ from typing import Any, NoReturn
 import torch
 from safetensors import safe_open
 
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.evaluate.load import Answerer
 from tuition.recipe import ModelSettings
 from tuition.render import load_tokenizer
-from tuition.train.model import TOKENIZER_FILES
 from tuition.train.tokenizerfiles import readable_by_version_4
+from tuition.train.writing import TOKENIZER_FILES
 
 _STORED = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8", "F8_E5M2": "float8",
@@ -73,10 +74,16 @@ def _check_shards(folder: Path) -> None:
         promised.setdefault(shard, []).append(tensor)
     for shard, tensors in promised.items():
         if not (folder / shard).is_file():
-            refuse(folder / shard, f"this shard is missing, with {len(tensors)} tensors: first {tensors[0]}")
+            refuse(
+                folder / shard,
+                f"this shard is missing, with {counted(len(tensors), 'tensor')}: first {tensors[0]}",
+            )
         absent = sorted(set(tensors) - {name for name, _ in _tensors_of(folder / shard)})
         if absent:
-            refuse(folder / shard, f"{len(absent)} tensors are missing from this shard: first {absent[0]}")
+            refuse(
+                folder / shard,
+                f"{counted(len(absent), 'tensor is', 'tensors are')} missing from this shard: first {absent[0]}",
+            )
 
 
 def _check_dtypes(folder: Path, wanted: str) -> None:

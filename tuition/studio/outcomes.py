@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuition import api
+from tuition.counting import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,9 @@ def outcome_of(store: api.Store, folder: Path, job: api.jobs.Job) -> Outcome:
     return Outcome(job.last_line)  # an export says itself where it lies and what was verified
 
 
-def counted(count: int, one: str, more: str) -> str:
-    """`1 pair waits`, `8 pairs wait`."""
-    return f"{count:,} {one if count == 1 else more}"
-
-
 def _measured(folder: Path) -> Outcome:
     scored = len(api.board.scored_demonstrations(folder))
-    return Outcome(
-        f"measured {counted(scored, 'demonstration', 'demonstrations')}", (("see them", "#demonstrations"),)
-    )
+    return Outcome(f"measured {counted(scored, 'demonstration')}", (("see them", "#demonstrations"),))
 
 
 def _compared(store: api.Store, folder: Path) -> Outcome:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from tuition.counting import counted
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
@@ -53,7 +55,7 @@ def how_long(seconds: float) -> str:
     """A time as people say it: 40 seconds, 2.5 minutes."""
     if seconds < 90:
         whole = max(1, round(seconds))
-        return f"{whole} second{'s' if whole > 1 else ''}"
+        return counted(whole, "second")
     return f"{seconds / 60:.1f} minutes"
 
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from tuition import api
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.studio.pages import PAGES, Page
 from tuition.studio.reading import as_read, how_long
@@ -138,6 +139,7 @@ def environment() -> Environment:
     )
     environment.globals["themes"] = THEMES
     environment.globals["static"] = static_address
+    environment.globals["counted"] = counted
     environment.filters.update(as_read=as_read, how_long=how_long)
     return environment
 

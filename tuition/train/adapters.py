@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from tuition import files
-from tuition.errors import UserError
+from tuition.counting import counted
+from tuition.errors import UserError, one_line
 from tuition.recipe import AdapterSettings, LearnedSettings
 from tuition.train.adapterfolder import WEIGHTS, check_adapter, fault_of_pattern
 from tuition.train.libraries import peft
-from tuition.train.model import one_line, set_stop_tokens
 from tuition.train.quantised import quantise
 from tuition.train.tensorfile import tensor_pieces
+from tuition.train.writing import set_stop_tokens
 
 
 def full(model: Any, settings: AdapterSettings, new_tokens: Sequence[int]) -> Any:
@@ -129,7 +130,7 @@ def _with_peft(model: Any, new_tokens: Sequence[int], **config: Any) -> Any:
         )
     except ValueError as error:
         raise UserError(
-            f"the adapter does not fit the model ({' '.join(str(error).split())[:200]})",
+            f"the adapter does not fit the model ({one_line(error)})",
             where="target_modules",
             next_step="Set target_modules: all-linear, or names of linear layers in this model",
         ) from error
@@ -157,7 +158,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
     missing = [name for name in missing if "lora_" in name or "token" in name]
     if missing:
         raise UserError(
-            f"the adapter lacks {len(missing)} tensors, the first is {missing[0]}",
+            f"the adapter lacks {counted(len(missing), 'tensor')}, the first is {missing[0]}",
             where=str(folder),
             next_step="Copy it again; they would be left at their start values",
         )

@@ -8,14 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from tuition.errors import UserError
 from tuition.recipe import Recipe
+from tuition.train.cross_entropy import BLOCK_VALUES, CHUNK_BYTES
+from tuition.train.distributed import Ranks
+from tuition.train.masters import HANDED_OVER_BYTES
+from tuition.train.optimizer import MOMENT_BYTES
 
 _REACHED = 0.4  # of the matrix rate: what published single-GPU figures reach
 _HIDDEN = 0.5  # of the time on the wire that goes by while something is computed
-_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
-_BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
-_HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 _PLANNED_TOKENS = 4096  # of a pass, where the recipe leaves it to the machine
 _QUERIES_AT_ONCE = 128  # of attention on a CPU
 _FOUR_BITS = 0.516  # bytes a number in NF4 with rounded scales
@@ -49,6 +52,9 @@ class Shape:
     """A decoder, counted.
 
     Attributes:
+        width: of the hidden states.
+        queries: width of all queries of a token together; keys: of its keys, and of its values.
+        inner: width inside the gated layer.
         weights: all of them, tied ones once.
         in_layers: those of the decoder's layers.
         head: those that a token is multiplied with to give logits; a table of so many is read for its input.
@@ -106,7 +112,6 @@ def shape_of(config: Any) -> Shape:
     Raises:
         UserError: it is no decoder of the common kind.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -210,39 +215,34 @@ class Pass:
 
 
 def _memory(shape: Shape, recipe: Recipe, ranks: int, load: Pass) -> dict[str, int]:
-    parts_of = (
-        ranks
-        if recipe.parallel == "fsdp"
-        else min(ranks, _GPUS_A_MACHINE)
-        if recipe.parallel == "hsdp"
-        else 1
-    )
+    """Bytes of a rank, by what they are for."""
+    parts = Ranks(world=ranks, local_world=min(ranks, _GPUS_A_MACHINE), layout=recipe.parallel).parts
     learned, wide = learning(shape, recipe), 4 if recipe.dtype == "float32" else 2
-    frozen = shape.weights if recipe.adapted else 0
-    copies = learned if wide == 2 else 0
-    one_layer = shape.in_layers // shape.layers + shape.head if parts_of > 1 else 0
-    moments = {"adamw": 8, "adamw_8bit": 2, "muon": 4}[recipe.optimizer]
-    base = (
-        _FOUR_BITS * shape.in_layers + wide * (shape.weights - shape.in_layers)
-        if recipe.method == "qlora"
-        else wide * frozen
-    )
-    lower = 2 if recipe.masters == "split" and wide == 2 else 4
-    sharded = recipe.parallel != "ddp" and parts_of > 1
+    a_master = 2 if recipe.masters == "split" and wide == 2 else 4
     activations = int(load.tokens * _activation_bytes(shape, recipe, wide, load))
-    if sharded:
-        gradients = int(4 * learned / parts_of) + (0 if recipe.adapted else 4 * one_layer)
+    if parts > 1:
+        one_layer = shape.in_layers // shape.layers + shape.head  # whole while it is at work
+        computed_with = wide * one_layer
+        gradients = int(4 * learned / parts) + (0 if recipe.adapted else 4 * one_layer)
     else:
+        computed_with = 2 * learned if wide == 2 else 0
         gradients = _gradient_bytes(shape, recipe, wide, load, activations)
     return {
-        "base, frozen": int(base / parts_of),
-        "weights computed with": wide * one_layer if sharded else 2 * copies,
-        "masters": int(lower * learned / parts_of),
+        "base, frozen": int(_base_bytes(shape, recipe, wide) / parts),
+        "weights computed with": computed_with,
+        "masters": int(a_master * learned / parts),
         "gradients": gradients,
-        "moments": int(moments * learned / parts_of),
+        "moments": int(MOMENT_BYTES[recipe.optimizer] * learned / parts),
         "activations": activations,
         "loss": _loss_bytes(shape, load, wide),
     }
+
+
+def _base_bytes(shape: Shape, recipe: Recipe, wide: int) -> float:
+    """The weights under an adapter, which do not learn."""
+    if recipe.method == "qlora":
+        return _FOUR_BITS * shape.in_layers + wide * (shape.weights - shape.in_layers)
+    return float(wide * shape.weights) if recipe.adapted else 0.0
 
 
 def _activation_bytes(shape: Shape, recipe: Recipe, wide: int, load: Pass) -> float:
@@ -274,7 +274,7 @@ def _gradient_bytes(shape: Shape, recipe: Recipe, wide: int, load: Pass, activat
     if load.one_of_several:
         return 4 * shape.weights + wide * shape.head
     of_layers, of_tables = wide * shape.in_layers, (4 + wide) * shape.head
-    handed_over = min(_HANDED_OVER_BYTES[load.kind], 4 * shape.in_layers) if wide == 2 else 0
+    handed_over = min(HANDED_OVER_BYTES[load.kind], 4 * shape.in_layers) if wide == 2 else 0
     return of_tables + max(0, of_layers + handed_over - activations)
 
 
@@ -282,8 +282,8 @@ def _loss_bytes(shape: Shape, load: Pass, wide: int) -> int:
     """A chunk of logits, the block of them that is in float32, and the states before and behind the last norm."""
     rows = load.tokens * load.learned_share
     states = 2 * wide * shape.width * (load.tokens + rows)
-    logits = min(_CHUNK_BYTES[load.kind], rows * shape.vocabulary * wide)
-    return int(logits + states) + _BLOCK_BYTES[load.kind]
+    logits = min(CHUNK_BYTES[load.kind], rows * shape.vocabulary * wide)
+    return int(logits + states) + 4 * BLOCK_VALUES[load.kind]
 
 
 def _wire(shape: Shape, recipe: Recipe, ranks: int, *, passes: float) -> int:

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuition.batch import Pack, make_packs
+from tuition.batch import UNBOUNDED, Pack, make_packs
 from tuition.conversation import Rendered
+from tuition.errors import one_line
 from tuition.train import attention
 from tuition.train.cross_entropy import chunk_at_once
 from tuition.train.learner import Learner
 from tuition.train.loss import step_loss, token_mean
-from tuition.train.model import base_of, one_line
+from tuition.train.model import base_of
 from tuition.train.selfcheck import PathCheck, drops
 
 # The largest relative differences that another order of operations explains: of the loss, and of a weight's gradient
@@ -60,7 +61,7 @@ def compile_layers(
     layers = _layers_of(base_of(learner.model))
     obstacle = _obstacle(learner, layers)
     if not obstacle:
-        (pack,) = make_packs(examples[:2], token_mean, max_examples=None, token_budget=2**62)
+        (pack,) = make_packs(examples[:2], token_mean, max_examples=None, token_budget=UNBOUNDED)
         obstacle = _compile_and_compare(learner, layers, pack, backend)
     return replace(
         path, how=f"{path.how}; " + (f"not compiled, because {obstacle}" if obstacle else "compiled")

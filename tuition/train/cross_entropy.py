@@ -21,12 +21,12 @@ from tuition.train.scratch import scratch
 
 # Bytes of the logits that exist at the same time. On a CPU, more rows make better matrix products
 # (256 rows of a vocabulary of 49,152 were a tenth slower than 1,024); on a GPU they fill it.
-_CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
+CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 # On a CPU, rows are filled up with zeros to a multiple of so many: products of 481 rows took 306 ms where those of
 # 496 take 208, because oneDNN cuts a matrix into equal pieces, and some numbers have no good ones.
 _ROWS_TOGETHER = 16
 # Float32 values that are worked on at a time: on a CPU they stay in its cache from the first pass to the last.
-_BLOCK_VALUES = {"cpu": 1 << 19, "cuda": 64 << 20}
+BLOCK_VALUES = {"cpu": 1 << 19, "cuda": 64 << 20}
 
 
 Chunk = Callable[..., None]
@@ -108,12 +108,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ]
         d_weights: list[Tensor | None] = [None] * len(weights)
         for rows in _chunks(learned + spare, vocabulary, weights[0], together):
-            logits = scratch("logits", (rows.stop - rows.start, vocabulary), weights[0])
-            torch.mm(inputs[0][rows], weights[0].t(), out=logits)
-            for x, weight in zip(inputs[1:], weights[1:], strict=True):
-                logits.addmm_(x[rows], weight.t())
-            if bias is not None:
-                logits.add_(bias)
+            logits = _logits_of([x[rows] for x in inputs], weights, bias)
             logits[learned - rows.start :].zero_()
             _losses_and_slopes(
                 logits[: learned - rows.start],
@@ -164,9 +159,18 @@ def _deliver(parameter: Tensor, gradient: Tensor | None, upstream: Tensor) -> Te
 
 def _chunks(rows: int, vocabulary: int, like: Tensor, together: int) -> Iterator[slice]:
     """Slices of the rows whose logits stay within bounds, as equal as multiples of `together` can be."""
-    most = max(16, _CHUNK_BYTES.get(like.device.type, 128 << 20) // (vocabulary * like.element_size()))
+    most = max(16, CHUNK_BYTES.get(like.device.type, 128 << 20) // (vocabulary * like.element_size()))
     each = math.ceil(rows / max(1, math.ceil(rows / most)) / together) * together
     return (slice(start, min(start + each, rows)) for start in range(0, rows, max(1, each)))
+
+
+def _logits_of(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
+    """(rows, vocabulary), in memory that the next chunk gets too."""
+    logits = scratch("logits", (len(inputs[0]), len(weights[0])), weights[0])
+    torch.mm(inputs[0], weights[0].t(), out=logits)
+    for x, weight in zip(inputs[1:], weights[1:], strict=True):
+        logits.addmm_(x, weight.t())
+    return logits if bias is None else logits.add_(bias)
 
 
 def _losses_and_slopes(
@@ -188,39 +192,66 @@ def _losses_and_slopes(
         compiled(logits, targets, coefficients, losses, scale, softcap, token_loss)
         return
     rows, vocabulary = logits.shape
-    most = max(1, _BLOCK_VALUES.get(logits.device.type, 1 << 19) // vocabulary)
+    most = max(1, BLOCK_VALUES.get(logits.device.type, 1 << 19) // vocabulary)
     for start in range(0, rows, most):
         block = slice(start, min(start + most, rows))
-        wanted = targets[block, None]
-        values = scratch("float32", (block.stop - block.start, vocabulary), logits, dtype=torch.float32)
-        values.copy_(logits[block])
-        if scale != 1.0:
-            values.mul_(scale)
-        squashed = values.div_(softcap).tanh_().clone() if softcap is not None else None
-        if softcap is not None:
-            values.mul_(softcap)
-        # −log p = log Σ exp − logit, and log Σ exp = largest logit − log(largest p), which is at least 1/vocabulary:
-        # exact however small p is, and two thirds of the time that log_softmax and exp take
-        reference = values.amax(-1) - values.gather(1, wanted)[:, 0]
-        spread = values.gather(1, wanted)[:, 0] - values.mean(-1) if token_loss.smoothing else None
-        torch.softmax(values, dim=-1, out=values)
-        torch.sub(reference, values.amax(-1).log_(), out=losses[block])
-        counts = coefficients[block] * scale
-        if token_loss.by_probability:
-            counts = counts * values.gather(1, wanted)[:, 0]
-        if spread is not None:
-            losses[block].add_(spread, alpha=token_loss.smoothing)
-        if token_loss.by_probability:
-            losses[block].mul_(values.gather(1, wanted)[:, 0])
-        if not slopes:
-            continue
-        values.scatter_add_(1, wanted, values.new_full((), token_loss.smoothing - 1.0).expand(wanted.shape))
-        if spread is not None:
-            values.sub_(token_loss.smoothing / vocabulary)
-        values.mul_(counts[:, None])
-        if squashed is not None:
-            values.mul_(squashed.square_().neg_().add_(1.0))
-        logits[block].copy_(values)
+        _block(
+            logits[block],
+            targets[block, None],
+            coefficients[block],
+            losses[block],
+            scale,
+            softcap,
+            token_loss,
+            slopes=slopes,
+        )
+
+
+def _block(
+    logits: Tensor,
+    targets: Tensor,
+    coefficients: Tensor,
+    losses: Tensor,
+    scale: float,
+    softcap: float | None,
+    token_loss: TokenLoss,
+    *,
+    slopes: bool,
+) -> None:
+    """`_losses_and_slopes` of rows few enough to stay in a core's cache.
+
+    Args:
+        targets: (rows, 1).
+    """
+    values = scratch("float32", tuple(logits.shape), logits, dtype=torch.float32)
+    values.copy_(logits)
+    if scale != 1.0:
+        values.mul_(scale)
+    squashed = values.div_(softcap).tanh_().clone() if softcap is not None else None
+    if softcap is not None:
+        values.mul_(softcap)
+    # −log p = log Σ exp − logit, and log Σ exp = largest logit − log(largest p), which is at least 1/vocabulary:
+    # exact however small p is, and two thirds of the time that log_softmax and exp take
+    reference = values.amax(-1) - values.gather(1, targets)[:, 0]
+    spread = values.gather(1, targets)[:, 0] - values.mean(-1) if token_loss.smoothing else None
+    torch.softmax(values, dim=-1, out=values)
+    torch.sub(reference, values.amax(-1).log_(), out=losses)
+    counts = coefficients * scale
+    if token_loss.by_probability:
+        counts = counts * values.gather(1, targets)[:, 0]
+    if spread is not None:
+        losses.add_(spread, alpha=token_loss.smoothing)
+    if token_loss.by_probability:
+        losses.mul_(values.gather(1, targets)[:, 0])
+    if not slopes:
+        return
+    values.scatter_add_(1, targets, values.new_full((), token_loss.smoothing - 1.0).expand(targets.shape))
+    if spread is not None:
+        values.sub_(token_loss.smoothing / logits.shape[1])
+    values.mul_(counts[:, None])
+    if squashed is not None:
+        values.mul_(squashed.square_().neg_().add_(1.0))
+    logits.copy_(values)
 
 
 def chunk_at_once(

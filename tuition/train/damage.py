@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from safetensors import SafetensorError
 
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def refuses_damage(load: Callable[Concatenate[Path, P], T]) -> Callable[Concaten
             return load(folder, *arguments, **options)
         except _DAMAGE as error:
             raise UserError(
-                f"the checkpoint cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+                f"the checkpoint cannot be read ({type(error).__name__}: {one_line(error, 160)})",
                 where=str(folder),
                 next_step="Remove the folder: the run goes on from the checkpoint before it",
             ) from error

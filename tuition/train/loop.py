@@ -14,6 +14,7 @@ import torch
 from tuition.batch import Pack, Plan, Weigh, make_packs
 from tuition.batch.stream import batch_of
 from tuition.conversation import Rendered
+from tuition.counting import counted
 from tuition.errors import Interrupted, LeftInTheMiddle, UserError
 from tuition.recipe import OptimizerSettings
 from tuition.train.checkpoint import Progress
@@ -40,7 +41,7 @@ class Evaluator:
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """When the loop looks up: updates between checkpoints and between journal lines."""
+    """How many updates the loop takes between checkpoints and between journal lines."""
 
     save_every_steps: int
     log_every_steps: int
@@ -92,7 +93,7 @@ def train(
     weigh = LOSSES[settings.loss]
     most_examples, token_budget = packing if learner.packed else (1, packing[1])
     if progress.evaluation_is_due:
-        _look_up(plan, pacing, progress, hooks)
+        _evaluate_save_or_stop(plan, pacing, progress, hooks)
     first_step = progress.step + 1
     while progress.step < plan.steps and not progress.stopped_early:
         step = progress.step + 1
@@ -111,7 +112,7 @@ def train(
                 hooks.save(progress)
                 raise
             _skip(fault, plan, step, progress, hooks)
-            _look_up(plan, pacing, progress, hooks)
+            _evaluate_save_or_stop(plan, pacing, progress, hooks)
             continue
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or learner.updating or learner.ranks.many:
@@ -124,7 +125,7 @@ def train(
         _count(progress, report)
         if step % pacing.log_every_steps == 0 or step in (1, plan.steps):
             hooks.on_step(report)
-        _look_up(plan, pacing, progress, hooks)
+        _evaluate_save_or_stop(plan, pacing, progress, hooks)
     return progress
 
 
@@ -251,7 +252,7 @@ def _smaller_budget(
     if len(largest.lengths) == 1 and learner.lanes == 1:
         hooks.save(progress)
         raise UserError(
-            f"memory ran out at step {progress.step + 1}, and a pass of one example ({tokens:,} tokens) cannot be "
+            f"memory ran out at step {progress.step + 1}, and a pass of one example ({counted(tokens, 'token')}) cannot be "
             "made smaller; no example was left out",
             next_step="Free memory, or set activation_checkpointing: on, and go on with --resume",
         ) from error
@@ -276,8 +277,8 @@ def _skip(fault: NotFinite, plan: Plan, step: int, progress: Progress, hooks: Ho
     hooks.on_skip(SkipReport(step, plan.epoch_of(step), fault.what, fault.rows))
 
 
-def _look_up(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> None:
-    """After an update: evaluate, save, or stop, when it is time to."""
+def _evaluate_save_or_stop(plan: Plan, pacing: Pacing, progress: Progress, hooks: Hooks) -> None:
+    """After an update, whichever of these it is time for."""
     last, stop = progress.step == plan.steps, hooks.should_stop()
     among_the_best = _evaluate(progress, hooks, last=last)
     last = last or progress.stopped_early

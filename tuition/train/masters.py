@@ -22,7 +22,7 @@ from tuition.train.optimizer import AdamW
 from tuition.train.pieces import in_rows, pieces_of
 
 # Of float32 gradients that exist while the optimizer moves their masters. A GPU wants few calls.
-_HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+HANDED_OVER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 
 Piece = tuple[str, slice]
 """A weight's name, and rows of it."""
@@ -171,7 +171,7 @@ class Masters:
     def _in_groups(self) -> list[list[str]]:
         """All names, those of small weights together."""
         names, masters = list(self.parameters), list(self.parameters.values())
-        bound = _HANDED_OVER_BYTES.get(masters[0].device.type, 64 << 20) if masters else 0
+        bound = HANDED_OVER_BYTES.get(masters[0].device.type, 64 << 20) if masters else 0
         groups = groups_within((4 * master.numel() for master in masters), bound)
         return [[names[place] for place in group] for group in groups]
 

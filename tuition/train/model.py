@@ -1,20 +1,17 @@
-"""Loading the model that learns, and saving what others can load with plain transformers."""
+"""The model that learns: how it is loaded, where and in what precision it computes, and how it is run for a while."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from tuition import files
 from tuition.batch.balance import BY_LENGTH, Work
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 from tuition.recipe import ModelSettings
 from tuition.render import open_model
 from tuition.render.modelfiles import POSITIONS
@@ -25,14 +22,7 @@ from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
 from tuition.train.quantised import parameters_of
 from tuition.train.skeleton import refuse_larger_than_its_weights
-from tuition.train.tokenizerfiles import make_readable_by_version_4
 
-# What a tokenizer's folder may hold. Copied as they are when the vocabulary did not change, because
-# saving again rewrites them in a form that tools of the previous major version cannot read.
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
-)  # fmt: skip
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -123,8 +113,8 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
     return model.to(device)
 
 
-def _ordinary_attention_of(config: Any) -> str | None:
-    """SDPA by name, so that a folder's configuration cannot ask for a kernel from the hub; None: eager."""
+def _ordinary_attention_of(config: Any) -> str:
+    """SDPA, or eager where the kind of model knows no other; by name, so that a folder cannot ask for a kernel of the hub."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -144,11 +134,6 @@ def _refuse_incomplete(model: str, report: Mapping[str, Any]) -> None:
             where=model,
             next_step="Copy or download the model again; it would be filled with random numbers",
         )
-
-
-def one_line(error: BaseException, longest: int = 200) -> str:
-    """What an exception says, on one line of bounded length."""
-    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def set_dropout(config: Any, rate: float) -> None:
@@ -286,80 +271,3 @@ def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
     """Parameters in all, and those that learn."""
     sizes = [(parameters_of(p), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-
-
-def stop_tokens_of(model: Any) -> list[int]:
-    """The tokens that end an answer when the model is served."""
-    known = model.generation_config.eos_token_id
-    return [] if known is None else [known] if isinstance(known, int) else list(known)
-
-
-def stop_tokens_in(folder: Path) -> list[int]:
-    """The stop tokens that generation_config.json in a folder names; none where there is no such file."""
-    file = folder / "generation_config.json"
-    known = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.exists() else None
-    return [] if known is None else [known] if isinstance(known, int) else list(known)
-
-
-def set_stop_tokens(model: Any, tokenizer: Any, stop_ids: Sequence[int]) -> None:
-    """Write the learned stop tokens where every server looks for them: generation_config."""
-    generation = model.generation_config
-    stops = list(dict.fromkeys([*stop_ids, *stop_tokens_of(model)]))
-    if stops:
-        generation.eos_token_id = stops[0] if len(stops) == 1 else stops
-    if tokenizer.pad_token_id is not None:
-        generation.pad_token_id = tokenizer.pad_token_id
-    elif generation.pad_token_id is None and stops:
-        generation.pad_token_id = stops[-1]
-
-
-def save_model(model: Any, folder: Path, *, config_dropout_of: str | None = None) -> None:
-    """Write weights, configuration and generation configuration as plain transformers loads them."""
-    with attention_of(model, ordinary_attention(model)):
-        model.save_pretrained(folder, safe_serialization=True)
-    if config_dropout_of is not None:
-        _restore_dropout(folder / "config.json", config_dropout_of)
-
-
-def _restore_dropout(config_file: Path, base: str) -> None:
-    """Fine-tuning switched dropout off for the run; the shipped configuration says what the base's said."""
-    original = Path(base) / "config.json"
-    if not original.exists():
-        return
-    before = json.loads(original.read_text(encoding="utf-8"))
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    for name in config.keys() & before.keys():
-        if name.endswith(("dropout", "pdrop", "dropout_rate")):
-            config[name] = before[name]
-    files.write_json(config_file, config)
-
-
-def save_tokenizer(tokenizer: Any, folder: Path, *, base: str, vocabulary_changed: bool, plain: bool) -> None:
-    """Write the tokenizer beside the model, with the chat template that training used.
-
-    Args:
-        base: the model it came from; its files are copied when the vocabulary did not change, to the byte
-            where version 4 of transformers reads them.
-        vocabulary_changed: True when control tokens were added.
-        plain: the model learned plain text: it is shipped without a template that it never saw.
-    """
-    source = Path(base)
-    if source.is_dir() and not vocabulary_changed:
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file() and not (source / name).is_symlink():
-                files.copy(source / name, folder / name)
-    else:
-        tokenizer.save_pretrained(folder)
-    make_readable_by_version_4(folder)
-    template = folder / "chat_template.jinja"
-    if plain:
-        files.remove_file(template)
-        _drop_key(folder / "tokenizer_config.json", "chat_template")
-    elif isinstance(tokenizer.chat_template, str):
-        files.write_text(template, tokenizer.chat_template)
-
-
-def _drop_key(file: Path, key: str) -> None:
-    if file.exists() and key in (content := json.loads(file.read_text(encoding="utf-8"))):
-        del content[key]
-        files.write_json(file, content)

@@ -117,10 +117,14 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+# What each remembers of a number, in bytes; Muon of those in the layers' matrices, of others as AdamW.
+MOMENT_BYTES = {"adamw": 8, "adamw_8bit": 2, "muon": 4}
+
+
 def moment_bytes(name: str, parameters: Mapping[str, torch.nn.Parameter]) -> int:
     """What an optimizer will remember of these weights after its first step, in bytes."""
-    each = {"adamw": 8, "adamw_8bit": 2, "muon": 4}[name]
-    tables = 8 if name == "muon" else each
+    each = MOMENT_BYTES[name]
+    tables = MOMENT_BYTES["adamw"] if name == "muon" else each
     return sum(
         p.numel() * (tables if p.ndim < 2 or any(t in key for t in _TABLES) else each)
         for key, p in parameters.items()

@@ -7,17 +7,17 @@ and right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from tuition.batch import SHORTEST_PREFIX, make_packs, packs_on_a_trunk
+from tuition.batch import SHORTEST_PREFIX, UNBOUNDED, make_packs, packs_on_a_trunk
 from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 from tuition.train.attention import NAME
 from tuition.train.attention_varlen import working_kernel
 from tuition.train.head import Head, decoder_of, find_head
@@ -31,7 +31,6 @@ from tuition.train.model import (
     base_of,
     context_length,
     evaluating,
-    one_line,
     ordinary_attention,
 )
 from tuition.train.quantised import parameters_of
@@ -68,7 +67,7 @@ class PathCheck:
 def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
     """Compare packed losses with those of each example alone, and change one example to see that no other moves."""
     probed = _probed(examples)
-    singles = make_packs(probed, token_mean, max_examples=1, token_budget=10**9)
+    singles = make_packs(probed, token_mean, max_examples=1, token_budget=UNBOUNDED)
     with evaluating(loaded.model):
         with attention_of(loaded.model, ordinary_attention(loaded.model)):
             plain = replace(loaded, packed=False, head=None)
@@ -94,7 +93,10 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
         return PathCheck(
             False, f"one example at a time: packed and alone differ by {gap:.2g} nats on this model"
         )
-    return PathCheck(True, f"packed = alone on the first examples (largest difference {gap:.1e} nats)")
+    rounded = ", by rounding in bfloat16" if loaded.dtype == torch.bfloat16 else ""
+    return PathCheck(
+        True, f"packed = alone on the first examples (largest difference {gap:.1e} nats{rounded})"
+    )
 
 
 def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> None:
@@ -106,15 +108,14 @@ def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> No
     whole = _probed(examples)[-1]
     middle = len(whole) // 2
     supervised = np.zeros(len(whole), dtype=np.float32)
-    supervised[max(1, middle - _LOOKED_AT) : middle] = supervised[-1] = (
-        1.0  # a pass ends with what is learned last
-    )
+    supervised[max(1, middle - _LOOKED_AT) : middle] = 1.0
+    supervised[-1] = 1.0  # a pass ends before what is learned last
     whole = replace(whole, supervised=supervised)
     with evaluating(loaded.model), attention_of(loaded.model, ordinary_attention(loaded.model)):
         losses, others = (
             token_losses(replace(loaded, packed=False), pack)[pack.rows][:-1]
             for pack in make_packs(
-                [whole, _other_tokens(whole, middle)], token_mean, max_examples=1, token_budget=10**9
+                [whole, _other_tokens(whole, middle)], token_mean, max_examples=1, token_budget=UNBOUNDED
             )
         )
     moved = float((losses - others).abs().max()) if len(losses) else 0.0
@@ -139,7 +140,7 @@ def _packed_losses(
     loaded: LoadedModel, examples: Sequence[Rendered], *, share_prefixes: bool = False
 ) -> torch.Tensor:
     (pack,) = make_packs(
-        examples, token_mean, max_examples=None, token_budget=10**9, share_prefixes=share_prefixes
+        examples, token_mean, max_examples=None, token_budget=UNBOUNDED, share_prefixes=share_prefixes
     )
     return token_losses(replace(loaded, packed=True), pack)[pack.rows]
 
@@ -277,26 +278,35 @@ def choose_path(
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed, loaded.shares, loaded.trunks, loaded.lanes = check.packed, False, False, 1
-    passes, detail = "one example a pass", check.detail
+    obstacle = None
     if check.packed:
         obstacle = check_sharing(loaded, examples) if share_prefixes else "share_prefixes is off"
         loaded.shares = obstacle is None
         loaded.trunks = loaded.shares and check_trunks(loaded, examples)
-        passes = "examples side by side without padding, " + (
-            f"prefixes that they share computed once {'an update' if loaded.trunks else 'a pass'}"
-            if loaded.shares
-            else f"shared prefixes computed for each, because {obstacle}"
-        )
-        detail += "; so are shared prefixes computed once" if loaded.shares else ""
         loaded.lanes = _lanes(loaded)
-        if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
-            kernel = working_kernel(loaded.device)
-            passes += (
-                f"; attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
-            )
-        if loaded.lanes > 1:
-            passes += f"; up to {loaded.lanes} passes at a time, each on cores of its own"
-    loss = "the head at learned tokens only, in chunks"
-    if isinstance(head, str):
-        loss = f"the model's own head, because {head}"
-    return replace(check, how=f"{passes}; {loss}", detail=detail, shares=loaded.shares)
+    detail = check.detail + ("; so are shared prefixes computed once" if loaded.shares else "")
+    loss = f"the model's own head, because {head}" if isinstance(head, str) else _BY_HEAD
+    how = "; ".join([*_passes_in_words(loaded, obstacle), loss])
+    return replace(check, how=how, detail=detail, shares=loaded.shares)
+
+
+_BY_HEAD = "the head at learned tokens only, in chunks"
+
+
+def _passes_in_words(loaded: LoadedModel, obstacle: str | None) -> Iterator[str]:
+    """How examples are laid in passes, and what runs them.
+
+    Args:
+        obstacle: why prefixes are not shared, where they are not.
+    """
+    if not loaded.packed:
+        yield "one example a pass"
+        return
+    once = f"prefixes that they share computed once {'an update' if loaded.trunks else 'a pass'}"
+    prefixes = f"shared prefixes computed for each, because {obstacle}" if obstacle else once
+    yield f"examples side by side without padding, {prefixes}"
+    if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
+        kernel = working_kernel(loaded.device)
+        yield f"attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
+    if loaded.lanes > 1:
+        yield f"up to {loaded.lanes} passes at a time, each on cores of its own"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 from tuition.render.modelfiles import shards_of
 
 _MOST_BUFFERED = 2**28  # numbers that are computed and not stored, such as rotations
@@ -31,7 +31,7 @@ def refuse_larger_than_its_weights(config: Any, folder: Path, attention: str | N
             )
     except Exception as error:  # configurations fail in ways of their own
         raise UserError(
-            f"the model cannot be loaded ({' '.join(str(error).split())[:200] or type(error).__name__})",
+            f"the model cannot be loaded ({one_line(error)})",
             where=str(folder / "config.json"),
             next_step="It needs config.json and *.safetensors of a causal language model",
         ) from error

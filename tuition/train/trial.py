@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tuition.batch import Pack, Plan, Weigh, largest_group, largest_in_order, make_packs
+from tuition.batch import UNBOUNDED, Pack, Plan, Weigh, largest_group, largest_in_order, make_packs
 from tuition.batch.prepared import lengths_of
 from tuition.conversation import Rendered
 from tuition.errors import UserError
@@ -237,7 +237,9 @@ def _scores(learner: Learner, examples: Sequence[Rendered], packing: tuple[int |
     if not examples:
         return True
     group = largest_in_order(lengths_of(examples), max_examples=packing[0], token_budget=packing[1])
-    largest = make_packs([examples[i] for i in group], token_mean, max_examples=None, token_budget=2**62)[0]
+    largest = make_packs([examples[i] for i in group], token_mean, max_examples=None, token_budget=UNBOUNDED)[
+        0
+    ]
 
     def run() -> None:
         with evaluating(learner.model):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuition.batch import Plan
+from tuition.counting import counted
 from tuition.recipe import Recipe
 from tuition.train.averaging import average_weights
 from tuition.train.checkpoint import Progress, load_weights
@@ -69,9 +70,7 @@ def choose_weights(
         return Kept((chosen,), choosing.by, value)
     steps = _steps_to_average(recipe, folder, progress)
     if len(steps) < 2:
-        sentence = (
-            f"nothing is averaged: of the {recipe.average_checkpoints} checkpoints there is {len(steps)}"
-        )
+        sentence = f"nothing is averaged: of the {counted(recipe.average_checkpoints, 'checkpoint')} there is {len(steps)}"
         return Kept((chosen,), choosing.by, value, sentence=sentence)
     return _better_of(ready, folder, chosen, value, steps, evaluators)
 
@@ -136,6 +135,6 @@ def early_sentence(progress: Progress, by: str) -> str:
     """Why no update follows."""
     best = "" if progress.best_step is None else f" since step {progress.best_step}"
     return (
-        f"stopped early after step {progress.step}: {progress.evaluations_without_gain} evaluations{best} "
+        f"stopped early after step {progress.step}: {counted(progress.evaluations_without_gain, 'evaluation')}{best} "
         f"brought no better {by}"
     )

@@ -102,7 +102,11 @@ def _general(material: Material) -> GeneralText | None:
         return None
     named = general_path(given)
     renderer = Renderer.from_settings(
-        material.tokenizer, material.template, RenderSettings(), max_length=int(material.recipe.max_length)
+        material.tokenizer,
+        material.template,
+        RenderSettings(),
+        max_length=int(material.recipe.max_length),
+        positions=material.renderer.positions,
     )
     return read_general(renderer, find_general((named,) if isinstance(named, str) else tuple(named)))
 

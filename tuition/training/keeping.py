@@ -65,7 +65,7 @@ def write_model(ready: Ready, folder: RunFolder) -> None:
 
 def _write_adapter(ready: Ready, folder: Path) -> None:
     from tuition.train.adapters import save_adapter
-    from tuition.train.model import save_tokenizer
+    from tuition.train.writing import save_tokenizer
 
     recipe = ready.recipe
     save_adapter(

@@ -45,7 +45,7 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
 
     sources = sources_of(recipe.section(DataSettings))
     import_large_ones()  # for seconds, so data that is not there is said before
-    from tuition.train.model import load_config, quiet_transformers
+    from tuition.train.model import context_length, load_config, quiet_transformers
 
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
@@ -56,10 +56,13 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
     if template is not None and template.date is not None:
         recipe = recipe.replace(template_date=template.date.isoformat())
     new_tokens = adopt_template(tokenizer, template)
-    recipe = _with_length(recipe, config)
+    positions = context_length(config)
+    recipe = recipe.replace(max_length=longest_example(recipe.max_length, positions))
     watcher.stage("reading and rendering the data")
     settings = recipe.section(RenderSettings)
-    renderer = Renderer.from_settings(tokenizer, template, settings, max_length=int(settings.max_length))
+    renderer = Renderer.from_settings(
+        tokenizer, template, settings, max_length=int(settings.max_length), positions=positions
+    )
     corpus = _corpus(recipe, sources, renderer, watcher, leads)
     return Material(
         recipe=recipe,
@@ -90,10 +93,3 @@ def _corpus(recipe: Recipe, sources: Sources, renderer: Renderer, watcher: Watch
         leads=leads,
         tell=watcher.stage,
     )
-
-
-def _with_length(recipe: Recipe, config: Any) -> Recipe:
-    """The longest example: what was asked for, where the model holds it."""
-    from tuition.train.model import context_length
-
-    return recipe.replace(max_length=longest_example(recipe.max_length, context_length(config)))

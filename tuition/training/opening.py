@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tuition.counting import counted
 from tuition.data import split_share
 from tuition.recipe import Recipe
 from tuition.render import unread_pickles
@@ -71,9 +72,11 @@ def _data(ready: Ready) -> list[Fact]:
 
 def _plan(ready: Ready) -> Fact:
     recipe, plan = ready.recipe, ready.plan
+    epochs = round(plan.epochs, 2)
     return (
         "plan",
-        f"{plan.steps:,} updates of {recipe.batch_size} examples ({round(plan.epochs, 2):,g} epochs), "
+        f"{counted(plan.steps, 'update')} of {counted(recipe.batch_size, 'example')} "
+        f"({epochs:,g} epoch{'' if epochs == 1 else 's'}), "
         f"{_loss(recipe)}, learning rate {recipe.learning_rate:.1e} {recipe.lr_scheduler}",
     )
 
@@ -82,9 +85,8 @@ def _loss(recipe: Recipe) -> str:
     """How tokens are weighed, and what one costs where that is not -log p."""
     costs = {"dft": recipe.token_loss == "dft", "smoothed": recipe.label_smoothing > 0}
     named = " and ".join(name for name, chosen in costs.items() if chosen)
-    return (
-        f"{recipe.loss}{f' ({named})' if named else ''}{', noise (NEFTune)' if recipe.neftune_alpha else ''}"
-    )
+    noise = f", noise {recipe.neftune_alpha:g} (NEFTune)" if recipe.neftune_alpha else ""
+    return f"{recipe.loss}{f' ({named})' if named else ''}{noise}"
 
 
 def _judged(ready: Ready) -> list[Fact]:
@@ -96,11 +98,11 @@ def _judged(ready: Ready) -> list[Fact]:
     if scorer is not None:
         names = ", ".join(metric.name for metric in scorer.metrics)
         every = _updates(int(recipe.eval_metrics_every_steps))
-        parts.append(f"{names} of {len(scorer.questions):,} answers every {every}")
+        parts.append(f"{names} of {counted(len(scorer.questions), 'answer')} every {every}")
     parts.append(f"the best by {recipe.best_by} is kept" if recipe.keep == "best" else "the last is kept")
     if recipe.early_stopping_patience is not None:
         parts.append(
-            f"stops after {recipe.early_stopping_patience} evaluations without a gain in {recipe.best_by}"
+            f"stops after {counted(recipe.early_stopping_patience, 'evaluation')} without a gain in {recipe.best_by}"
         )
     if recipe.average_checkpoints is not None:
         parts.append(
@@ -110,7 +112,8 @@ def _judged(ready: Ready) -> list[Fact]:
 
 
 def _updates(count: int) -> str:
-    return "update" if count == 1 else f"{count:,} updates"
+    """Behind `every`."""
+    return "update" if count == 1 else counted(count, "update")
 
 
 def _machine(ready: Ready) -> list[Fact]:
@@ -132,7 +135,7 @@ def _machine(ready: Ready) -> list[Fact]:
 
 def _most_in_a_pass(recipe: Recipe) -> str:
     most = recipe.micro_batch_size
-    return f"at most {most} {'example' if most == 1 else 'examples'} in a pass; " if most else ""
+    return f"at most {counted(most, 'example')} in a pass; " if most else ""
 
 
 def _scoring(ready: Ready) -> str:
@@ -155,10 +158,8 @@ def _warnings(ready: Ready) -> list[str]:
         warnings.append(
             f"Not read, because a pickle can run code: {', '.join(pickles)}. The safetensors beside them are used."
         )
-    if ready.sources.left_out:
-        warnings.append(
-            f"Not read, because they name no split beside files that do: {', '.join(ready.sources.left_out)}"
-        )
+    if ready.sources.unread:
+        warnings.append(ready.sources.unread)
     if not corpus.validation and recipe.val_split:
         warnings.append(
             "No row fell to validation, so the last checkpoint becomes the model. "
@@ -166,7 +167,7 @@ def _warnings(ready: Ready) -> list[str]:
         )
     if recipe.batch_size > len(corpus.train):
         warnings.append(
-            f"batch_size {recipe.batch_size} is more than the {len(corpus.train)} examples: "
+            f"batch_size {recipe.batch_size} is more than the {counted(len(corpus.train), 'example')}: "
             "every update sees them all."
         )
     return warnings

@@ -18,6 +18,7 @@ import pyarrow as pa
 from tuition.batch.prepared.byplace import ByPlace
 from tuition.batch.prepared.layout import ARROW, LENGTHS, NOT_LEARNED, SCHEMA, Block, damaged
 from tuition.conversation import Rendered
+from tuition.counting import counted
 from tuition.errors import Origin, UserError
 
 # Pages that were read stay counted as this process's memory until they are given back to the page cache.
@@ -100,7 +101,7 @@ class PreparedSide(ByPlace):
         try:
             batch = pa.ipc.read_record_batch(message, SCHEMA)
             if batch.num_rows != block.examples:
-                raise self._damaged_block(number, f"holds {batch.num_rows:,} examples")
+                raise self._damaged_block(number, f"holds {counted(batch.num_rows, 'example')}")
             batch.validate(full=True)  # a hostile folder has hashes that fit and offsets that do not
         except (pa.ArrowException, OSError) as error:
             raise self._damaged_block(number, f"cannot be read ({error})") from None

@@ -15,6 +15,7 @@ from tuition.batch.stream.files import Shelf, StreamedFile, StreamedFiles, Strea
 from tuition.batch.stream.units import KEPT, Job, Kept, Unit, keys_of
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Conversation
+from tuition.counting import counted
 from tuition.data import Sources, Totals
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, RenderSettings
@@ -51,7 +52,7 @@ def stream_corpus(
     files.make_folder(folder / KEPT)
     units = [Unit(train=(name,)) for name in sources.train]
     held_out = [Unit(validation=sources.validation)] if sources.validation else []
-    job = Job(model, data, render, seed, str(folder))
+    job = Job(model, data, render, renderer.positions, seed, str(folder))
     keys = keys_of(job, [*units, *held_out], renderer)
     workers = Workers(job, max(1, min(_MOST_PROCESSES, (os.cpu_count() or 1) // 2))) if leads else None
     kept = _see_all(folder, [*units, *held_out], keys, data, seed, workers, tell)
@@ -98,7 +99,7 @@ def _see_all(
         found = kept[number_of[name]] = Kept.find(folder, keys[number_of[name]])
         assert found is not None
         room.take(name, found.side.bytes)
-        tell(f"{count:,} of {len(missing):,} files read, checked and rendered")
+        tell(f"{count:,} of {counted(len(missing), 'file')} read, checked and rendered")
     return [one for one in kept if one is not None]
 
 

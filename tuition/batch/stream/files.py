@@ -22,6 +22,7 @@ from tuition.batch.prepared.byplace import ByPlace
 from tuition.batch.stream.units import Kept, Unit, changed
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Rendered
+from tuition.counting import counted
 from tuition.errors import Origin, UserError
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -65,7 +66,7 @@ class Shelf:
         need = sum(sizes[: 2 * together])
         if need > self._most_bytes:
             raise UserError(
-                f"the examples of {min(2 * together, len(sizes))} files, those of now and next, take {need / 1e9:,.2f} GB",
+                f"the examples of {counted(min(2 * together, len(sizes)), 'file')}, those of now and next, take {need / 1e9:,.2f} GB",
                 where="stream_gb",
                 next_step=f"Set stream_gb: {np.ceil(need / 1e8) / 10:g} or more, or lower stream_files",
             )

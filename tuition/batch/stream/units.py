@@ -58,19 +58,21 @@ class Job:
         model: names the tokenizer.
         data: of the run.
         render: with every `auto` resolved.
+        positions: the most tokens that the model holds; None: it does not say.
         root: the folder of prepared data.
     """
 
     model: ModelSettings
     data: DataSettings
     render: RenderSettings
+    positions: int | None
     seed: int
     root: str
 
     def to_json(self) -> str:
         """One line, from which `from_json` makes the same job."""
         sections = {name: getattr(self, name).model_dump(mode="json") for name in ("model", "data", "render")}
-        return json.dumps({**sections, "seed": self.seed, "root": self.root})
+        return json.dumps({**sections, "positions": self.positions, "seed": self.seed, "root": self.root})
 
     @classmethod
     def from_json(cls, line: str) -> Job:
@@ -80,6 +82,7 @@ class Job:
             ModelSettings(**value["model"]),
             DataSettings(**value["data"]),
             RenderSettings(**value["render"]),
+            value["positions"],
             value["seed"],
             value["root"],
         )
@@ -100,7 +103,11 @@ class Job:
         adopt_template(tokenizer, template)
         while True:
             yield Renderer.from_settings(
-                tokenizer, template, self.render, max_length=int(self.render.max_length)
+                tokenizer,
+                template,
+                self.render,
+                max_length=int(self.render.max_length),
+                positions=self.positions,
             )
 
 

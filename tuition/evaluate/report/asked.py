@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tuition.counting import counted
 from tuition.evaluate.report.comparison import METRIC_NAMES
 from tuition.evaluate.report.facts import Row, Run, inside, listed, mappings, number
 from tuition.evaluate.report.machine import setting
-from tuition.evaluate.report.words import counted, large, plain, short, short_path, whole
+from tuition.evaluate.report.words import large, plain, short, short_path
 from tuition.recipe import Recipe
 
 _SAID_ELSEWHERE = frozenset(
@@ -35,8 +36,8 @@ def task(run: Run) -> str:
     epochs, batch = number(run.facts, "plan", "epochs"), number(run.facts, "plan", "batch_size")
     parts = [
         f"Train {model}{of} {method}".rstrip() if model else "",
-        f"on {whole(examples)} examples of {sources}" if examples and sources else "",
-        f"for {short(epochs)} epochs, {counted(int(steps), 'update')} of {short(batch)} examples"
+        f"on {counted(int(examples), 'example')} of {sources}" if examples and sources else "",
+        f"for {short(epochs)} epoch{'' if epochs == 1 else 's'}, {counted(int(steps), 'update')} of {counted(int(batch), 'example')}"
         if steps and epochs and batch
         else "",
     ]

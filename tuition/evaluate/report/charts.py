@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tuition.counting import counted
 from tuition.evaluate.report.axes import Axis, Tick, axis_over, labelled_ticks, spans_much
 from tuition.evaluate.report.comparison import METRIC_NAMES
 from tuition.evaluate.report.facts import (
@@ -252,7 +253,7 @@ def length_chart(run: Run) -> Chart | None:
     return Chart(
         key="lengths",
         title="Tokens of an example",
-        description=f"{whole(sum(heights))} examples, {short(bounds[0])} to {short(bounds[-1])} tokens long.",
+        description=f"{counted(int(sum(heights)), 'example')}, {short(bounds[0])} to {short(bounds[-1])} tokens long.",
         x_ticks=[Tick(round(i * width, 2), short(bounds[i])) for i in range(0, len(bounds), stride)],
         y_ticks=labelled_ticks(upright, about=4),
         bars=length_bars(bounds, heights, upright),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuition.counting import counted
 from tuition.evaluate.report.facts import Run, inside, listed, number
 from tuition.evaluate.report.words import short
 
@@ -22,5 +23,8 @@ def choice_sentence(run: Run) -> str:
         parts.append(f"{kept['sentence'][:1].upper()}{kept['sentence'][1:]}.")
     if inside(run.facts, "result", "stopped_early") is True:
         patience = number(run.facts, "result", "evaluations_without_gain")
-        parts.append(f"Training stopped early, after {short(patience)} evaluations without a gain.")
+        if patience is not None:
+            parts.append(
+                f"Training stopped early, after {counted(int(patience), 'evaluation')} without a gain."
+            )
     return " ".join(parts)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuition.counting import counted
 from tuition.evaluate.metrics import METRICS
 from tuition.evaluate.report.axes import Axis
 from tuition.evaluate.report.facts import Row, Run, listed, mappings, number, place
 from tuition.evaluate.report.words import (
-    counted,
     percentage_points,
     plain,
     share,

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from tuition.counting import counted
 from tuition.errors import UserError
-from tuition.evaluate.report.words import counted
 from tuition.foreign import OBJECT_BYTES, lines_of, require_readable
 from tuition.recipe import parse_yaml
 from tuition.recipe.yamltext import LARGEST_BYTES

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tuition.counting import counted
 from tuition.evaluate.report.comparison import read_score
 from tuition.evaluate.report.facts import Row, Run, inside, mappings, number, place
-from tuition.evaluate.report.words import counted, share, short, signed
+from tuition.evaluate.report.words import share, short, signed
 
 _LOSSES = (("loss", "Loss, nats a token"), ("bits_per_byte", "Bits a byte"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tuition.counting import counted
 from tuition.evaluate.report.asked import asked
 from tuition.evaluate.report.charts import evaluation_rows, length_chart, loss_chart, small_multiples
 from tuition.evaluate.report.choice import choice_sentence
@@ -41,7 +42,7 @@ def write_report(run_folder: Path) -> Path:
 @cache
 def environment() -> Environment:
     """Jinja with everything escaped, and a name that the template knows and we do not is an error."""
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -50,6 +51,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["counted"] = counted
+    return environment
 
 
 def view(run: Run) -> Row:

@@ -20,6 +20,12 @@ from tuition.interval import Score, interval
 
 _PLACES = frozenset({"output_dir"})
 _MADE_WITH = ("versions", "hardware", "hashes")
+_HASH_SHOWN = 12
+# what decides which rows are held out and which of their tokens are scored; the seed, where no val_data is given
+_HELD_OUT_BY = (
+    "val_data", "val_split", "mapping", "train_on", "span_markers", "learn_reasoning", "max_length", "too_long",
+    "hashes: data", "hashes: template", "hashes: tokenizer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Several:
         verdicts: the sentence and the badge of each.
         cautions: what speaks against shipping each.
         differing: setting or circumstance → its value in each run, where they are not all the same.
+        held_out_by: what of it makes their held-out rows others, so that the losses on those do not compare.
         figures: metrics of answers.
         rows: label → the value of each run: losses, forgetting, ledger and cost.
     """
@@ -58,6 +65,7 @@ class Several:
     verdicts: list[tuple[str, str]]
     cautions: list[list[str]]
     differing: dict[str, list[Any]]
+    held_out_by: list[str]
     figures: list[Figure]
     rows: dict[str, list[float | str | None]]
 
@@ -86,7 +94,8 @@ def side_by_side(runs: Sequence[Run]) -> Several:
         folders=[str(run.folder) for run in runs],
         verdicts=[(verdict(run), badge(run)[0]) for run in runs],
         cautions=[cautions(run) for run in runs],
-        differing=differing(runs),
+        differing=(different := differing(runs)),
+        held_out_by=held_out_by(runs, different),
         figures=[figure(runs, metric) for metric in metrics_of(runs)],
         rows=figures_of(runs),
     )
@@ -109,7 +118,20 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
         parts = [inside(run.facts, section) for run in runs]
         found |= _unequal([part if isinstance(part, dict) else {} for part in parts], f"{section}: ")
     found.pop("hashes: recipe", None)  # the settings themselves say more
-    return found
+    if "hashes: data" not in found and all(inside(run.facts, "hashes", "data") for run in runs):
+        found.pop("data", None)  # the same rows in files of other names
+    return {key: [_short(key, value) for value in row] for key, row in found.items()}
+
+
+def _short(key: str, value: Any) -> Any:
+    """A hash by its beginning, which is enough to tell two apart; anything else as it is."""
+    return value[:_HASH_SHOWN] if key.startswith("hashes: ") and isinstance(value, str) else value
+
+
+def held_out_by(runs: Sequence[Run], differing: dict[str, list[Any]]) -> list[str]:
+    """Of what differs, what makes the runs hold out other rows, or score other tokens of them."""
+    drawn = any(not run.recipe.get("val_data") for run in runs)
+    return [key for key in differing if key in _HELD_OUT_BY or (drawn and key == "seed")]
 
 
 def _unequal(mappings: Sequence[Row], prefix: str) -> dict[str, list[Any]]:

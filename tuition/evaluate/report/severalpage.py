@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tuition.counting import counted
 from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
 from tuition.evaluate.report.charts import Chart, answer_metrics, path, smoothed, smoothing_window
 from tuition.evaluate.report.comparison import BADGES, METRIC_NAMES, interval_places
@@ -13,7 +14,7 @@ from tuition.evaluate.report.machine import setting
 from tuition.evaluate.report.page import environment
 from tuition.evaluate.report.several import Figure, Several, side_by_side
 from tuition.evaluate.report.verdict import badge
-from tuition.evaluate.report.words import counted, percentage_points, share, share_interval, short
+from tuition.evaluate.report.words import percentage_points, share, share_interval, short
 from tuition.files import write_text
 from tuition.interval import Score
 
@@ -39,11 +40,23 @@ def view(runs: Sequence[Run], found: Several) -> Row:
             )
         ],
         "differing": [(key, [setting(value) for value in row]) for key, row in found.differing.items()],
+        "held_out_by": losses_do_not_compare(found),
         "figures": [figure_row(figure) for figure in found.figures],
         "charts": charts(runs, found.names),
         "rows": [(label, list(map(cell, values))) for label, values in found.rows.items()],
         "first": found.names[0],
     }
+
+
+def losses_do_not_compare(found: Several) -> str:
+    """The sentence about runs that hold out other rows; nothing where they hold out the same."""
+    if not found.held_out_by:
+        return ""
+    differ = f"{' and '.join(found.held_out_by)} {'differs' if len(found.held_out_by) == 1 else 'differ'}"
+    return (
+        f"The runs held out other rows ({differ}), so their held-out losses do not compare. Evaluate each on one "
+        "file (tuition evaluate RUN --data FILE), or train them with the same val_data."
+    )
 
 
 def kind(place: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tuition.counting import counted
 from tuition.evaluate.report.comparison import comparison_rows, headline, verdict_badge
 from tuition.evaluate.report.conditions import (
     conditions_not_met,
@@ -13,7 +14,6 @@ from tuition.evaluate.report.conditions import (
 )
 from tuition.evaluate.report.facts import Run, inside, lowest_point, number, series
 from tuition.evaluate.report.words import (
-    counted,
     duration,
     large,
     moment,
@@ -186,9 +186,10 @@ def data_cautions(run: Run) -> Iterator[str]:
     rows_in = number(run.facts, "data", "rows_in")
     booked, rejected = run.ledger.fates.total(), run.ledger.fates["rejected"]
     if booked and rows_in is not None and booked != rows_in:
-        yield f"The ledger accounts for {booked:,} of {whole(rows_in)} rows."
+        yield f"The ledger accounts for {booked:,} of {counted(int(rows_in), 'row')}."
     if rejected > 0.01 * booked:
-        yield f"{rejected:,} of {booked:,} rows were rejected; the reasons are below."
+        were = counted(booked, "row was", "rows were")
+        yield f"{rejected:,} of {were} rejected; the reasons are below."
     errors = sum(finding.get("severity") == "error" for finding in run.findings)
     if errors and not rejected:
         yield f"The data has {counted(errors, 'error')}; see the findings."
@@ -202,7 +203,7 @@ def cleared(run: Run) -> str:
         "the difference is decided",
         "no answer became worse",
         "every row is accounted for" if run.ledger.fates else "",
-        f"all {len(run.proofs)} proofs hold" if run.proofs else "",
+        counted(len(run.proofs), "proof holds", "proofs hold") if run.proofs else "",
         "nothing was forgotten beyond what may be" if forgetting_of(run) else "",
         "all conditions are met" if run.evaluation.get("gate") else "",
     ]

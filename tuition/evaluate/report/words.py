@@ -66,11 +66,6 @@ def short_path(path: str) -> str:
     return "/".join(path.split("/")[-2:]) if path.startswith("/") else path
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 step`, `2,000 steps`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def duration(seconds: float) -> str:
     """`41 s`, `12 min`, `2 h 14 min`."""
     if seconds < 100:

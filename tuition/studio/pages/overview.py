@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from tuition import __version__, api
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.studio.web import Here, Me, redirect, render
 
@@ -130,7 +131,11 @@ def make_export(
     drawn = api.exports.make(
         studio.store, kind, api.exports.Split(validation, test), made_by=f"tuition {__version__}", by=me.id
     )
-    refused = f" {drawn.refused:,} rows are refused; refused.jsonl says why." if drawn.refused else ""
+    refused = (
+        f" {counted(drawn.refused, 'row is', 'rows are')} refused; refused.jsonl says why."
+        if drawn.refused
+        else ""
+    )
     return redirect("/overview#exports", f"Export {drawn.id} is drawn.{refused}")
 
 

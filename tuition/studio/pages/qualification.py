@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import Response
 
 from tuition import api
+from tuition.counting import counted
 from tuition.studio.reading import unix_lines
 from tuition.studio.web import Here, Me, Person, Studio, redirect, render
 
@@ -60,7 +61,7 @@ def set_rule(
     api.gold.set_rule(studio.store, kind, items=items, share=percent / 100, by=me.id)
     there = api.gold.items_there(studio.store, kind)
     few = (
-        f" There are only {there:,} test items: nobody can pass until there are {items:,}."
+        f" {counted(there, 'test item is', 'test items are')} there: nobody can pass until there are {items:,}."
         if there < items
         else ""
     )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from tuition import api
+from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.studio.confine import refuse_paths_elsewhere
 from tuition.studio.outcomes import outcome_of
@@ -44,7 +45,7 @@ def show_beside(request: Request, studio: Here, run: Annotated[list[str], Query(
     names = list(dict.fromkeys(run))
     if not 2 <= len(names) <= api.beside.MOST_BESIDE_EACH_OTHER:
         raise UserError(
-            f"{len(names)} runs are ticked",
+            f"{counted(len(names), 'run is', 'runs are')} ticked",
             next_step=f"Go back and tick two to {api.beside.MOST_BESIDE_EACH_OTHER}",
         )
     folders = [api.board.find_run(studio.runs, name) for name in names]
