@@ -24,7 +24,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # oneDNN's), it takes 0.4 GB, and lies in the heap where the large blocks would lie: the heap grew with each update.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-# Each update has another shape: without this a GPU's memory falls into pieces that none of the next fits.
+# Each update has another shape: without this a GPU's memory falls into pieces, none of which fits the next.
 if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 

@@ -178,6 +178,11 @@ def refuse_strangers_among_ranks(given: Mapping[str, Any], rows: list[Any] | Non
 
 
 def refuse_mixed_runs(folder: RunFolder, resume: bool) -> None:
+    """A resume needs a run, and a new run needs a folder without one.
+
+    Raises:
+        UserError: the folder holds none, or holds one already.
+    """
     if resume and not folder.holds_a_run():
         raise UserError(
             "holds no run to resume", where=str(folder.path), next_step="Name a run folder, or drop --resume"
@@ -227,6 +232,11 @@ def _as_row(row: Any) -> Any:
 
 
 def as_names(data: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """One name, or several, as texts.
+
+    Raises:
+        UserError: it is no name, or a row is among the names.
+    """
     if isinstance(data, str | Path):
         return (str(data),)
     if not isinstance(data, Iterable):

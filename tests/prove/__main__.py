@@ -6,7 +6,7 @@ the end. About half an hour on two quiet cores; `SCALE=0.02 make prove` rehearse
 Settings: PARTS (all), SCALE (1: the share of all the numbers below), LANES (2), MORE (1: numbers are added to those
 of the run before), KILLS (300; 60 of other kinds, 50 of ranks in each layout, 25 of each other command), RANKS (2),
 LAYOUT of them (both), UPDATES (50) whose losses are compared, SEED (0), FRESH (20 of them), MINUTES for the kills (no
-limit), EVERY so-manieth disk operation (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to
+limit), EVERY so many disk operations one that fails (1: all), STEPS of the soak (2000), INPUTS of each parser (20000), REQUESTS to
 the studio (10000), POSTS to it (2000), odd ROWS (5000).
 """
 

@@ -27,7 +27,7 @@ from tuition import files
 from tuition.errors import UserError
 from tuition.train.checkpoint import Identity, Progress, load_checkpoint
 from tuition.train.folder import RunFolder
-from tuition.train.journal import Journal, Position, read_journal
+from tuition.train.journal import Journal, Position
 from tuition.train.saving import Saver
 from tuition.train.shelf import checkpoint_steps, find_checkpoint, sweep
 
@@ -196,15 +196,20 @@ def look(folder: Path, life: Life) -> str:
     if step in life.weights and not torch.equal(model.weight, life.weights[step]):
         return f"the weights of step {step} are others"
     Journal(run.metrics, position)  # refuses where the lines of the steps before are not there
-    steps = [line["step"] for line in read_journal(run.metrics)]
+    steps = steps_in(run.metrics)
     return "" if steps == list(range(1, progress.step + 1)) else f"the journal has steps {steps}"
+
+
+def steps_in(journal: Path) -> list[int]:
+    """The steps of a journal whose every line is whole."""
+    return [json.loads(line)["step"] for line in journal.read_text(encoding="utf-8").splitlines()]
 
 
 def end(folder: Path, expected: torch.Tensor) -> str:
     """Go on without faults; what is wrong at the end."""
     if not torch.equal(Life(folder).live(), expected):
         return "the run ends with other weights"
-    steps = [line["step"] for line in read_journal(RunFolder(folder).metrics)]
+    steps = steps_in(RunFolder(folder).metrics)
     left = [p.name for p in (folder / "checkpoints").iterdir() if p.name.startswith(".")]
     if steps != list(range(1, STEPS + 1)):
         return f"the journal ends with steps {steps}"
@@ -232,7 +237,7 @@ def prove(
     """Mode → times tried, and what went wrong.
 
     Args:
-        every: try each so-manieth operation only.
+        every: try only every so many operations, 1: all.
     """
     tried: Counter[str] = Counter()
     wrong: dict[str, list[str]] = {mode: [] for mode in modes}

@@ -186,7 +186,7 @@ def test_a_schema_or_a_text_to_evaluate_that_is_no_file_is_refused_unread(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     make(tmp_path / "x.txt")
-    renderer = Renderer.from_settings(make_tokenizer(), None, RenderSettings(), max_length=64)
+    renderer = Renderer.from_settings(make_tokenizer(), None, RenderSettings(), max_length=64, positions=64)
     with refused_in_bounds(tmp_path):
         with pytest.raises(UserError, match=r"x\.txt"):
             read_general(renderer, [str(tmp_path / "x.txt")])

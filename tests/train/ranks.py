@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import multiprocessing
 from torch.distributed import TCPStore
@@ -259,7 +260,8 @@ def main(place: Path) -> None:
         result["refused"] = ddp.all_of(refused(learner, place / "full", number + 6))
     if ddp.first:
         (place / "result.json").write_text(json.dumps(result))
-    ddp.leave()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

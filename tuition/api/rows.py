@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tuition import files, starter
 from tuition.conversation import Conversation, Rendered
-from tuition.counting import counted
 from tuition.data import (
     Ledger,
     Mend,
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from tuition.render import Renderer
     from tuition.render.page import PageFacts
     from tuition.render.tokens import Tokens
-
-
-_SECONDS_BETWEEN_NOTES = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +87,7 @@ def check(
         conversations = _remembered(reading, kept) if near or against else reading
         if look is not None:
             conversations = _looked_at(conversations, look, ledger)
-        _settle_all(_telling(conversations, ledger, tell), ledger, renderer)
+        _settle_all(ledger.telling(conversations, tell), ledger, renderer)
         shapes |= reading.shapes
         before = before or reading
     ledger.check_balance()
@@ -128,18 +123,6 @@ def _looked_at(
     for conversation in reading:
         for finding in look(conversation):
             ledger.add(finding)
-        yield conversation
-
-
-def _telling(
-    reading: Iterable[Conversation], ledger: Ledger, tell: Callable[[str], None]
-) -> Iterator[Conversation]:
-    """The rows as they come, with a word now and then on how many were read."""
-    said = time.monotonic()
-    for conversation in reading:
-        if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
-            said = time.monotonic()
-            tell(f"{counted(ledger.rows_in, 'row')} read")
         yield conversation
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,6 @@ from tuition.batch.prepared import (
     write_prepared,
 )
 from tuition.conversation import Conversation, Rendered
-from tuition.counting import counted
 from tuition.data import Ledger, Side, Sources, Totals, find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, RenderSettings
@@ -39,7 +37,6 @@ from tuition.render.evidence import Evidence
 if TYPE_CHECKING:
     from tuition.batch.stream.files import StreamedFiles
 
-_SECONDS_BETWEEN_NOTES = 5.0
 DAYS_KEPT = 30
 
 Tell = Callable[[str], None]
@@ -289,7 +286,7 @@ def prepare(
     return write_prepared(
         folder,
         key,
-        _noting(rendering, tell, check_unchanged),
+        _all_of(rendering, tell, check_unchanged),
         records={
             "ledger": ledger.to_rows(),
             "findings": _findings(ledger),
@@ -299,16 +296,11 @@ def prepare(
     )
 
 
-def _noting(
+def _all_of(
     rendering: Rendering, tell: Tell, check_unchanged: Callable[[], None]
 ) -> Iterator[tuple[Side, Rendered]]:
-    """The examples as they come, with a word now and then on how many rows were read, and a check at the end."""
-    said = time.monotonic()
-    for pair in rendering:
-        yield pair
-        if time.monotonic() - said > _SECONDS_BETWEEN_NOTES:
-            said = time.monotonic()
-            tell(f"{counted(rendering.ledger.rows_in, 'row')} read")
+    """The examples as they come, and a check when the last was read."""
+    yield from rendering.ledger.telling(rendering, tell)
     check_unchanged()
 
 

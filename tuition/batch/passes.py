@@ -24,7 +24,7 @@ def for_lanes(
     token_budget: int,
     trunk: int = 0,
 ) -> list[Forest]:
-    """Passes that cost about the same, the n-th for lane n modulo `lanes`; `whole` where that would not be faster.
+    """Passes that cost about the same, to be dealt to the lanes in turn; `whole` where that would not be faster.
 
     Args:
         whole: the step laid out for one lane.

@@ -72,8 +72,10 @@ def common_start(places: Sequence[int], inputs: Sequence[Ids], first_rows: Seque
 def _longest_run(
     forests: Sequence[Forest], inputs: Sequence[Ids], first_rows: Sequence[int]
 ) -> tuple[int, int]:
-    """How many passes from the first on share a trunk, and its length: while another pass saves more by it, and enough
-    of its own tokens."""
+    """How many passes, from the first on, best share a trunk, and how long it is then.
+
+    A pass joins while the trunk, shorter with it, saves more tokens in all, and a fair share of its own.
+    """
     first = list(forests[0].leaves)
     run, depth = 1, common_start(first, inputs, first_rows)
     for forest in forests[1:]:

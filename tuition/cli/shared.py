@@ -128,6 +128,7 @@ RenderSet = Annotated[
 
 
 def complain(sentence: str) -> None:
+    """Say something on stderr, without secrets."""
     from tuition.redact import redact
     from tuition.screen import printable
 
@@ -135,6 +136,7 @@ def complain(sentence: str) -> None:
 
 
 def among_ranks() -> bool:
+    """Whether torchrun started this process beside others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -157,12 +159,18 @@ def me() -> str:
 
 
 def print_json(value: Any) -> None:
+    """One JSON object, or one line of several, on stdout."""
     from tuition.screen import print_json
 
     print_json(value)
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:
+    """The settings of `--set`, each value as YAML reads it.
+
+    Raises:
+        UserError: one is not key=value, or no YAML.
+    """
     import yaml
 
     from tuition.recipe import parse_yaml

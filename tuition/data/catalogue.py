@@ -379,7 +379,6 @@ CODES: dict[str, Code] = {
         "The replay sources do not hold enough rows that can be learned and are not held out by their prompt.",
         "Add general data to `replay`, or lower `replay_share`.",
     ),
-    # --- files and lines ---
     "D072": Code(
         "characters that were decoded wrongly",
         "warning",
@@ -428,6 +427,7 @@ CODES: dict[str, Code] = {
         "model learns under a prompt that nobody sends when it is served.",
         "Write the system text, or remove that turn.",
     ),
+    # --- files and lines ---
     "D050": Code(
         "no rows",
         "error",

@@ -6,15 +6,17 @@ truncated, split, rejected or left out. Numbers live in flat arrays, so a millio
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tuition.counting import counted
 from tuition.errors import Finding, Origin
 
+T = TypeVar("T")
 Side = Literal["train", "validation"]
 Fate = Literal["open", "kept", "truncated", "split", "rejected", "left out"]
 
@@ -22,6 +24,7 @@ Fate = Literal["open", "kept", "truncated", "split", "rejected", "left out"]
 # this many of each code are kept in full. Reasons of rejected and truncated rows are kept without limit.
 FINDINGS_KEPT_PER_CODE = 10_000
 
+_SECONDS_BETWEEN_WORDS = 5.0
 _SIDES: tuple[Side | None, ...] = (None, "train", "validation")
 
 
@@ -182,6 +185,15 @@ class Ledger:
         self._counts[finding.code] += 1
         if self._counts[finding.code] <= FINDINGS_KEPT_PER_CODE:
             self.findings.append(finding)
+
+    def telling(self, items: Iterable[T], tell: Callable[[str], None]) -> Iterator[T]:
+        """What comes of the rows as it comes, with a word now and then on how many arrived."""
+        said = time.monotonic()
+        for item in items:
+            if time.monotonic() - said > _SECONDS_BETWEEN_WORDS:
+                said = time.monotonic()
+                tell(f"{counted(self.rows_in, 'row')} read")
+            yield item
 
     # --- what can be asked ---
 

@@ -112,7 +112,7 @@ def _nats(loaded: LoadedModel, go_on: Callable[[], None], pack: Pack) -> float:
 def _scored(
     loaded: LoadedModel, packs: Iterable[list[Pack]], score: Callable[[Pack], T]
 ) -> Iterator[tuple[Pack, T]]:
-    """What each pack comes to, in their order and on all ranks the same: each rank scores every so-manieth.
+    """What each pack comes to, in their order and the same on all ranks, of which each scores every n-th of n.
 
     The packs are those of one process and are added up in its order, so that the figures are its figures.
     """

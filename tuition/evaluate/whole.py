@@ -49,6 +49,7 @@ class Wishes:
         max_new_tokens: longest answer.
         limit: answer only the first so many prompts.
         device: auto, cpu, cuda or mps.
+        trusted: the model's own code that may run; see `trust_remote_code`.
     """
 
     data: tuple[str, ...] = ()

@@ -59,11 +59,15 @@ class Expected:
         prompts: user messages, or plain texts where there is no template.
         prompt_ids: each as it is fed to the model.
         answers: the greedy ids of each, its stop token included.
+        text_ids: the token ids of `_TEXTS`.
+        probe: the ids of the probe row, drawn at random.
         vocabulary: a hash of every token, its id and how it is found.
         layers: hidden states and logits of a probe row, by name, in order.
         template: the chat template; None: plain text.
         template_sha256: of the template that the run learned with; None where nobody wrote it down.
+        day: that the template is told, in ISO 8601; None: it asks for none.
         stops: id → its spelling.
+        tied: the head is the table of embeddings.
     """
 
     prompts: list[str]

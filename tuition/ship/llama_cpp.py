@@ -120,7 +120,6 @@ def go_template(template: str | None, special_tokens: Mapping[str, object]) -> s
     ):
         _refuse("its text has braces or quotes that Ollama would read as commands")
     return (
-        # llama.cpp's tokenizer puts the BOS itself, so that a BOS of the template would be the second
         start + "{{ range .Messages }}" + before + "{{ .Role }}" + between + "{{ .Content }}" + after
         + "{{ end }}" + prompt
     )  # fmt: skip
@@ -157,6 +156,7 @@ def _pieces(template: str, special_tokens: Mapping[str, object]) -> tuple[str, s
                 )
     except TemplateRefusal as refusal:
         _refuse(f"it refuses a plain conversation ({refusal})")
+    # llama.cpp's tokenizer puts the BOS itself, so that a BOS of the template would be the second
     bos = str(special_tokens.get("bos_token") or "")
     return start.removeprefix(bos) if bos else start, before, between, after, prompt
 

@@ -61,8 +61,7 @@ class Block:
     Attributes:
         rows: of the queries, those of heads that share a key head side by side for each token.
         seen: of the keys, piece by piece.
-        hidden: (rows, keys) float32, 0 where a query sees a key and −inf
-            elsewhere.
+        hidden: (rows, keys) float32, 0 where a query sees a key and −inf elsewhere.
     """
 
     rows: slice
@@ -257,6 +256,6 @@ def _hidden(parts: list[Part], above: int, window: int | None, device: torch.dev
         [torch.full((above,), -1), *(torch.full((stop,), segment) for segment, _, stop in parts)]
     )
     back = place[:, None] - of_key
-    strange = (of_keys_owner >= 0) & (of_keys_owner != owner[:, None])
-    hidden = strange | (back < 0) if window is None else strange | (back < 0) | (back >= window)
+    of_another = (of_keys_owner >= 0) & (of_keys_owner != owner[:, None])
+    hidden = of_another | (back < 0) if window is None else of_another | (back < 0) | (back >= window)
     return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf")).to(device)

@@ -32,8 +32,10 @@ _WORTH_UPDATES = 100  # of a run: fewer gain no more than the minute that compil
 
 
 class Untraced:
-    """What goes through compiled code as it is. Lengths of segments are others in each pass, and a compiler that saw
-    them would make new code for each: of a frozen dataclass, PyTorch 2.11's looks at every field.
+    """Arguments that compiled code hands on without looking at them.
+
+    Lengths of segments differ from pass to pass, and a compiler that saw them would make new code for each. It is no
+    frozen dataclass, because PyTorch 2.11's compiler looks at every field of one.
     """
 
     def __init__(self, kept: dict[str, Any]) -> None:

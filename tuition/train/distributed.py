@@ -40,7 +40,7 @@ class Ranks:
         world: how many there are.
         local_rank, local_world: the same on this machine.
         layout: ddp: each holds the whole model; fsdp: each holds a part; hsdp: a part on each machine.
-        group: what they speak in; None: all in the one that training speaks in.
+        group: the process group that they speak in; None: the default one, in which training speaks.
     """
 
     rank: int = 0
@@ -99,11 +99,6 @@ class Ranks:
     def apart(self) -> Ranks:
         """The same ranks in a group of its own, so that a thread may speak while training does. All call this."""
         return replace(self, group=dist.new_group(backend="gloo", timeout=_PATIENCE)) if self.many else self
-
-    def leave(self) -> None:
-        """Let go of the others."""
-        if self.many and dist.is_initialized():
-            dist.destroy_process_group()
 
     def sums(self, *values: float) -> list[float]:
         """Each value added up over all ranks, in float64; the same on all."""

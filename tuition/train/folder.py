@@ -24,7 +24,23 @@ _SECONDS_OF_A_LOOK = 0.01
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths within one run folder."""
+    """Paths within one run folder, and who may write there.
+
+    Attributes:
+        recipe: the settings, every `auto` a value.
+        facts: run.json: versions, hashes, sittings, and what came of them.
+        ledger, findings: what became of each row, and what was said of it.
+        prompts: what was learned from, as numbers by which it is known again.
+        metrics: the journal, a line for each update and evaluation.
+        samples: prompts answered before and after.
+        example: one example, token by token.
+        general: general text as the base model scored it.
+        proof: what was verified before step 1.
+        evaluation, demonstrations, answers: what `tuition evaluate` found; answers are kept so that it goes on.
+        checkpoints, model, adapter: folders of weights.
+        jobs: what the studio started.
+        report: the page.
+    """
 
     path: Path
 

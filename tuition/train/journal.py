@@ -1,17 +1,15 @@
-"""The journal of a run: what happened, one line a step."""
+"""The journal of a run, metrics.jsonl: what happened, one line a step. It is read as any file of a run is, in the report."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuition import files
 from tuition.errors import UserError
-from tuition.foreign import lines_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +91,3 @@ class NoJournal(Journal):
 
     def write(self, line: dict[str, Any]) -> None:
         """Nothing."""
-
-
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; a last line that a crash tore is left out.
-
-    Raises:
-        UserError: another line is damaged.
-    """
-    for _, line in _lines(path):
-        yield line
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each line as it is written, and what it says."""
-    torn = 0  # the number of a line that is none: only a crash leaves one, and only at the end
-    for number, written in enumerate(lines_of(path), start=1):
-        if torn and written.strip():
-            raise UserError(
-                "is no line of a journal", where=f"{path}:{torn}", next_step="Remove that line, and resume"
-            )
-        raw = written.removesuffix(b"\n")
-        try:
-            line = json.loads(raw)
-            told = isinstance(line, dict) and isinstance(line.get("step"), int)
-        except (ValueError, RecursionError):
-            told = False
-        if told:
-            yield raw, line
-        else:
-            torn = torn or number

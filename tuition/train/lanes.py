@@ -50,7 +50,7 @@ def replica_of(model: Any, weights: Mapping[int, torch.nn.Parameter]) -> Any:
 def side_by_side(
     lanes: Sequence[Lane], work: Callable[[Lane, Job], Result], jobs: Sequence[Job]
 ) -> list[Result]:
-    """Do every job, the n-th with lane n modulo their number; each lane does its own in order.
+    """Do every job: lane k of n does the jobs k, k + n, k + 2n and so on, in that order.
 
     The caller's thread is the first lane. Where it fails, the others are broken off; where another fails, the
     rest end the job they are at.

@@ -57,7 +57,7 @@ class Masters:
             embedding.sparse = True
 
     def compile(self, backend: str, device: torch.device) -> str:
-        """Nothing here is worth it; see `SplitMasters`."""
+        """Have compiled code move the masters where it pays; here it does not, see `SplitMasters.compile`."""
         return ""
 
     def lend(self) -> dict[int, Parameter]:

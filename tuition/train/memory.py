@@ -30,13 +30,15 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_TOP_PAD, 64 << 20)
-        # Of one, lanes wait for each other; what one of many has freed, no other can use
+        # Two arenas: with one, lanes wait for each other; with many, what one has freed no other can use
         mallopt(_M_ARENA_MAX, 2)
 
 
 def give_back_freed_memory() -> None:
-    """Ask glibc to give freed memory back to the system, once: after the first update, whose moments took the room
-    that its activations had left, what lies between them is too small for the next update's large blocks.
+    """Ask glibc to give freed memory back to the system.
+
+    Done once, after the first update: the optimizer's moments then lie where its activations had been, and the gaps
+    between them are too small for the large blocks of the next update.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -12,7 +12,7 @@ from tuition.recipe import OptimizerSettings
 from tuition.train.libraries import bitsandbytes
 from tuition.train.pieces import in_rows
 
-# Where Newton-Schulz would treat a table of rows as a map between spaces: their rows are moved by AdamW.
+# In names of weights that are tables of rows and no maps between spaces: Muon leaves them to AdamW.
 _TABLES = ("embed", "lm_head", "wte", "wpe", "trainable_tokens")
 
 

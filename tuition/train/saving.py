@@ -76,7 +76,7 @@ class Saver:
             self.ranks,
             self.writers,
         )
-        if not (self.ranks.first or self.ranks.sharded):  # the first holds all that it does, and writes
+        if not (self.ranks.first or self.ranks.sharded):  # the first rank holds the same, and writes it
             self.saved_step = snapshot.step
             return
         # a daemon, so that a second signal leaves at once
@@ -106,12 +106,8 @@ class Saver:
         """Something went wrong in the thread, and has not been said yet."""
         return self._error is not None
 
-    def check(self) -> None:
-        """Say what went wrong in the thread, as soon as it did.
-
-        Raises:
-            UserError: a checkpoint could not be written.
-        """
+    def _say_what_failed(self) -> None:
+        """Raise, once, what went wrong in the thread."""
         if self._error is not None:
             error, self._error = self._error, None
             if isinstance(error, OSError):
@@ -131,7 +127,7 @@ class Saver:
                 self._abandoned = True
                 raise
             self._thread = None
-        self.check()
+        self._say_what_failed()
 
     def __enter__(self) -> Self:
         return self

@@ -22,25 +22,28 @@ from tuition.train.pieces import in_rows, pieces_of
 from tuition.train.scratch import scratch
 
 _HALF = 0x8000
-# Numbers: small weights take as long either way, and shapes of one are others to a compiler.
+# The fewest numbers of a piece that compiled code is used for: small ones take as long either way, and a compiler would
+# make code of its own for shapes with a 1 in them.
 _WORTH_COMPILED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Compiled code for whole pieces in a row, bits as whole numbers: a compiler leaves out what floats round to between.
+    """Compiled code that splits and joins whole pieces, flat.
+
+    It takes the bits of floats as integers: between two operations on floats a compiler may leave the rounding out.
 
     Attributes:
-        split: (numbers, where their upper halves go, where the rest goes) → where a middle went down: (n,) int32, int16,
-            int16 → bool.
-        join: (upper halves, the rest, where the numbers go): (n,) int16, int16, int32.
+        split: (bits, upper halves to fill, rest to fill) → which numbers lie in the middle between two upper halves and
+            were rounded down: (n,) int32, int16, int16 → (n,) bool.
+        join: (upper halves, rest, bits to fill): (n,) int16, int16, int32.
     """
 
     split: Callable[[Tensor, Tensor, Tensor], Tensor]
     join: Callable[[Tensor, Tensor, Tensor], None]
 
     def is_right(self, device: torch.device) -> bool:
-        """Whether it does what is done without, on numbers of all sizes and on middles between two."""
+        """Whether it gives what plain operations give, on numbers of all sizes and on those in the middle."""
         random = torch.Generator().manual_seed(0)
         bits = torch.randint(-(2**31), 2**31, (4 * _WORTH_COMPILED,), generator=random).to(torch.int32)
         bits[::7] = (bits[::7] >> 16 << 16) + _HALF

@@ -32,14 +32,14 @@ from tuition.train.model import LoadedModel, evaluating
 from tuition.train.trunk import over_trunks
 
 _SHARE_FOR_US = 0.9  # of the memory that is left: others on the machine need some too
-# For shared prefixes: tokens are compared there, which would take long over a whole plan.
+# Updates that are searched for shared prefixes: comparing the tokens of a whole plan would take long.
 _UPDATES_LOOKED_AT = 16
 
 
 def tokens_at_once(kind: str) -> int:
-    """What `micro_batch_tokens: auto` means on a kind of device: as many as are tried first.
+    """What `micro_batch_tokens: auto` means on a kind of device: the tokens of the pass that is tried first.
 
-    A GPU waits for what it is asked where passes are short, and several add gradients up in float32.
+    Many on a GPU: between short passes it stands idle, and gradients of several passes are summed in float32.
     """
     return 32768 if kind == "cuda" else 4096
 
@@ -50,8 +50,8 @@ class Trial:
 
     Attributes:
         tokens: of the examples in that pass.
-        tokens_per_second: of the examples, by the second, warm pass; where prefixes are shared, by the largest that
-            does, and by how much its whole update shares.
+        tokens_per_second: of the examples, measured on a second, warm pass. Where prefixes are shared, on the largest
+            pass that shares one, scaled to what its whole update shares.
         peak_bytes: the most memory in use on the device so far, what the optimizer will take counted in; on the
             CPU, of the process.
         token_budget: most tokens in a pass that fits.
@@ -79,7 +79,7 @@ def try_largest_step(
 ) -> Trial:
     """Run the pass with the most tokens of the whole plan, one that shares prefixes, and the largest of an evaluation.
 
-    All beside as much memory as the optimizer will take at its first step.
+    Room is left for what the optimizer will take at its first step.
 
     Args:
         packing: most examples in a pack (None: no limit), most tokens in a pack.
@@ -160,8 +160,11 @@ def _largest_passes(
     weigh: Weigh,
     packing: tuple[int | None, int],
 ) -> tuple[list[list[Pack]], list[Pack]]:
-    """The largest passes of the plan that are run at once where nothing is shared, and of the first updates the
-    largest where something is; and all passes of an update that the last of them stand for."""
+    """What is tried: the plan's largest passes with nothing shared, then, of the first updates, the largest that share.
+
+    Returns:
+        each of the two (or one) as passes that run at once; and all passes of the update that the last stands for.
+    """
     most, budget = packing
     lanes = learner.lanes
     group = largest_group(lengths, plan, max_examples=most and most * lanes, token_budget=budget)
@@ -199,7 +202,7 @@ def _adds_up(lengths: npt.NDArray[np.int64], plan: Plan, at_once: tuple[int | No
 
 
 def _seconds(learner: Learner, passes: Sequence[Pack], adds_up: bool) -> float | None:
-    """Seconds that passes take which are run at once, the second time; None: memory does not suffice.
+    """How long passes that run at once take, the second time they do; None: memory does not suffice.
 
     Args:
         adds_up: the second adds its gradients to the first's, as in an update of several.

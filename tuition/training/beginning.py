@@ -93,7 +93,7 @@ def take_up(
     """
     ranks = ready.learner.ranks
     found = Found(None, (), frozenset())
-    if ranks.told(resume):  # said when the first has begun, so that all find its folder
+    if ranks.told(resume):  # the others wait here until the first rank has made the folder
         if ranks.first:
             sweep(folder.checkpoints)
         found = find_checkpoint(folder.checkpoints, identity.fingerprint, ranks)

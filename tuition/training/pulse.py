@@ -44,11 +44,12 @@ class Pulse:
             over.set()
 
     def _watch(self, over: threading.Event) -> None:
-        # looks are counted and not seconds, which pass too while a machine sleeps and nobody can get on
-        seen, vain = self._beats, 0
+        # looks are counted, and not seconds, which pass too while a machine sleeps
+        seen, looks_without_a_beat = self._beats, 0
         while not over.wait(self._seconds / _LOOKS):
-            seen, vain = self._beats, vain + 1 if self._beats == seen else 0
-            if vain > _LOOKS:
+            looks_without_a_beat = looks_without_a_beat + 1 if self._beats == seen else 0
+            seen = self._beats
+            if looks_without_a_beat > _LOOKS:
                 sentence = f"tuition: rank {self._rank} has not got on for {self._seconds:g} s (heartbeat_seconds) and ends; it stood here:\n"
                 with suppress(OSError):  # nobody reads any more
                     os.write(_STDERR, sentence.encode())

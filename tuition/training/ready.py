@@ -66,10 +66,12 @@ class Ready(Material):
 
     @property
     def model(self) -> Any:
+        """With what learns in it."""
         return self.learner.model
 
     @property
     def device(self) -> torch.device:
+        """Of this rank."""
         return self.learner.device
 
     @property

@@ -72,6 +72,7 @@ def fault_of(folder: Path, name: str, entry: Entry, *, hashed: bool) -> str | No
 
 
 def damaged(folder: Path, what: str) -> UserError:
+    """What is said of a prepared folder that is not as it was written."""
     return UserError(
         f"the prepared data is damaged: {what}",
         where=str(folder),

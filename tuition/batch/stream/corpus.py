@@ -56,7 +56,8 @@ def stream_corpus(
     keys = keys_of(job, [*units, *held_out], renderer)
     workers = Workers(job, max(1, min(_MOST_PROCESSES, (os.cpu_count() or 1) // 2))) if leads else None
     kept = _see_all(folder, [*units, *held_out], keys, data, seed, workers, tell)
-    streamed = [StreamedFile(*three) for three in zip(units, keys, kept, strict=False)]
+    of_files = (units, keys[: len(units)], kept[: len(units)])  # behind them stands what is held out by name
+    streamed = [StreamedFile(*each) for each in zip(*of_files, strict=True)]
     if not any(one.side.examples for one in kept):
         raise UserError(
             "no row of all files can be learned from",
@@ -80,27 +81,32 @@ def _see_all(
     workers: Workers | None,
     tell: Tell,
 ) -> list[Kept]:
-    """What stays of each unit, found or made now: those that the first epoch begins with last, so that they are there."""
+    """What stays of each unit, found or made now; the files that are needed first are made last, so that they are there."""
     kept = [Kept.find(folder, key) for key in keys]
     files_in_order = _first_order(sum(bool(unit.train) for unit in units), data, seed)
-    missing = [
-        n for n in (*range(len(files_in_order), len(units)), *reversed(files_in_order)) if kept[n] is None
-    ]
+    held_out = range(len(files_in_order), len(units))
+    missing = [number for number in (*held_out, *reversed(files_in_order)) if kept[number] is None]
     if missing and workers is None:
         raise UserError(
             "is not prepared, and only the first rank prepares",
             where=str(units[missing[0]]),
             next_step="Put TUITION_CACHE on a disk that all machines see",
         )
-    number_of = {keys[number].name: number for number in missing}
-    room = _Room(folder, data.stream_gb * 1e9)
+    key_of = {keys[number].name: keys[number] for number in missing}
     asked = [(units[number], keys[number].name) for number in missing]
+    made: dict[str, Kept] = {}
+    room = _Room(folder, data.stream_gb * 1e9)
     for count, name in enumerate(workers.prepare_all(asked) if workers else (), 1):
-        found = kept[number_of[name]] = Kept.find(folder, keys[number_of[name]])
-        assert found is not None
-        room.take(name, found.side.bytes)
+        made[name] = _just_made(folder, key_of[name])
+        room.take(name, made[name].side.bytes)
         tell(f"{count:,} of {counted(len(missing), 'file')} read, checked and rendered")
-    return [one for one in kept if one is not None]
+    return [made[key.name] if one is None else one for key, one in zip(keys, kept, strict=True)]
+
+
+def _just_made(folder: Path, key: PreparedKey) -> Kept:
+    found = Kept.find(folder, key)
+    assert found is not None, key.name
+    return found
 
 
 def _first_order(count: int, data: DataSettings, seed: int) -> list[int]:

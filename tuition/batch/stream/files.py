@@ -19,7 +19,7 @@ from tuition.batch.corpus import find_or_clear
 from tuition.batch.plan import Plan
 from tuition.batch.prepared import JoinedSide, Prepared, PreparedKey, PreparedSide, find_prepared
 from tuition.batch.prepared.byplace import ByPlace
-from tuition.batch.stream.units import Kept, Unit, changed
+from tuition.batch.stream.units import Kept, Unit, unit_changed
 from tuition.batch.stream.worker import Workers
 from tuition.conversation import Rendered
 from tuition.counting import counted
@@ -41,26 +41,29 @@ class Shelf:
     """The prepared files on the disk: as many as have room, those of now and next always.
 
     One rank puts them there and takes them away; the others wait for what they need.
+
+    Args:
+        root: the folder of prepared data.
+        most_bytes: of all files together.
+        workers: those who prepare; None: another rank does.
     """
 
     def __init__(
         self, root: Path, streamed: Sequence[StreamedFile], *, most_bytes: float, workers: Workers | None
     ) -> None:
-        """
-        Args:
-            root: the folder of prepared data.
-            most_bytes: of all files together.
-            workers: those who prepare; None: another rank does.
-        """
         self._root, self._streamed, self._workers = root, streamed, workers
         self._most_bytes = most_bytes
         self._opened: dict[int, PreparedSide] = {}
         self._standing: tuple[list[int], list[int]] = ([], [])
 
     def refuse_too_little_room(self, together: int) -> None:
-        """
+        """Refuse a bound below the largest files that are ever needed at once.
+
+        Args:
+            together: files that are shuffled together; those of the next window are prepared meanwhile.
+
         Raises:
-            UserError: the largest files that are ever needed at once are more than may lie there.
+            UserError: naming how many gigabytes they take.
         """
         sizes = sorted((file.kept.side.bytes for file in self._streamed), reverse=True)
         need = sum(sizes[: 2 * together])
@@ -101,7 +104,7 @@ class Shelf:
         file = self._streamed[number]
         prepared = self._wait_for(file) if self._workers is None else self._have(file, self._workers)
         if prepared.train.sha256 != file.kept.side.sha256:
-            raise changed(file.unit)
+            raise unit_changed(file.unit)
         return prepared.train
 
     def _wait_for(self, file: StreamedFile) -> Prepared:

@@ -144,7 +144,7 @@ def prepare_unit(job: Job, unit: Unit, renderer: Renderer, *, expected: str) -> 
     root = Path(job.root)
     (key,) = keys_of(job, [unit], renderer)
     if key.name != expected:
-        raise changed(unit)
+        raise unit_changed(unit)
     prepared = find_or_clear(root, key, lambda text: None)
     if prepared is None:
         settings = job.settings_of(unit)
@@ -158,10 +158,11 @@ def prepare_unit(job: Job, unit: Unit, renderer: Renderer, *, expected: str) -> 
         _keep(root / KEPT, key, prepared)
     elif kept.side.sha256 != prepared.train.sha256:
         files.remove_folder(prepared.folder)
-        raise changed(unit)
+        raise unit_changed(unit)
 
 
-def changed(unit: Unit) -> UserError:
+def unit_changed(unit: Unit) -> UserError:
+    """What is said of a file that is not what it was."""
     return UserError(
         "the file is not what it was when the run began",
         where=str(unit),

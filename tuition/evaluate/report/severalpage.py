@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuition.counting import counted
-from tuition.evaluate.report.axes import Axis, axis_over, labelled_ticks, spans_much
-from tuition.evaluate.report.charts import Chart, answer_metrics, path, smoothed, smoothing_window
+from tuition.evaluate.report.axes import Axis
+from tuition.evaluate.report.charts import Chart, answer_metrics
 from tuition.evaluate.report.comparison import BADGES, METRIC_NAMES, interval_places
 from tuition.evaluate.report.facts import Point, Row, Run, series
 from tuition.evaluate.report.machine import setting
+from tuition.evaluate.report.overlaid import overlaid
 from tuition.evaluate.report.page import environment
 from tuition.evaluate.report.several import Figure, Several, side_by_side
 from tuition.evaluate.report.verdict import badge
@@ -116,32 +117,7 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
     for place, run in enumerate(runs):
         for title, line in answer_metrics(run):
             titled.setdefault(title, [[] for _ in runs])[place] = line
-    drawn = (overlaid(f"curve-{i}", title, lines, names) for i, (title, lines) in enumerate(titled.items()))
-    return [chart for chart in drawn if chart is not None]
-
-
-def overlaid(key: str, title: str, lines: Sequence[list[Point]], names: Sequence[str]) -> Chart | None:
-    """One picture with a line a run; None where no run has two points."""
-    points = [point for line in lines if len(line) > 1 for point in line]
-    if not points:
-        return None
-    across = Axis(0.0, max(step for step, _ in points) or 1.0)
-    values = [value for _, value in points]
-    upright = axis_over(values, log=spans_much(values))
-    shown = [(place, line) for place, line in enumerate(lines) if len(line) > 1]
-    return Chart(
-        key=key,
-        title=title + (" (logarithmic scale)" if upright.log else ""),
-        description=" ".join(
-            f"{names[place]}: {short(line[0][1])} to {short(line[-1][1])}." for place, line in shown
-        ),
-        x_ticks=labelled_ticks(across),
-        y_ticks=labelled_ticks(upright),
-        lines=[(kind(place), path(_even(line, upright), across, upright)) for place, line in shown],
-        legend=[(kind(place), names[place]) for place, _ in shown],
+    drawn = (
+        overlaid(f"curve-{i}", title, lines, names, kind) for i, (title, lines) in enumerate(titled.items())
     )
-
-
-def _even(line: list[Point], upright: Axis) -> list[Point]:
-    window = smoothing_window(line)
-    return smoothed(line, window, upright) if window > 1 else line
+    return [chart for chart in drawn if chart is not None]
