@@ -78,6 +78,7 @@ def _in_words(budget: Budget, gpus: int, updates: int) -> Iterator[tuple[str, st
     verdict = "fits" if budget.fits else "does not fit"
     yield from ((name, size(count)) for name, count in budget.parts.items() if count)
     yield "memory a GPU", f"{size(budget.bytes)} of {size(budget.room)}: {verdict}"
+    yield "passes", f"at most {counted(budget.pass_tokens, 'token')} in one"
     yield "on the wire", f"{size(budget.wire_bytes)} a GPU and update"
     yield "speed", f"{budget.tokens_per_second:,.0f} tokens/s over all, {budget.seconds:.2f} s an update"
     hours = f"{gpus * seconds / 3600:,.1f} GPU hours"
@@ -87,8 +88,8 @@ def _in_words(budget: Budget, gpus: int, updates: int) -> Iterator[tuple[str, st
 
 def _numbers(budget: Budget, updates: int) -> dict[str, Any]:
     return {
-        "fits": budget.fits, "parts": budget.parts, "bytes": budget.bytes, "room": budget.room,
-        "wire_bytes": budget.wire_bytes, "seconds_per_update": budget.seconds,
+        "fits": budget.fits, "pass_tokens": budget.pass_tokens, "parts": budget.parts, "bytes": budget.bytes,
+        "room": budget.room, "wire_bytes": budget.wire_bytes, "seconds_per_update": budget.seconds,
         "seconds": None if budget.seconds is None else updates * budget.seconds,
         "tokens_per_second": budget.tokens_per_second, "updates": updates, "change": list(budget.advice),
     }  # fmt: skip

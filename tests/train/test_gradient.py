@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from tests.train.families import FAMILIES, largest_gap
 from tuition.batch import make_packs
 from tuition.conversation import Rendered
-from tuition.errors import Origin
+from tuition.errors import Origin, UserError
 from tuition.recipe import ModelSettings
 from tuition.train import selfcheck
-from tuition.train.attention import NAME, segment_attention
+from tuition.train.attention import NAME, register, segment_attention
 from tuition.train.head import Head, find_head
 from tuition.train.lean import make_lean
 from tuition.train.loss import LOSSES, step_loss, token_losses
@@ -186,32 +186,43 @@ def test_a_head_that_is_not_linear_is_called_itself_and_the_run_says_so(folders:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("config", "packs"), [("BloomConfig", False), ("GPTJConfig", True)])
-def test_a_model_whose_attention_ignores_ours_is_seen_and_still_learned_exactly(
-    config: str, packs: bool
-) -> None:
-    """Bloom would mix examples; GPT-J keeps them apart by a mask of its own, and knows no shared prefixes."""
+_OTHER_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "BloomConfig": ({"n_layer": 2, "n_head": 4}, "reach one another"),
+    "GPTJConfig": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 128}, ""),
+    "RobertaConfig": (
+        {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "is_decoder": True,
+         "max_position_embeddings": 128, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+        "packed and alone differ",
+    ),
+    "BartConfig": (
+        {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64,
+         "max_position_embeddings": 36, "dropout": 0.0, "is_decoder": True},
+        "cannot run packed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", _OTHER_MODELS)
+def test_a_model_that_knows_no_segments_is_seen_and_still_learned_exactly(config: str) -> None:
+    """Bloom would mix examples; GPT-J keeps them apart by a mask of its own, and knows no shared prefixes; RoBERTa
+    counts positions from 2 and Bart over the whole pack, which is longer than it can be."""
     import transformers
 
     torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 400,
-        "hidden_size": 32,
-        "n_layer": 2,
-        "n_head": 4,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    extra = {"n_embd": 32, "rotary_dim": 4, "n_positions": 128} if packs else {}
-    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**sizes, **extra))
+    sizes, obstacle = _OTHER_MODELS[config]
+    common = {"vocab_size": 400, "hidden_size": 32, "bos_token_id": 1, "eos_token_id": 2}
+    chosen = getattr(transformers, config)(**{**common, **sizes})
+    model = transformers.AutoModelForCausalLM.from_config(chosen)
     for p in model.parameters():
         p.data.mul_(5 if p.ndim > 1 else 1)  # random weights attend to nothing in particular
+    register()
     loaded = LoadedModel(model.train(), CPU, torch.float32)
     check = selfcheck.choose_path(loaded, examples())
-    assert (check.packed, check.shares) == (packs, False)
-    assert packs or ("one example a pass" in check.how and "reach one another" in check.detail)
+    assert (check.packed, check.shares) == (not obstacle, False)
+    assert obstacle in check.detail
+    assert check.packed or "one example a pass" in check.how
     layout = make_packs(
-        examples(), LOSSES["token_mean"], max_examples=None if packs else 1, token_budget=10**6
+        examples(), LOSSES["token_mean"], max_examples=1 if obstacle else None, token_budget=10**6
     )
     losses = torch.cat([token_losses(loaded, pack)[pack.rows] for pack in layout])
     expected = []
@@ -222,3 +233,18 @@ def test_a_model_whose_attention_ignores_ours_is_seen_and_still_learned_exactly(
         learned = torch.from_numpy(example.supervised[1:] > 0)
         expected.append(F.cross_entropy(logits[learned], ids[0, 1:][learned], reduction="none"))
     torch.testing.assert_close(losses, torch.cat(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_sees_what_it_should_predict_is_refused() -> None:
+    from transformers import BertConfig, BertLMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig(vocab_size=400, max_position_embeddings=128, initializer_range=0.2, **sizes)
+    config.is_decoder = True
+    causal = LoadedModel(BertLMHeadModel(config).eval(), CPU, torch.float32)
+    selfcheck.refuse_to_see_ahead(causal, examples())
+    config.is_decoder = False
+    reading_ahead = LoadedModel(BertLMHeadModel(config).eval(), CPU, torch.float32)
+    with pytest.raises(UserError, match=r"sees the tokens that it should predict.*is_decoder"):
+        selfcheck.choose_path(reading_ahead, examples())

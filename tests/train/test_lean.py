@@ -173,6 +173,27 @@ def test_what_is_not_exactly_equal_is_left_alone(module: nn.Module) -> None:
     assert "forward" not in vars(module)
 
 
+class GatedNorm(nn.Module):
+    """An RMS norm, unless it is given a gate as well, as layers with states do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.rand(16)), 1e-6
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        x = x if gate is None else x * F.silu(gate)
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+
+
+def test_a_module_that_is_given_more_than_was_compared_does_it_itself() -> None:
+    own, lean_one, (x, gate) = GatedNorm(), GatedNorm(), torch.randn(2, 5, 16)
+    lean_one.load_state_dict(own.state_dict())
+    assert make_lean(lean_one) == 1
+    torch.testing.assert_close(lean_one(x), own(x))
+    for given, named in (((x, gate), {}), ((x,), {"gate": gate}), ((), {"x": x})):
+        assert torch.equal(lean_one(*given, **named), own(*given, **named))
+
+
 def test_a_module_that_somebody_watches_is_left_alone() -> None:
     module = OtherMLP(lambda gate, up: F.silu(gate) * up)
     module.register_forward_hook(lambda *_: None)

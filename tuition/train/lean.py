@@ -41,19 +41,22 @@ def make_lean(model: nn.Module) -> int:
             known[signature] = _lean_form(module)
         form = known[signature]
         if form is not None:
-            module.forward = MethodType(_unless_compiling(form), module)
+            module.forward = MethodType(_where_it_is_proved(form), module)
             replaced += 1
     return replaced
 
 
-def _unless_compiling(form: Form) -> Form:
-    """The leaner forward; a compiler is shown the module's own, whose operations it joins with those around it."""
+def _where_it_is_proved(form: Form) -> Callable[..., Tensor]:
+    """The leaner forward for one argument, as it was compared; given more, such as a gate, the module's own.
 
-    def forward(module: nn.Module, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            own: Tensor = type(module).forward(module, x)
+    A compiler is shown the module's own too, whose operations it joins with those around it.
+    """
+
+    def forward(module: nn.Module, *given: Tensor, **named: Any) -> Tensor:
+        if torch.compiler.is_compiling() or named or len(given) != 1:
+            own: Tensor = type(module).forward(module, *given, **named)
             return own
-        return form(module, x)
+        return form(module, *given)
 
     return forward
 

@@ -180,11 +180,16 @@ def _inputs(
     lengths: tuple[int, ...],
     parents: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
-    return {
+    """What a decoder is given. One example alone is left to count its own positions, as it does when it is served."""
+    inputs = {
         "input_ids": put_on(loaded.device, torch.from_numpy(ids)[None]),
-        "position_ids": put_on(loaded.device, torch.from_numpy(positions)[None]),
         "use_cache": False,  # a cache would let segments see one another
-        **({"segment_lengths": lengths} if loaded.packed else {}),
+    }
+    if not loaded.packed:
+        return inputs
+    return inputs | {
+        "position_ids": put_on(loaded.device, torch.from_numpy(positions)[None]),
+        "segment_lengths": lengths,
         **({"segment_parents": parents} if parents is not None else {}),
         **({"segments_before": loaded.before} if loaded.before is not None else {}),
     }

@@ -17,13 +17,14 @@ import torch
 from tuition.batch import SHORTEST_PREFIX, UNBOUNDED, make_packs, packs_on_a_trunk
 from tuition.batch.balance import Work, work_of_model
 from tuition.conversation import Rendered
-from tuition.errors import one_line
+from tuition.errors import UserError, one_line
 from tuition.train.attention import NAME
 from tuition.train.attention_varlen import working_kernel
 from tuition.train.head import Head, decoder_of, find_head
 from tuition.train.lanes import lanes_of, replica_of
 from tuition.train.lean import make_lean
 from tuition.train.loss import token_losses, token_mean
+from tuition.train.memory import is_out_of_memory
 from tuition.train.model import (
     LoadedModel,
     attention_of,
@@ -39,7 +40,10 @@ from tuition.train.trunk import over_trunks
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
 # Another example's change may move a loss by no more than the order of additions does.
 _LEAK = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+# What a model raises that takes no segments, or no more tokens in a pass than one example may have.
+_CANNOT_RUN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 _LONGEST_PROBED = 1024
+_LOOKED_AT = 64  # tokens before a change that no loss may follow
 _SHORTEST_FAMILY = 4 * SHORTEST_PREFIX  # tokens of the examples that the check of shared prefixes makes
 
 
@@ -72,18 +76,20 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
             with attention_of(loaded.model, NAME):
                 together = _packed_losses(loaded, probed)
                 disturbed = _packed_losses(loaded, [_other_tokens(probed[0]), *probed[1:]])
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except _CANNOT_RUN as error:
+            if is_out_of_memory(error):
+                raise
             return PathCheck(
                 False, f"one example at a time: this model cannot run packed ({one_line(error, 120)})"
             )
     gap = float((together - alone).abs().max())
     first = probed[0].learned_tokens
     leak = float((together[first:] - disturbed[first:]).abs().max()) if len(together) > first else 0.0
-    if leak > _LEAK[loaded.dtype]:
+    if not leak <= _LEAK[loaded.dtype]:
         return PathCheck(
             False, f"one example at a time: in a pack, examples reach one another ({leak:.2g} nats)"
         )
-    if gap > _TOLERANCE[loaded.dtype]:
+    if not gap <= _TOLERANCE[loaded.dtype]:
         return PathCheck(
             False, f"one example at a time: packed and alone differ by {gap:.2g} nats on this model"
         )
@@ -91,6 +97,35 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
     return PathCheck(
         True, f"packed = alone on the first examples (largest difference {gap:.1e} nats{rounded})"
     )
+
+
+def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> None:
+    """Change the end of an example to see that no loss before it moves.
+
+    Raises:
+        UserError: one did: this model would learn to copy the tokens that it is shown, and its loss mean nothing.
+    """
+    whole = _probed(examples)[-1]
+    middle = len(whole) // 2
+    supervised = np.zeros(len(whole), dtype=np.float32)
+    supervised[max(1, middle - _LOOKED_AT) : middle] = 1.0
+    supervised[-1] = 1.0  # a pass ends before what is learned last
+    whole = replace(whole, supervised=supervised)
+    with evaluating(loaded.model), attention_of(loaded.model, ordinary_attention(loaded.model)):
+        losses, others = (
+            token_losses(replace(loaded, packed=False), pack)[pack.rows][:-1]
+            for pack in make_packs(
+                [whole, _other_tokens(whole, middle)], token_mean, max_examples=1, token_budget=UNBOUNDED
+            )
+        )
+    moved = float((losses - others).abs().max()) if len(losses) else 0.0
+    if moved > _TOLERANCE[loaded.dtype]:
+        raise UserError(
+            f"{type(base_of(loaded.model)).__name__} sees the tokens that it should predict: "
+            f"changing the end of an example moved a loss before it by {moved:.2g} nats",
+            where="model",
+            next_step="Choose a causal language model, or set is_decoder to true in config.json where it is one",
+        )
 
 
 def _probed(examples: Sequence[Rendered]) -> list[Rendered]:
@@ -132,7 +167,9 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
         try:
             shared = _packed_losses(loaded, family, share_prefixes=True)
             beside = _packed_losses(loaded, disturbed, share_prefixes=True)
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except _CANNOT_RUN as error:
+            if is_out_of_memory(error):
+                raise
             return f"this model cannot run them ({one_line(error, 120)})"
     first = family[0].learned_tokens
     gap, leak = float((shared - apart).abs().max()), float((shared - beside)[first:].abs().max())
@@ -154,7 +191,9 @@ def check_trunks(loaded: LoadedModel, examples: Sequence[Rendered]) -> bool:
         try:
             with torch.no_grad():
                 losses = over_trunks([replace(loaded, packed=True)], token_losses, packs)
-        except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError):
+        except _CANNOT_RUN as error:
+            if is_out_of_memory(error):
+                raise
             return False
     on_a_trunk = torch.cat([found[pack.rows] for found, pack in zip(losses, packs, strict=True)])
     return float((on_a_trunk - apart).abs().max()) <= _TOLERANCE[loaded.dtype]
@@ -225,6 +264,9 @@ def choose_path(
 
     Args:
         share_prefixes: False: the recipe has switched it off.
+
+    Raises:
+        UserError: the model sees the tokens that it should predict.
     """
     base = base_of(loaded.model)
     make_lean(base)
@@ -232,6 +274,7 @@ def choose_path(
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
         head = find_head(base, shortest)
     loaded.head, loaded.work = head if isinstance(head, Head) else None, _work_of(base)
+    refuse_to_see_ahead(loaded, examples)
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed, loaded.shares, loaded.trunks, loaded.lanes = check.packed, False, False, 1
