@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
-from tuition.errors import Interrupted, UserError
+from tuition.errors import Interrupted, UserError, typed
 from tuition.leaving import INTERRUPTED
 
 RecipeOrRun = Annotated[
@@ -140,7 +140,7 @@ def _start_ranks(
         raise UserError(
             f"the ranks ended with exit code {code}; the first complaint above is the cause",
             where=str(folder),
-            next_step=f"Mend it, and go on with: {me()} train {folder} --resume --processes {ranks}",
+            next_step=f"Mend it, and go on with: {me()} train {typed(folder)} --resume --processes {ranks}",
         )
 
 
@@ -159,12 +159,13 @@ def _print_end(folder: Path, as_json: bool, *, was_finished: bool) -> None:
         _print_result(folder, facts)
     print(f"report: {folder / 'report.html'}")
     print("next:")
-    print(f"  {me()} chat {folder}")
-    print(f"  {me()} evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
-    print(f"  {me()} export {folder} --format hf --to exported")
+    run, base = typed(folder), typed(facts["model"]["name"])
+    print(f"  {me()} chat {run}")
+    print(f"  {me()} evaluate {run} --data YOUR_TEST_FILE --baseline {base}")
+    print(f"  {me()} export {run} --format hf --to exported")
     if was_finished:
         print(
-            f"  {me()} train {folder} {_for_longer(folder)} --output-dir {folder}-longer  # anew, and twice as long"
+            f"  {me()} train {run} {_for_longer(folder)} --output-dir {typed(f'{folder}-longer')}  # anew, and twice as long"
         )
 
 
@@ -310,9 +311,10 @@ def demo(
         print(line)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
-    print(f'  {me()} generate {run.path} --prompt "Which currency does Japan use?"')
-    print(f"  {me()} chat {run.path}")
-    print(f"  {me()} export {run.path} --format hf --to exported")
+    folder = typed(run.path)
+    print(f'  {me()} generate {folder} --prompt "Which currency does Japan use?"')
+    print(f"  {me()} chat {folder}")
+    print(f"  {me()} export {folder} --format hf --to exported")
     print(f"  {me()} init mine && {me()} train mine/recipe.yaml")
 
 
@@ -323,7 +325,7 @@ def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -
 
     for path in api.init(folder):
         print(f"wrote {path}")
-    print(f"next: {me()} train {Path(folder) / 'recipe.yaml'}")
+    print(f"next: {me()} train {typed(Path(folder) / 'recipe.yaml')}")
 
 
 _add_train()
