@@ -16,6 +16,9 @@ from tuition.errors import UserError, typed
 from tuition.recipe import Recipe, make_recipe, read_settings
 from tuition.train.folder import RunFolder, first_free
 
+# rows from Python: (prompt, completion) pairs, dictionaries in any shape that a file may have, or lists of messages
+Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+
 
 def gather(
     recipe: str | Path | Recipe | None, data: Any, settings: Mapping[str, Any]
