@@ -30,6 +30,7 @@ def show(request: Request, studio: Here, me: Me, filter: str = "waiting", before
         "review.html",
         progress=api.overview.progress(studio.store),
         again=api.reviewing.next_second_reading(studio.store, me.id),
+        again_waiting=api.reviewing.second_readings_wanted(studio.store, me.id),
         next=api.reviewing.next_to_review(studio.store, me.id),
         filters=_FILTERS,
         chosen=chosen,
