@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from tuition import api
 from tuition.errors import UserError
+from tuition.studio.editor import turns_of
 from tuition.studio.reading import unix_lines
 from tuition.studio.web import Here, Me, Studio, redirect, render, status_of
 
@@ -178,8 +179,7 @@ def decide(
     comment: Annotated[str, Form(max_length=10_000)] = "",
 ) -> Response:
     """Store the decision and show the next that waits."""
-    texts = [unix_lines(text) for text in turns]
-    typed = [{"role": "user" if n % 2 else "assistant", "content": text} for n, text in enumerate(texts)]
+    typed = turns_of(turns)
     try:
         api.reviewing.review(
             studio.store, demonstration, me.id, decision, rev=rev, comment=unix_lines(comment),
