@@ -83,6 +83,8 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["train"], ["'model' is missing; 'data' is missing. Give --model FOLDER_OR_HUB_NAME --data FILE, or a recipe"]),
         (["train", "--resume"], ["tuition train RUN_FOLDER --resume"]),
         (["train", "good.jsonl"], ["is data, not a recipe", "Before each file stands --data", "--data good.jsonl"]),
+        (["plan", "good.jsonl"], ["is data, not a recipe", "Before each file stands --data", "--data good.jsonl"]),
+        (["plan", "--model", "sound"], ["'data' is missing. Give --data FILE"]),
         (["train", "sound"], ["is a model, not a recipe", "--model sound --data FILE"]),
         (["generate", "cache", "--prompt", "a"], ["is a repository of the hub's cache", "Name its snapshot: cache/snapshots/abc"]),
         (["train", "--model", "m", "--data", "good.jsonl", "--set", "epochs"], ["key=value"]),

@@ -19,6 +19,7 @@ from tuition.errors import UserError
 from tuition.launch import LAUNCHERS, launch_file
 from tuition.recipe import make_recipe
 from tuition.train.budget import Budget, Shape, budget_of
+from tuition.train.trial import tokens_at_once
 
 # Llama 3.1 8B, by its data sheet
 EIGHT = Shape(
@@ -64,6 +65,17 @@ def test_eight_billion_in_full_do_not_fit_one_gpu_and_the_plan_says_what_to_chan
     assert budget(method="lora").fits
     assert budget(8, parallel="fsdp").fits
     assert budget(8, parallel="fsdp").advice == ()
+
+
+def test_the_plan_makes_passes_as_large_as_training_tries_and_smaller_ones_where_those_do_not_fit() -> None:
+    assert budget(method="lora").pass_tokens == 16_000  # the whole update, below what is tried first on CUDA
+    assert budget(method="lora", micro_batch_tokens=2_000).pass_tokens == 2_000
+    recipe = make_recipe({"model": "m", "data": "d", "dtype": "bfloat16", "method": "lora"})
+    load = {"ranks": 1, "gpu": "l40s", "tokens_per_update": 64_000, "learned_share": 0.4, "mean_length": 500}
+    small = budget_of(EIGHT, recipe, **load)
+    assert small.fits and small.pass_tokens < tokens_at_once("cuda")
+    twice = recipe.replace(micro_batch_tokens=2 * small.pass_tokens)
+    assert budget_of(EIGHT, twice, **load).pass_tokens == small.pass_tokens
 
 
 def test_work_is_what_the_published_table_says() -> None:

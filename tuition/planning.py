@@ -67,6 +67,7 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
         ),
         *((name, size(count)) for name, count in budget.parts.items() if count),
         ("memory a GPU", f"{size(budget.bytes)} of {size(budget.room)}: {verdict}"),
+        ("passes", f"at most {counted(budget.pass_tokens, 'token')} in one"),
         ("on the wire", f"{size(budget.wire_bytes)} a GPU and update"),
         ("speed", f"{budget.tokens_per_second:,.0f} tokens/s over all, {budget.seconds:.2f} s an update"),
         (
@@ -76,7 +77,7 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
         *(("change", words) for words in budget.advice),
     ]
     numbers = {
-        "fits": budget.fits, "parts": budget.parts, "bytes": budget.bytes, "room": budget.room,
+        "fits": budget.fits, "pass_tokens": budget.pass_tokens, "parts": budget.parts, "bytes": budget.bytes, "room": budget.room,
         "wire_bytes": budget.wire_bytes, "seconds_per_update": budget.seconds, "seconds": seconds,
         "tokens_per_second": budget.tokens_per_second, "updates": updates, "change": list(budget.advice),
     }  # fmt: skip

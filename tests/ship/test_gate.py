@@ -43,6 +43,16 @@ def refused(run: tuition.Run, to: Path, match: str, format: str = "hf") -> None:
     assert list(to.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["model", "adapter/merged", "checkpoints/step-99"])
+def test_nothing_is_exported_into_the_folders_that_a_run_keeps_its_own_files_in(
+    lora_run: tuition.Run, place: str
+) -> None:
+    name = place.split("/")[0]
+    with pytest.raises(UserError, match=rf"{name}/ is what the run run keeps .* such as run-exported"):
+        lora_run.export(lora_run.path / place)
+    assert not (lora_run.path / place).exists()
+
+
 def edit_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 

@@ -36,15 +36,17 @@ def export(
         on_checked: told what the fresh process confirmed.
 
     Raises:
-        UserError: the folder exists, or what was written answers differently.
+        UserError: the folder exists or belongs to the files of a run, or what was written answers differently.
     """
     import torch
 
     from tuition.ship.export import export as export_model
+    from tuition.ship.export import refuse_place
 
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in types:
         raise UserError(f"unknown dtype '{dtype}'", next_step=f"Choose one of: {', '.join(types)}")
+    refuse_place(Path(to))  # before a model is loaded for it
     folder = None if llama_cpp is None else Path(llama_cpp)
     answerer = load(model, device="cpu", trust_remote_code=trust_remote_code)
     trip = export_model(answerer, Path(to), format=format, dtype=types[dtype], llama_cpp=folder)

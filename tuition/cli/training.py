@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from tuition.cli.ended import print_end
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
 from tuition.errors import Interrupted, UserError
 from tuition.leaving import INTERRUPTED
@@ -99,7 +100,7 @@ def _train(
         raise Stopped(str(stop) or _NOT_BEGUN) from None
     if os.environ.get("RANK", "0") != "0":
         return
-    _print_end(run.path, as_json, was_finished=run.was_finished)
+    print_end(run.path, as_json, was_finished=run.was_finished)
     if not run.passed:
         raise typer.Exit(1)
 
@@ -142,58 +143,6 @@ def _start_ranks(
             where=str(folder),
             next_step=f"Mend it, and go on with: {me()} train {folder} --resume --processes {ranks}",
         )
-
-
-def _print_end(folder: Path, as_json: bool, *, was_finished: bool) -> None:
-    from tuition import api
-
-    facts = api.read_report_facts(folder)
-    forgetting = facts.get("forgetting")
-    if as_json:
-        shown = {"run": str(folder), "result": facts["result"], "report": str(folder / "report.html")}
-        print_json(shown if forgetting is None else {**shown, "forgetting": forgetting})
-        return
-    if was_finished:
-        _print_finished(folder)
-    else:
-        _print_result(folder, facts)
-    print(f"report: {folder / 'report.html'}")
-    print("next:")
-    print(f"  {me()} chat {folder}")
-    print(f"  {me()} evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
-    print(f"  {me()} export {folder} --format hf --to exported")
-    if was_finished:
-        print(
-            f"  {me()} train {folder} {_for_longer(folder)} --output-dir {folder}-longer  # anew, and twice as long"
-        )
-
-
-def _print_finished(folder: Path) -> None:
-    from tuition.train.folder import RunFolder
-
-    learned = RunFolder(folder).kept_model()
-    print(f"{folder} is finished, and nothing is left to do; what it learned is {learned}")
-
-
-def _print_result(folder: Path, facts: dict[str, Any]) -> None:
-    """What the model answered before and after, and the figures of the run."""
-    from tuition import api
-    from tuition.evaluate.lines import run_lines
-    from tuition.screen import show_samples
-
-    prompts = "held-out prompts" if facts["data"]["validation_examples"] else "prompts that were learned from"
-    show_samples(api.read_samples(folder), f"before and after, on {prompts}")
-    for line in run_lines(facts):
-        print(line)
-
-
-def _for_longer(folder: Path) -> str:
-    """The flag with which a new run of the same recipe learns twice as long."""
-    from tuition.train.folder import RunFolder
-
-    recipe = RunFolder(folder).read_recipe()
-    steps = recipe.get("max_steps")
-    return f"--max-steps {2 * steps}" if steps else f"--epochs {2 * recipe['epochs']:g}"
 
 
 def _recipe_options() -> list[inspect.Parameter]:
@@ -331,7 +280,15 @@ _add_train()
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe file.", show_default=False)],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file, or the folder of a run.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="As in train, over the recipe's.", show_default=False)
+    ] = None,
+    data: Annotated[
+        list[str], typer.Option("--data", help="As in train, over the recipe's.", show_default=False)
+    ] = [],  # noqa: B006  Typer copies it
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many, eight on a machine.")] = 1,
     gpu: Annotated[
         str, typer.Option("--gpu", help="Their kind: a100, h100, h200, b200, l40s or 4090.")
@@ -339,10 +296,16 @@ def plan(
     set_: RecipeSet = [],  # noqa: B006  Typer copies it
     as_json: Json = False,
 ) -> None:
-    """What a run will take on other hardware: memory by part, time, what to change. Calculated, not measured."""
+    """What a run will take on other hardware: memory by part, time, what to change.
+
+    Calculated, not measured: from the model's configuration, and from rows and tokens that the first rows and the
+    sizes of the files suggest. Nothing is rendered.
+    """
     from tuition import api
 
-    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **assignments(set_))
+    named = {"model": model, "data": data or None}
+    settings = {key: value for key, value in named.items() if value} | assignments(set_)
+    expected = api.plan(recipe, gpus=gpus, gpu=gpu, **settings)
     if as_json:
         print_json(expected.numbers)
     else:

@@ -188,13 +188,13 @@ def _refuse_no_recipe(path: Path) -> None:
         raise UserError(
             "is a model, not a recipe",
             where=str(path),
-            next_step=f"Name both: tuition train --model {path} --data FILE",
+            next_step=f"Before it stands --model: --model {path} --data FILE",
         )
     if path.is_file() and path.suffix in (".jsonl", ".csv", ".tsv", ".parquet", ".gz"):
         raise UserError(
             "is data, not a recipe",
             where=str(path),
-            next_step=f"Before each file stands --data: tuition train --model FOLDER_OR_HUB_NAME --data {path}",
+            next_step=f"Before each file stands --data: --model FOLDER_OR_HUB_NAME --data {path}",
         )
 
 

@@ -19,6 +19,7 @@ from tuition.ship.card import write_card
 from tuition.ship.gate import RoundTrip
 from tuition.ship.written import base_of_answerer, vocabulary_changed
 from tuition.train.adapters import save_adapter
+from tuition.train.folder import refuse_runs_own
 from tuition.train.writing import save_model, save_tokenizer, set_stop_tokens
 
 
@@ -109,12 +110,11 @@ def export(
     """Write `to` in the format given, appearing at once and whole, or not at all.
 
     Raises:
-        UserError: the folder exists, the format is unknown, or what was written answers differently.
+        UserError: `refuse_place` refuses the folder, the format is unknown, or what was written answers differently.
     """
     if format not in EXPORTS:
         raise UserError(f"unknown format '{format}'", next_step=f"Choose one of: {', '.join(EXPORTS)}")
-    if to.exists():
-        raise UserError("exists already", where=str(to), next_step="Name a folder that does not exist yet")
+    refuse_place(to)
     files.make_folder(to.parent)
     temporary = files.fresh_folder(to.with_name(f".{to.name}.tmp"))
     try:
@@ -126,6 +126,17 @@ def export(
         if temporary.exists():
             files.remove_folder(temporary)
     return trip
+
+
+def refuse_place(to: Path) -> None:
+    """Refuse a folder that is there already, or that belongs to the files of a run.
+
+    Raises:
+        UserError: saying which.
+    """
+    if to.exists():
+        raise UserError("exists already", where=str(to), next_step="Name a folder that does not exist yet")
+    refuse_runs_own(to)
 
 
 def write_adapter_folder(answerer: Answerer, folder: Path) -> None:

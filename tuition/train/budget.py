@@ -5,6 +5,7 @@ The formulae stand in docs/scale.md. `benchmarks.plan` compares the memory with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,10 +17,10 @@ from tuition.train.cross_entropy import BLOCK_VALUES, CHUNK_BYTES
 from tuition.train.distributed import Ranks
 from tuition.train.masters import HANDED_OVER_BYTES
 from tuition.train.optimizer import MOMENT_BYTES
+from tuition.train.trial import tokens_at_once
 
 _REACHED = 0.4  # of the matrix rate: what published single-GPU figures reach
 _HIDDEN = 0.5  # of the time on the wire that goes by while something is computed
-_PLANNED_TOKENS = 4096  # of a pass, where the recipe leaves it to the machine
 _QUERIES_AT_ONCE = 128  # of attention on a CPU
 _FOUR_BITS = 0.516  # bytes a number in NF4 with rounded scales
 _SHARE_FOR_US = 0.9  # of a GPU's memory: its own runtime and fragments need some
@@ -84,6 +85,7 @@ class Budget:
         wire_bytes: sent by a rank in an update.
         seconds: of an update; None where the GPU is not known.
         tokens_per_second: of all ranks together.
+        pass_tokens: the most in a pass: as many as training tries first, halved until they fit, as training does.
         room: bytes that may be taken; None where the GPU is not known.
         advice: settings to change where it does not fit.
     """
@@ -92,6 +94,7 @@ class Budget:
     wire_bytes: int
     seconds: float | None
     tokens_per_second: float | None
+    pass_tokens: int
     room: int | None
     advice: tuple[str, ...]
 
@@ -166,20 +169,23 @@ def budget_of(
         learned_share: of the tokens that are learned.
         mean_length: of an example, weighted by its tokens.
     """
-    a_pass = min(float(_tokens_at_once(recipe)), tokens_per_update / ranks)
-    passes = max(1.0, tokens_per_update / ranks / a_pass)
-    load = Pass(a_pass, learned_share, mean_length, passes > 1, kind)
-    parts = _memory(shape, recipe, ranks, load)
-    wire = _wire(shape, recipe, ranks, passes=passes)
-    if gpu is None:
-        return Budget(parts, wire, None, None, None, ())
-    card = GPUS[gpu]
+    card = None if gpu is None else GPUS[gpu]
+    room = None if card is None else int(_SHARE_FOR_US * card.bytes)
+    a_rank = tokens_per_update / ranks
+    tried = [
+        (_memory(shape, recipe, ranks, load), load)
+        for load in _passes_tried(recipe, a_rank, learned_share, mean_length, kind)
+    ]
+    fitting = (one for one in tried if room is None or sum(one[0].values()) <= room)
+    parts, load = next(fitting, min(tried, key=lambda one: sum(one[0].values())))
+    wire, pass_tokens = _wire(shape, recipe, ranks, passes=max(1.0, a_rank / load.tokens)), int(load.tokens)
+    if card is None or room is None:
+        return Budget(parts, wire, None, None, pass_tokens, None, ())
     work = flops_per_token(shape, recipe, learned_share, mean_length) * tokens_per_update / ranks
     rate = card.links if ranks <= _GPUS_A_MACHINE else card.network
     seconds = work / (_REACHED * card.flops) + (1 - _HIDDEN) * wire / rate
-    room = int(_SHARE_FOR_US * card.bytes)
     advice = _advice(recipe, ranks) if sum(parts.values()) > room else ()
-    return Budget(parts, wire, seconds, tokens_per_update / seconds, room, advice)
+    return Budget(parts, wire, seconds, tokens_per_update / seconds, pass_tokens, room, advice)
 
 
 def learning(shape: Shape, recipe: Recipe) -> int:
@@ -212,6 +218,21 @@ class Pass:
     mean_length: float
     one_of_several: bool
     kind: Literal["cpu", "cuda"]
+
+
+def _passes_tried(
+    recipe: Recipe, tokens: float, learned_share: float, mean_length: float, kind: Literal["cpu", "cuda"]
+) -> Iterator[Pass]:
+    """The passes that training tries, the largest first, down to one example.
+
+    Args:
+        tokens: of a rank in an update.
+    """
+    most = recipe.micro_batch_tokens
+    in_a_pass = min(float(tokens_at_once(kind) if most == "auto" else most), tokens)
+    yield Pass(in_a_pass, learned_share, mean_length, in_a_pass < tokens, kind)
+    while (in_a_pass := in_a_pass / 2) >= mean_length:
+        yield Pass(in_a_pass, learned_share, mean_length, True, kind)
 
 
 def _memory(shape: Shape, recipe: Recipe, ranks: int, load: Pass) -> dict[str, int]:
@@ -298,18 +319,11 @@ def _wire(shape: Shape, recipe: Recipe, ranks: int, *, passes: float) -> int:
     return int(passes * (2 * wide * held + 4 * learned) * apart)
 
 
-def _tokens_at_once(recipe: Recipe) -> int:
-    """Of a pass: where the recipe leaves that to the machine, as many as memory is calculated for."""
-    return _PLANNED_TOKENS if recipe.micro_batch_tokens == "auto" else recipe.micro_batch_tokens
-
-
 def _advice(recipe: Recipe, ranks: int) -> tuple[str, ...]:
     """What to change where it does not fit, the cheapest first."""
     advice = []
     if recipe.activation_checkpointing != "on":
         advice.append("activation_checkpointing: on (a fifth more time)")
-    if _tokens_at_once(recipe) > 2048:
-        advice.append("micro_batch_tokens: 2048 (the same result)")
     if ranks > 1 and recipe.parallel == "ddp" and recipe.method in ("full", "lora"):
         advice.append("parallel: fsdp (the same result)")
     if not recipe.adapted and ranks == 1:

@@ -117,6 +117,11 @@ class RunFolder:
         return self.path / "jobs"
 
     @property
+    def folders(self) -> set[Path]:
+        """The folders in it that a run writes by itself."""
+        return {self.checkpoints, self.model, self.adapter, self.answers, self.jobs}
+
+    @property
     def name(self) -> str:
         return self.path.resolve().name
 
@@ -171,10 +176,9 @@ class RunFolder:
         objects = {self.recipe, self.facts, self.example, self.evaluation, self.general, self.proof}
         lines = {self.ledger, self.findings, self.prompts, self.metrics, self.samples}
         written_over = {self.report, self.path / _LOCK}
-        folders = {self.checkpoints, self.model, self.adapter, self.answers, self.jobs}
-        for path in sorted(objects | lines | written_over | folders):
+        for path in sorted(objects | lines | written_over | self.folders):
             fault = leads_out(path, self.path)
-            if not fault and path not in folders and path.exists():
+            if not fault and path not in self.folders and path.exists():
                 fault = fault_of(path, OBJECT_BYTES if path in objects else None)
             if fault:
                 step = "No run writes that: remove it, or put the file itself there"
@@ -275,6 +279,23 @@ def _take(descriptor: int, lock: int) -> bool:
 def _is_held(descriptor: int) -> bool:
     """Whether a process works under this lock. Looking shares it for a moment with others who look."""
     return not _take(descriptor, fcntl.LOCK_SH)
+
+
+def refuse_runs_own(path: Path) -> None:
+    """Refuse a place at or below a folder that a run writes by itself: it takes what it finds there for its own.
+
+    Raises:
+        UserError: naming the run.
+    """
+    resolved = path.resolve()
+    for place in (resolved, *resolved.parents):
+        run = RunFolder(place.parent)
+        if place in run.folders and run.holds_a_run():
+            raise UserError(
+                f"{place.name}/ is what the run {run.name} keeps its own files in",
+                where=str(path),
+                next_step=f"Name a folder outside of it, such as {run.name}-exported",
+            )
 
 
 def _still_named(lock: Path, descriptor: int) -> bool:
