@@ -31,6 +31,7 @@ from tuition.train.model import (
     base_of,
     context_length,
     evaluating,
+    longest_alike,
     ordinary_attention,
 )
 from tuition.train.quantised import parameters_of
@@ -278,6 +279,7 @@ def choose_path(
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed, loaded.shares, loaded.trunks, loaded.lanes = check.packed, False, False, 1
+    loaded.longest_alike = longest_alike(base.config)
     obstacle = None
     if check.packed:
         obstacle = check_sharing(loaded, examples) if share_prefixes else "share_prefixes is off"
@@ -305,6 +307,8 @@ def _passes_in_words(loaded: LoadedModel, obstacle: str | None) -> Iterator[str]
     once = f"prefixes that they share computed once {'an update' if loaded.trunks else 'a pass'}"
     prefixes = f"shared prefixes computed for each, because {obstacle}" if obstacle else once
     yield f"examples side by side without padding, {prefixes}"
+    if loaded.longest_alike is not None:
+        yield f"those of more than {loaded.longest_alike:,} tokens alone, because LongRoPE turns all of a pass alike"
     if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
         kernel = working_kernel(loaded.device)
         yield f"attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
