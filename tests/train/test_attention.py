@@ -121,7 +121,7 @@ def by_chain(window: int | None, softcap: float | None = None) -> Any:
 def packed(window: int | None, softcap: float | None = None, parents: tuple[int, ...] | None = None) -> Any:
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         turned = (t.transpose(1, 2) for t in (q, k, v))
-        return segment_attention(
+        attended, _ = segment_attention(
             torch.nn.Identity(),
             *turned,
             None,
@@ -129,7 +129,9 @@ def packed(window: int | None, softcap: float | None = None, parents: tuple[int,
             segment_parents=parents,
             sliding_window=window,
             softcap=softcap,
-        )[0]
+        )
+        assert attended.is_contiguous()  # some models take views of it
+        return attended
 
     return run
 

@@ -67,7 +67,7 @@ def segment_attention(
         s_aux: (heads,) scores of a key that every token sees and whose value is 0 (GPT-OSS).
 
     Returns:
-        (1, tokens, heads, value_dim), and None for the attention weights.
+        (1, tokens, heads, value_dim), contiguous, and None for the attention weights.
     """
     if segment_lengths is None:
         if softcap is not None or s_aux is not None:
@@ -122,7 +122,7 @@ def _by_kernel(
     attended = attention_varlen.attend(
         kernel, query, key, value, lengths, key_lengths, scale=scale, window=window
     )
-    return attended[..., :width]
+    return attended[..., :width].contiguous()
 
 
 def _one_by_one(
@@ -145,7 +145,7 @@ def _one_by_one(
             strict=True,
         )
     ]
-    return torch.cat(pieces, dim=1)
+    return torch.cat(pieces, dim=1).contiguous()
 
 
 def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> list[Tensor]:

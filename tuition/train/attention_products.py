@@ -183,7 +183,7 @@ def _by_token(grouped: Tensor, shape: torch.Size) -> Tensor:
     _, tokens, heads, _ = shape
     groups, _, width = grouped.shape
     apart = grouped.view(groups, tokens, heads // groups, width).transpose(0, 1)
-    return apart.reshape(1, tokens, heads, width)
+    return apart.reshape(1, tokens, heads, width).contiguous()
 
 
 def _sink_of_each_row(sinks: Tensor, groups: int, tokens: int) -> Tensor:
