@@ -22,6 +22,7 @@ from tuition import files, launch
 from tuition.errors import Interrupted
 from tuition.screen import Watcher
 from tuition.train import loop
+from tuition.train.folder import RunFolder
 
 
 def test_a_signal_before_the_first_step_leaves_nothing(settings: dict[str, Any]) -> None:
@@ -52,6 +53,37 @@ def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(settings: dic
     assert [line["step"] for line in lines(resumed.path / "metrics.jsonl") if "loss" in line] == list(
         range(1, 13)
     )
+
+
+def test_a_closed_terminal_saves_however_often_it_is_said(settings: dict[str, Any]) -> None:
+    class Closed(Watcher):
+        def step(self, report: Any) -> None:
+            if report.step == 6:
+                signal.raise_signal(signal.SIGHUP)
+                signal.raise_signal(signal.SIGHUP)
+
+    with pytest.raises(Interrupted):
+        tuition.train(**settings, watcher=Closed())
+    assert (Path(settings["output_dir"]) / "checkpoints" / "step-6").exists()
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does(settings: dict[str, Any]) -> None:
+    class Closed(Watcher):
+        def step(self, report: Any) -> None:
+            signal.raise_signal(signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        assert (tuition.train(**settings | {"max_steps": 2}, watcher=Closed()).path / "model").exists()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_that_is_printed_takes_a_name_as_one_word() -> None:
+    said = [RunFolder(Path(name)).resume_command for name in ("two words", "-dash", "plain")]
+    assert said == [
+        "tuition train 'two words' --resume", "tuition train ./-dash --resume", "tuition train plain --resume",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("where", ["in the middle of an update", "while the held-out examples are scored"])

@@ -12,9 +12,12 @@ from typing import Any
 
 from tuition import files, starter
 from tuition.data.storefiles import pinned
-from tuition.errors import UserError
+from tuition.errors import UserError, typed
 from tuition.recipe import Recipe, make_recipe, read_settings
 from tuition.train.folder import RunFolder, first_free
+
+# rows from Python: (prompt, completion) pairs, dictionaries in any shape that a file may have, or lists of messages
+Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 
 
 def gather(
@@ -96,7 +99,7 @@ def _refuse_other_working_folder(folder: RunFolder, given: Mapping[str, Any]) ->
         raise UserError(
             f"the run was started in {started_in}, and {lost[0]} is named from there",
             where=str(folder.path),
-            next_step=f"cd {started_in} && tuition train {folder.path.resolve()} --resume",
+            next_step=f"cd {typed(started_in)} && {RunFolder(folder.path.resolve()).resume_command}",
         )
 
 
@@ -191,7 +194,7 @@ def refuse_mixed_runs(folder: RunFolder, resume: bool) -> None:
         raise UserError(
             "holds a run already",
             where=str(folder.path),
-            next_step=f"Go on with it (tuition train {folder.path} --resume), name another --output-dir, "
+            next_step=f"Go on with it ({folder.resume_command}), name another --output-dir, "
             "or remove the folder",
         )
 

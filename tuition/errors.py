@@ -5,6 +5,7 @@ Both say what is wrong, where, and what to do next. Nothing here prints or exits
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,6 +39,11 @@ class UserError(Exception):
 def sentence(text: str) -> str:
     """The text with a full stop, unless it ends otherwise already."""
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
+def typed(path: object) -> str:
+    """A path as it is typed in a command: one word to the shell, and no flag to the command."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ class NewFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._descriptor: int | None = disk.create(path)
         self._digest = hashlib.sha256()
         self._bytes = 0
@@ -128,7 +129,8 @@ class NewFile:
         data = memoryview(piece).cast("B")
         self._digest.update(data)
         self._bytes += len(data)
-        _write_all(self._descriptor, data)
+        with _named(self._path):
+            _write_all(self._descriptor, data)
 
     def tell(self) -> int:
         """Bytes so far."""
@@ -137,7 +139,8 @@ class NewFile:
     def finish(self) -> Sum:
         """Sync and close; what the manifest will say of it, summed in memory and not from the disk."""
         assert self._descriptor is not None
-        disk.sync(self._descriptor)
+        with _named(self._path):
+            disk.sync(self._descriptor)
         self.close()
         return {"sha256": self._digest.hexdigest(), "bytes": self._bytes}
 
@@ -169,7 +172,9 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
     try:
         write_new(temporary, (content,) if isinstance(content, bytes) else content)
         disk.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the name that whoever asked for it knows
         with suppress(OSError):
             disk.unlink(temporary)
         raise
@@ -210,7 +215,8 @@ def append_line(path: Path, line: str) -> None:
     """Add one line to `path`. It lasts through a kill at once, and through a power cut after `sync`."""
     descriptor = disk.append(path)
     try:
-        _write_all(descriptor, memoryview((line + "\n").encode("utf-8")))
+        with _named(path):
+            _write_all(descriptor, memoryview((line + "\n").encode("utf-8")))
     finally:
         disk.close(descriptor)
 
@@ -231,6 +237,16 @@ def remove_file(path: Path) -> None:
     """Remove a file, if it is there."""
     with suppress(FileNotFoundError):
         disk.unlink(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A descriptor has no name: what fails inside says which file it was."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

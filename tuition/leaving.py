@@ -11,12 +11,16 @@ import signal
 import sys
 from types import FrameType
 
-_BY_DEFAULT = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+_BY_DEFAULT = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 INTERRUPTED = 130
 
 
 def leave_when_told() -> None:
-    """From here on SIGINT and SIGTERM end this process; whichever its starter has it ignore stays ignored."""
+    """From here on SIGINT, SIGTERM and SIGHUP end this process; whichever its starter has it ignore stays ignored."""
     for number, default in _BY_DEFAULT.items():
         if signal.getsignal(number) == default:
             signal.signal(number, _leave)
@@ -25,7 +29,7 @@ def leave_when_told() -> None:
 
 
 def raise_when_told() -> None:
-    """From here on both raise KeyboardInterrupt, where `leave_when_told` was in force: there is work to end well."""
+    """From here on they raise KeyboardInterrupt, where `leave_when_told` was in force: there is work to end well."""
     for number in _BY_DEFAULT:
         if signal.getsignal(number) is _leave:
             signal.signal(number, _raise)

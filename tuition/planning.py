@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuition.counting import counted
 from tuition.errors import UserError
 from tuition.recipe import Recipe
 from tuition.screen import duration, size
+
+if TYPE_CHECKING:
+    from tuition.train.budget import Budget
 
 _BYTES_A_TOKEN = 3.6  # of JSON rows of chat in English, quotes and keys counted in
 _LEARNED_SHARE = 0.5
@@ -54,10 +58,7 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
         shape, chosen, ranks=gpus, gpu=kind, tokens_per_update=mean * recipe.batch_size,
         learned_share=_LEARNED_SHARE, mean_length=mean,
     )  # fmt: skip
-    assert budget.seconds is not None and budget.room is not None and budget.tokens_per_second is not None
     updates = recipe.max_steps or max(1, round(recipe.epochs * rows / recipe.batch_size))
-    seconds = updates * budget.seconds
-    verdict = "fits" if budget.fits else "does not fit"
     facts = [
         ("model", f"{shape.weights:,} weights in {counted(shape.layers, 'layer')} of width {shape.width:,}"),
         ("data", f"about {counted(rows, 'row')} of {mean:,.0f} tokens, guessed from the size of the files"),
@@ -65,23 +66,33 @@ def plan_of(recipe: Recipe, *, gpus: int, gpu: str) -> Expected:
             "hardware",
             f"{gpus} × {kind}, {chosen.parallel}, {chosen.method}, {chosen.optimizer}, {chosen.dtype}",
         ),
-        *((name, size(count)) for name, count in budget.parts.items() if count),
-        ("memory a GPU", f"{size(budget.bytes)} of {size(budget.room)}: {verdict}"),
-        ("passes", f"at most {counted(budget.pass_tokens, 'token')} in one"),
-        ("on the wire", f"{size(budget.wire_bytes)} a GPU and update"),
-        ("speed", f"{budget.tokens_per_second:,.0f} tokens/s over all, {budget.seconds:.2f} s an update"),
-        (
-            "time",
-            f"{duration(seconds)} for {counted(updates, 'update')}, {gpus * seconds / 3600:,.1f} GPU hours",
-        ),
-        *(("change", words) for words in budget.advice),
+        *_in_words(budget, gpus, updates),
     ]
-    numbers = {
-        "fits": budget.fits, "pass_tokens": budget.pass_tokens, "parts": budget.parts, "bytes": budget.bytes, "room": budget.room,
-        "wire_bytes": budget.wire_bytes, "seconds_per_update": budget.seconds, "seconds": seconds,
+    return Expected(facts, budget.fits, _numbers(budget, updates))
+
+
+def _in_words(budget: Budget, gpus: int, updates: int) -> Iterator[tuple[str, str]]:
+    """Memory by part, bytes on the wire, speed and time; and what to change where it does not fit."""
+    assert budget.seconds is not None and budget.room is not None and budget.tokens_per_second is not None
+    seconds = updates * budget.seconds
+    verdict = "fits" if budget.fits else "does not fit"
+    yield from ((name, size(count)) for name, count in budget.parts.items() if count)
+    yield "memory a GPU", f"{size(budget.bytes)} of {size(budget.room)}: {verdict}"
+    yield "passes", f"at most {counted(budget.pass_tokens, 'token')} in one"
+    yield "on the wire", f"{size(budget.wire_bytes)} a GPU and update"
+    yield "speed", f"{budget.tokens_per_second:,.0f} tokens/s over all, {budget.seconds:.2f} s an update"
+    hours = f"{gpus * seconds / 3600:,.1f} GPU hours"
+    yield "time", f"{duration(seconds)} for {counted(updates, 'update')}, {hours}"
+    yield from (("change", words) for words in budget.advice)
+
+
+def _numbers(budget: Budget, updates: int) -> dict[str, Any]:
+    return {
+        "fits": budget.fits, "pass_tokens": budget.pass_tokens, "parts": budget.parts, "bytes": budget.bytes,
+        "room": budget.room, "wire_bytes": budget.wire_bytes, "seconds_per_update": budget.seconds,
+        "seconds": None if budget.seconds is None else updates * budget.seconds,
         "tokens_per_second": budget.tokens_per_second, "updates": updates, "change": list(budget.advice),
     }  # fmt: skip
-    return Expected(facts, budget.fits, numbers)
 
 
 def _longest(recipe: Recipe) -> int:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, from the first stage of a run to its last: nothing half-done stays, and nothing is lost."""
+"""SIGINT, SIGTERM and SIGHUP, from the first stage of a run to its last: nothing half-done stays or is lost."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tuition.leaving import INTERRUPTED
 # A stop must be over within ten seconds: an update may take three of them to finish, saving has the others.
 _PATIENCE_SECONDS = 3.0
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+# The terminal was closed. Kernel and shell may both say so, hence it never counts as somebody's second signal.
+_CLOSED = signal.SIGHUP
 _TO_LEAVE_SECONDS = 1.0
 
 
@@ -30,7 +32,7 @@ class Signals:
     """Told by the operating system to stop.
 
     Outside of `gently` the first signal raises KeyboardInterrupt, because nothing there needs finishing. Inside,
-    it is only noted: the loop ends its update and saves. A second one always raises KeyboardInterrupt.
+    it is only noted: the loop ends its update and saves. A second one raises KeyboardInterrupt, unless it is SIGHUP.
     """
 
     def __init__(self) -> None:
@@ -41,9 +43,10 @@ class Signals:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Receive both signals; whoever had them before has them again after."""
+        """Receive the signals; whoever had them before has them again after. `nohup` is left to ignore SIGHUP."""
+        closed = () if signal.getsignal(_CLOSED) is signal.SIG_IGN else (_CLOSED,)
         try:
-            before = {number: signal.signal(number, self._receive) for number in _STOPS}
+            before = {number: signal.signal(number, self._receive) for number in (*_STOPS, *closed)}
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
         except ValueError:  # not in the main thread: the caller keeps its own signals
             yield
@@ -85,6 +88,8 @@ class Signals:
         return self.asked() and time.monotonic() - self._asked_at > _PATIENCE_SECONDS
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == _CLOSED and self.asked():
+            return
         self.count += 1
         if self.count == 1:
             self._asked_at = time.monotonic()

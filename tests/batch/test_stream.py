@@ -106,6 +106,7 @@ def corpus(written: Path) -> Corpus:
     """Prepared once, and from here on with room for two files of five."""
     told: list[str] = []
     corpus = streamed(written, 1.0, tell=told.append)
+    assert told[0].startswith("5 files are not known in ") and "every row is read now" in told[0]
     assert told[-1] == "5 of 5 files read, checked and rendered"
     shelf = corpus.train.shelf  # type: ignore[union-attr]
     shelf._most_bytes = 2.3 * max(file.kept.side.bytes for file in shelf._streamed)

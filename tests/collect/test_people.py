@@ -134,6 +134,11 @@ def test_the_local_admin_is_made_once_and_has_no_password(store: Store) -> None:
     assert people.an_admin_has_a_password(store)
 
 
+def test_the_local_admin_takes_a_name_that_nobody_has(store: Store) -> None:
+    people.add_person(store, "Admin1", "writer", by=None)
+    assert people.local_admin(store).name == "admin"
+
+
 def test_the_only_admin_can_neither_leave_nor_be_shut_out(store: Store, admin: people.Person) -> None:
     with pytest.raises(ConflictError):
         people.set_role(store, admin.id, "writer", by=admin.id)

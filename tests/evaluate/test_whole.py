@@ -36,6 +36,21 @@ def kept(run):
     return json.loads((run.path / "evaluation.json").read_text())
 
 
+def test_rows_from_python_are_scored_as_those_of_a_file(trained, rows, held, tmp_path):
+    from datasets import Dataset
+
+    (tmp_path / "mine.py").write_text("def score(answer, expected, row): return float('messages' in row)")
+    options = {"metric": ["number", f"python:{tmp_path / 'mine.py'}:score"], "max_new_tokens": 8, "limit": 5}
+    named = trained.evaluate(held, **options)
+    for given in (rows[:35], Dataset.from_list(rows[:35])):
+        found = trained.evaluate(given, **options)
+        assert (found.held_out.loss, found.scores) == (named.held_out.loss, named.scores)
+    with pytest.raises(UserError, match="<python>: no row can be scored"):
+        trained.evaluate([{"prompt": "a"}])
+    choices = [{"question": "1 and 1?", "choices": ["2", "7"], "answer": 0}]
+    assert trained.evaluate(choices, metric="choice").scores["choice"].count == 1
+
+
 def test_several_metrics_are_scored_on_the_same_answers(trained, llama, held):
     calls = []
     found = trained.evaluate(

@@ -117,6 +117,12 @@ def test_a_value_that_the_template_does_not_read_is_refused_and_those_it_reads_a
         with_values(enable_thinkin=False)
 
 
+@pytest.mark.parametrize("value", ["é 😀", 'a "quoted" \\ line\n', "%} {# }}", "\x1f\u2028"])
+def test_a_text_given_to_the_template_arrives_as_it_is(value: str) -> None:
+    given = template.ChatTemplate("{{ y }}", {}, "a test").with_values({"y": value})
+    assert given.text([{"role": "user", "content": "a"}], [], add_generation_prompt=False) == value
+
+
 def test_the_head_of_values_changes_nothing_else_in_the_text() -> None:
     messages = [{"role": "user", "content": "a"}]
     for source in ("  \n x {{ y }}", "\n\n{{ y }}", "{%- if y %} z{% endif %}\n"):

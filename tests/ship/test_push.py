@@ -50,8 +50,9 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize("token", ["hf_secret", f"hf_secret{'t' * 400}"])  # the long one is cut through
 def test_a_refusal_of_the_hub_is_shown_without_the_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = HTTPServer(("127.0.0.1", 0), Refusing)
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
@@ -59,7 +60,7 @@ def test_a_refusal_of_the_hub_is_shown_without_the_token(
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_address[1]}")
     try:
         with pytest.raises(UserError, match=r"the hub refused .*403") as refusal:
-            upload(tmp_path, "me/helper", token="hf_secret", private=True)
+            upload(tmp_path, "me/helper", token=token, private=True)
     finally:
         hub.shutdown()
         hub.server_close()

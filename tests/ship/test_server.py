@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -176,6 +177,17 @@ def test_an_answer_that_comes_before_the_body_is_sent_is_not_cut_off(server: Ser
         for _ in range(20):
             talk.sendall(b"x" * 5_000)
         assert talk.makefile("rb").read().startswith(b"HTTP/1.1 404")
+
+
+def test_a_client_that_goes_away_prints_nothing(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        connection, address = listening.accept()
+    client.sendall(b"GET /hea")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing cuts off
+    client.close()
+    server.process_request_thread(connection, address)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_half_a_character_in_a_request_is_answered_in_json(server: Server) -> None:

@@ -19,7 +19,7 @@ from tuition.api.rows import (
     quarantine,
 )
 from tuition.api.shipping import export, preferences, push, serve
-from tuition.api.training import Rows, Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
+from tuition.api.training import Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -59,6 +59,7 @@ from tuition.collecting import (
     suggestion_service,
 )
 from tuition.comparing import compare
+from tuition.door import Rows
 from tuition.evaluate.drawing import Drawing
 from tuition.fewshot import add_few_shot
 

@@ -10,7 +10,7 @@ from tuition import starter
 from tuition.collecting import note_losses
 from tuition.conversation import Message
 from tuition.data import find_sources
-from tuition.door import as_names
+from tuition.door import Rows, as_names, names_or_rows
 from tuition.errors import Origin, UserError
 from tuition.utf8 import encodable
 
@@ -149,7 +149,7 @@ def _unanswered(origin: Origin, code: str, reason: str) -> dict[str, Any]:
 
 def evaluate(
     model: str,
-    data: str | Sequence[str] = (),
+    data: str | Path | Sequence[str | Path] | Rows = (),
     *,
     baseline: str | None = None,
     metric: str | Sequence[str] | None = "exact_match",
@@ -169,7 +169,7 @@ def evaluate(
 
     Args:
         model: a run folder, an adapter, a model folder or a hub name.
-        data: rows with the answers expected; none, and no `general` or `rows`: those that a run held out.
+        data: files of rows with the answers expected, or rows themselves, as `train` takes them; none, and no `general` or `rows`: those that a run held out.
         baseline: another model, prompted in the same way; it answers the same prompts, and the comparison
             is paired.
         metric: one or several, see docs/evaluation.md; None scores the loss only.
@@ -191,9 +191,11 @@ def evaluate(
     from tuition.evaluate.gate import read_conditions
     from tuition.evaluate.whole import Wishes, evaluate_all
 
+    names, given = names_or_rows(data)
     conditions = read_conditions([require] if isinstance(require, str) else require)
     wishes = Wishes(
-        data=all_of(data) if data else (),
+        data=all_of(names) if names else (),
+        given=tuple(given or ()),
         metrics=_metrics_named(metric or ()),
         baseline=None if baseline is None else model_named(baseline),
         general=find_general(as_names(starter.general_path(general))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from tuition import files
 from tuition.api.answers import ANSWER_TOKENS, answer, at_checkpoint, evaluate, load
 from tuition.api.shipping import export
 from tuition.door import (
+    Rows,
     choose_folder,
     gather,
     refuse_mixed_runs,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from tuition.evaluate.load import Answerer
     from tuition.evaluate.score import Evaluation
     from tuition.planning import Expected
-
-Rows = Iterable[tuple[str, str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 
 
 class Run:
@@ -75,7 +74,7 @@ class Run:
             self._answerer = load(str(self.path))
         return answer(self._answerer, prompt, max_new_tokens=max_new_tokens).text
 
-    def evaluate(self, data: str | Sequence[str] = (), **options: Any) -> Evaluation:
+    def evaluate(self, data: str | Path | Sequence[str | Path] | Rows = (), **options: Any) -> Evaluation:
         """See `tuition.evaluate`."""
         return evaluate(str(self.path), data, **options)
 

@@ -10,6 +10,7 @@ import typer
 
 from tuition.cli.shared import Json, app, print_json
 from tuition.errors import UserError
+from tuition.streams import holds_all_characters
 
 
 @app.command()
@@ -69,7 +70,7 @@ def schema() -> None:
     """The JSON schema of the recipe: every setting with its sentence."""
     from tuition import api
 
-    print(json.dumps(api.schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(api.schema(), indent=2, ensure_ascii=not holds_all_characters(sys.stdout)))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition.cli.shared import me, print_json
+from tuition.errors import typed
 
 
 def print_end(folder: Path, as_json: bool, *, was_finished: bool) -> None:
@@ -28,12 +29,13 @@ def print_end(folder: Path, as_json: bool, *, was_finished: bool) -> None:
         _print_result(folder, facts)
     print(f"report: {folder / 'report.html'}")
     print("next:")
-    print(f"  {me()} chat {folder}")
-    print(f"  {me()} evaluate {folder} --data YOUR_TEST_FILE --baseline {facts['model']['name']}")
-    print(f"  {me()} export {folder} --format hf --to exported")
+    run, base = typed(folder), typed(facts["model"]["name"])
+    print(f"  {me()} chat {run}")
+    print(f"  {me()} evaluate {run} --data YOUR_TEST_FILE --baseline {base}")
+    print(f"  {me()} export {run} --format hf --to exported")
     if was_finished:
         print(
-            f"  {me()} train {folder} {_for_longer(folder)} --output-dir {folder}-longer  # anew, and twice as long"
+            f"  {me()} train {run} {_for_longer(folder)} --output-dir {typed(f'{folder}-longer')}  # anew, and twice as long"
         )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from tuition.cli import collecting
 from tuition.cli.shared import Stopped, among_ranks, app, complain, me
-from tuition.errors import Interrupted, UserError
+from tuition.errors import Interrupted, UserError, typed
 from tuition.leaving import INTERRUPTED
 
 
@@ -50,7 +50,7 @@ def _told_to_stop(stop: BaseException) -> int:
         # whoever started them says it once; any code but 0 would have torchrun start them again
         return 0 if isinstance(stop, Interrupted) else INTERRUPTED
     if isinstance(stop, Interrupted):
-        complain(f"interrupted; nothing is lost. Go on with: {me()} train {stop.folder} --resume")
+        complain(f"interrupted; nothing is lost. Go on with: {me()} train {typed(stop.folder)} --resume")
     else:
         complain(str(stop) or "interrupted")
     return INTERRUPTED

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from tuition.cli.ended import print_end
 from tuition.cli.shared import Json, Stopped, among_ranks, app, assignments, me, print_json
-from tuition.errors import Interrupted, UserError
+from tuition.errors import Interrupted, UserError, typed
 from tuition.leaving import INTERRUPTED
 
 RecipeOrRun = Annotated[
@@ -141,7 +141,7 @@ def _start_ranks(
         raise UserError(
             f"the ranks ended with exit code {code}; the first complaint above is the cause",
             where=str(folder),
-            next_step=f"Mend it, and go on with: {me()} train {folder} --resume --processes {ranks}",
+            next_step=f"Mend it, and go on with: {me()} train {typed(folder)} --resume --processes {ranks}",
         )
 
 
@@ -259,9 +259,10 @@ def demo(
         print(line)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
-    print(f'  {me()} generate {run.path} --prompt "Which currency does Japan use?"')
-    print(f"  {me()} chat {run.path}")
-    print(f"  {me()} export {run.path} --format hf --to exported")
+    folder = typed(run.path)
+    print(f'  {me()} generate {folder} --prompt "Which currency does Japan use?"')
+    print(f"  {me()} chat {folder}")
+    print(f"  {me()} export {folder} --format hf --to exported")
     print(f"  {me()} init mine && {me()} train mine/recipe.yaml")
 
 
@@ -272,7 +273,7 @@ def init(folder: Annotated[str, typer.Argument(help="Where to write.")] = ".") -
 
     for path in api.init(folder):
         print(f"wrote {path}")
-    print(f"next: {me()} train {Path(folder) / 'recipe.yaml'}")
+    print(f"next: {me()} train {typed(Path(folder) / 'recipe.yaml')}")
 
 
 _add_train()

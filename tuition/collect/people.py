@@ -126,8 +126,10 @@ def local_admin(store: Store) -> Person:
         ).fetchone()
         if row is not None:
             return person_of_row(row)
-        (count,) = db.execute("SELECT count(*) FROM person WHERE name LIKE 'admin%'").fetchone()
-        return add_person(store, f"admin{count or ''}", "admin", by=None)
+        taken = {row[0].lower() for row in db.execute("SELECT name FROM person WHERE name LIKE 'admin%'")}
+        names = ["admin", *(f"admin{number}" for number in range(1, len(taken) + 1))]
+        free = next(name for name in names if name not in taken)
+        return add_person(store, free, "admin", by=None)
 
 
 def an_admin_has_a_password(store: Store) -> bool:

@@ -11,7 +11,7 @@ from tuition.data.ledger import Entry, Ledger, Side, Totals
 from tuition.data.mending import MENDS, FixedRow, Mend, fixed_rows
 from tuition.data.presidio import presidio_check
 from tuition.data.quarantine import rejected_lines, rejected_rows
-from tuition.data.reading import Reading
+from tuition.data.reading import PYTHON, Reading, read_all
 from tuition.data.replay import Replay
 from tuition.data.sources import Row, Sources, content_sha256, find_sources, read_rows, split_share
 from tuition.data.splits import copies_of, prompt_key, side_of
@@ -22,6 +22,7 @@ __all__ = [
     "DEEP_CHECKS",
     "FORMATS",
     "MENDS",
+    "PYTHON",
     "Code",
     "Entry",
     "FixedRow",
@@ -46,6 +47,7 @@ __all__ = [
     "overlap",
     "presidio_check",
     "prompt_key",
+    "read_all",
     "read_rows",
     "rejected_lines",
     "rejected_rows",

@@ -94,8 +94,7 @@ class Reading:
         return self._read(_Pass(self.ledger, self.shapes, self._across, self._mapped, self.deep))
 
     def _read(self, a_pass: _Pass) -> Iterator[Conversation]:
-        own = (_python_row(value, Origin(PYTHON, n)) for n, value in enumerate(self.rows or [], 1))
-        yield from a_pass.read(self._identified(own))
+        yield from a_pass.read(self._identified(python_rows(self.rows or [])))
         for source in self.sources:
             name, share = split_share(source)
             rows = self._identified(self._meant(joined_trees(read_rows(name, columns=self._columns))))
@@ -118,6 +117,18 @@ def _with_id(row: Row, column: str) -> Row:
     row_id = row.value.get(column) if row.value is not None else None
     named = str(row_id)[:200] if isinstance(row_id, str | int) else None
     return replace(row, origin=replace(row.origin, row_id=named))
+
+
+def read_all(sources: Sequence[str], given: Iterable[Any] = ()) -> Iterator[Row]:
+    """Rows from Python, then every row of the sources, whatever their shares."""
+    yield from python_rows(given)
+    for source in sources:
+        yield from read_rows(split_share(source)[0])
+
+
+def python_rows(given: Iterable[Any]) -> Iterator[Row]:
+    """Rows from Python, numbered from 1: (prompt, completion) pairs, lists of messages, or dictionaries."""
+    return (_python_row(value, Origin(PYTHON, number)) for number, value in enumerate(given, 1))
 
 
 def _python_row(value: Any, origin: Origin) -> Row:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuition.conversation import Conversation, Message
-from tuition.data import Ledger, finding, read_rows, split_share
+from tuition.data import Ledger, finding, read_all
 from tuition.errors import Origin, UserError
 from tuition.evaluate.heldout import bytes_of_each, score_examples
 from tuition.evaluate.load import Answerer
@@ -32,31 +32,36 @@ class Choice:
     right: int
 
 
-def read_choices(sources: Sequence[str], ledger: Ledger) -> Iterator[tuple[Conversation, Choice]]:
-    """Each row as a conversation that ends with the right choice; a row that is none is rejected in the ledger."""
-    for source in sources:
-        for row in read_rows(split_share(source)[0]):
-            if row.value is None:
-                if row.finding is not None and row.origin.line == 0:
-                    ledger.add(row.finding)
-                elif row.finding is not None:
-                    ledger.arrive(row.origin)
-                    ledger.reject(row.origin, row.finding)
-                continue
-            ledger.arrive(row.origin)
-            choice = choice_of(row.value)
-            if isinstance(choice, str):
-                ledger.reject(
+def read_choices(
+    sources: Sequence[str], ledger: Ledger, given: Sequence[Any] = ()
+) -> Iterator[tuple[Conversation, Choice]]:
+    """Each row as a conversation that ends with the right choice; a row that is none is rejected in the ledger.
+
+    Args:
+        given: rows from Python, beside those of the sources.
+    """
+    for row in read_all(sources, given):
+        if row.value is None:
+            if row.finding is not None and row.origin.line == 0:
+                ledger.add(row.finding)
+            elif row.finding is not None:
+                ledger.arrive(row.origin)
+                ledger.reject(row.origin, row.finding)
+            continue
+        ledger.arrive(row.origin)
+        choice = choice_of(row.value)
+        if isinstance(choice, str):
+            ledger.reject(
+                row.origin,
+                finding(
+                    "D001",
                     row.origin,
-                    finding(
-                        "D001",
-                        row.origin,
-                        choice,
-                        'Write rows such as {"question": "…", "choices": ["…", "…"], "answer": 0}',
-                    ),
-                )
-            else:
-                yield _conversation(choice, choice.right, row.origin), choice
+                    choice,
+                    'Write rows such as {"question": "…", "choices": ["…", "…"], "answer": 0}',
+                ),
+            )
+        else:
+            yield _conversation(choice, choice.right, row.origin), choice
 
 
 def choice_of(row: Mapping[str, Any]) -> Choice | str:

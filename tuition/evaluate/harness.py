@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuition.errors import UserError
+from tuition.errors import UserError, typed
 from tuition.evaluate.load import base_named_by
 from tuition.recipe import load_recipe
 from tuition.render import load_tokenizer
@@ -51,7 +51,7 @@ def model_arguments(model: str) -> str:
         raise UserError(
             "the harness loads no checkpoint",
             where=model,
-            next_step=f"Export it first: tuition export {model} --to DIR, then --harness on DIR",
+            next_step=f"Export it first: tuition export {typed(model)} --to DIR, then --harness on DIR",
         )
     folder = RunFolder(Path(model))
     weights = folder.kept_model() if folder.holds_a_run() else Path(model)

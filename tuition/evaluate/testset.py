@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuition.conversation import Conversation
-from tuition.data import Ledger, Reading, read_rows, split_share
+from tuition.data import PYTHON, Ledger, Reading, read_all
 from tuition.errors import UserError
 from tuition.evaluate.choices import Choice, read_choices
 from tuition.evaluate.generate import Question, question_of
@@ -40,6 +40,7 @@ class TestSet:
 def read_test_set(
     sources: Sequence[str],
     *,
+    given: Sequence[Any] = (),
     limit: int | None,
     metrics: Sequence[Metric] = (),
     span_markers: tuple[str, str] | None = None,
@@ -49,6 +50,7 @@ def read_test_set(
     """Read what is to be scored.
 
     Args:
+        given: rows from Python, beside those of the sources.
         metrics: where one of them chooses, rows are read as multiple choice.
         span_markers: taken out of the text, for a model that learned spans; whole answers are scored.
         only: file and line of the rows that are meant; None: all.
@@ -65,11 +67,11 @@ def read_test_set(
                 next_step="Name the rows: --data FILE",
             )
         ledger = Ledger()
-        asked = list(read_choices(sources, ledger))
+        asked = list(read_choices(sources, ledger, given))
         conversations = [conversation for conversation, _ in asked]
         choices = [choice for _, choice in asked][:limit]
     else:
-        reading = Reading(sources, only=only, mapping=mapping)
+        reading = Reading(sources, rows=given, only=only, mapping=mapping)
         ledger = reading.ledger
         read = reading if span_markers is None else _unmarked(reading, span_markers, ledger)
         conversations, choices = list(read), []
@@ -78,10 +80,10 @@ def read_test_set(
         reasons = ", ".join(ledger.counts_by_code()) or "there are no rows"
         raise UserError(
             f"no row can be scored ({reasons})",
-            where=", ".join(sources),
+            where=", ".join(sources) or PYTHON,
             next_step="`tuition check` shows every finding",
         )
-    rows = rows_of(sources, questions) if reads_rows(metrics) else None
+    rows = rows_of(sources, questions, given) if reads_rows(metrics) else None
     return TestSet(conversations, questions, ledger, choices, rows)
 
 
@@ -100,13 +102,14 @@ def reads_rows(metrics: Sequence[Metric]) -> bool:
     return any(":" in metric.name for metric in metrics)
 
 
-def rows_of(sources: Sequence[str], questions: Sequence[Question]) -> list[Mapping[str, Any]]:
-    """The row of each question as it stands in its file."""
+def rows_of(
+    sources: Sequence[str], questions: Sequence[Question], given: Sequence[Any] = ()
+) -> list[Mapping[str, Any]]:
+    """The row of each question as it stands in its file, or as it was given."""
     places = {(q.conversation.origin.file, q.conversation.origin.line) for q in questions}
     found: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for source in sources:
-        for row in read_rows(split_share(source)[0]):
-            place = (row.origin.file, row.origin.line)
-            if place in places and row.value is not None:
-                found.setdefault(place, row.value)
+    for row in read_all(sources, given):
+        place = (row.origin.file, row.origin.line)
+        if place in places and row.value is not None:
+            found.setdefault(place, row.value)
     return [found.get((q.conversation.origin.file, q.conversation.origin.line), {}) for q in questions]

@@ -37,6 +37,7 @@ class Wishes:
 
     Attributes:
         data: files of held-out rows, each row with its answer.
+        given: rows from Python, beside those.
         held_out: the rows among them that are meant, where they are those that the run held out; None: all.
         metrics: how answers are scored; none: the loss only.
         baseline: another model that answers the same prompts.
@@ -53,6 +54,7 @@ class Wishes:
     """
 
     data: tuple[str, ...] = ()
+    given: tuple[Any, ...] = ()
     held_out: HeldOutRows | None = None
     metrics: tuple[Metric, ...] = ()
     baseline: str | None = None
@@ -68,10 +70,15 @@ class Wishes:
     trusted: str | None = None
 
     @property
+    def has_rows(self) -> bool:
+        """Rows with the answers expected were named or given."""
+        return bool(self.data or self.given)
+
+    @property
     def compares(self) -> bool:
         """A second model scores the held-out rows too."""
         over_baseline = any(c.relative for c in self.conditions)
-        return bool(self.data) and (self.baseline is not None or self.judge is not None or over_baseline)
+        return self.has_rows and (self.baseline is not None or self.judge is not None or over_baseline)
 
     @property
     def needs_base(self) -> bool:
@@ -102,10 +109,10 @@ def evaluate_all(model: str, wishes: Wishes, on_progress: Progress) -> Evaluatio
     Raises:
         UserError: anything the user can mend.
     """
-    if not (wishes.data or wishes.general or wishes.rows):
+    if not (wishes.has_rows or wishes.general or wishes.rows):
         wishes = _on_held_out_rows(model, wishes)
     wishes = _with_metrics_of_conditions(wishes)
-    if wishes.judge is not None and not wishes.data:
+    if wishes.judge is not None and not wishes.has_rows:
         raise UserError("a judge needs prompts", where="--judge", next_step="Name rows: --data FILE")
     other = _other(model, wishes) if wishes.needs_base else None
     material = _read(wishes, span_markers_of(model))
@@ -145,7 +152,9 @@ def _read(wishes: Wishes, span_markers: tuple[str, str] | None) -> _Material:
     if held_out is not None:
         read = partial(read, only=held_out.places, mapping=held_out.mapping)
     return _Material(
-        read(wishes.data, limit=wishes.limit, metrics=wishes.metrics) if wishes.data else None,
+        read(wishes.data, given=wishes.given, limit=wishes.limit, metrics=wishes.metrics)
+        if wishes.has_rows
+        else None,
         read(wishes.rows, limit=None) if wishes.rows else None,
     )
 
@@ -154,7 +163,7 @@ def _with_metrics_of_conditions(wishes: Wishes) -> Wishes:
     """A condition may name a metric that nothing else does: it is measured too."""
     known = {metric.name for metric in wishes.metrics} | set(FIGURES)
     named = [find_metric(c.figure) for c in wishes.conditions if c.figure not in known]
-    if named and not wishes.data:
+    if named and not wishes.has_rows:
         raise UserError(
             f"'{named[0].name}' needs prompts", where="--require", next_step="Name rows: --data FILE"
         )

@@ -15,7 +15,7 @@ from tuition.errors import Finding
 from tuition.render.codes import finding
 from tuition.render.content import CannotCut, Guard, Written, mark_survives
 from tuition.render.pieces import Pieces
-from tuition.render.presence import Presence
+from tuition.render.presence import Presence, Shown
 from tuition.render.spans import BadMarkers, Locator, Marked, NotLocated, Range, Write, unmark
 from tuition.render.template import TemplateRefusal
 from tuition.render.texts import plain_text_through, text_through, turn_texts, with_thought
@@ -169,7 +169,6 @@ class Drafting:
         if len(context) > 1 or last.role != "assistant" or any(m.role != "user" for m in context):
             draft.note("R011", f"{counted(len(messages), 'turn')} cannot be written without a chat template")
             return
-        before = ""
         for position, weight in self._learned(draft):
             is_answer = position == len(context)
             before = written.messages[0]["content"] if context and is_answer else ""
@@ -196,7 +195,7 @@ class Drafting:
             if texts is None:
                 continue
             prompt, text = texts
-            continues = prompt.startswith(base) and bool(base) and self._pieces.begins_at(prompt, len(base))
+            continues = bool(base) and prompt.startswith(base) and self._pieces.begins_at(prompt, len(base))
             if full and not continues:
                 shown.append((draft.turns[-1].position, full))
             known = len(base) if continues else 0
@@ -208,14 +207,19 @@ class Drafting:
                 Turn(position, prompt[known:], text[len(prompt) :], weight, is_answer, continues, learned)
             )
             full, base = text, text[: self._pieces.last_border(text)]
-        if draft.turns and self._presence is not None:
+        if draft.turns:
             shown.append((draft.turns[-1].position, full))
-            turns = {turn.position for turn in draft.turns}
-            messages = [*written.messages]
-            for position, answer in draft.thoughts.items():
-                messages[position] = _as_answered(messages[position], answer)
-            for code, message in self._presence.missing(messages, written.tools, shown[::-1], turns):
-                draft.note(code, message)
+            self._note_missing(draft, written, shown[::-1])
+
+    def _note_missing(self, draft: Draft, written: Written, shown: Shown) -> None:
+        """Say what the template left out of the texts that were written."""
+        assert self._presence is not None
+        messages = [*written.messages]
+        for position, answer in draft.thoughts.items():
+            messages[position] = _as_answered(messages[position], answer)
+        learned = {turn.position for turn in draft.turns}
+        for code, message in self._presence.missing(messages, written.tools, shown, learned):
+            draft.note(code, message)
 
     def _texts_of_turn(
         self, draft: Draft, written: Written, writer: Writer, position: int

@@ -11,6 +11,12 @@ from typing import Any
 from tuition.errors import UserError, one_line
 from tuition.foreign import require_readable
 
+# Every JSON object that a library may open in a model folder.
+OBJECTS = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "processor_config.json", "preprocessor_config.json", "chat_template.json",
+    "adapter_config.json",
+)  # fmt: skip
 _OBJECT_BYTES = 16 << 20
 _HEADER_BYTES = 64 << 20
 _DEEPEST = 48
@@ -28,7 +34,6 @@ _COUNT = re.compile(r"^(n|num)_|_(layers|heads|experts|labels|beams|groups)$|^(d
 _NO_COUNT = re.compile(r"size|dim|token|position|embed|embd|ctx|inner|length|param|seq|mel|freq")
 _LAYERS = re.compile(r"layers?$|^depth$|blocks$")
 _FREE = re.compile(r"theta|base|factor|_id$|seed|hash")
-
 
 # What configurations call the most positions, in the order they are asked.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")

@@ -6,15 +6,15 @@ asks for absurd sizes is refused here by name. Nothing of it is run, and nothing
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tuition.errors import UserError
-from tuition.files import sha256
+from tuition.render.modelcode import may_run_code
 from tuition.render.modelfiles import (
+    OBJECTS,
     check_growth,
     check_numbers,
     check_tensors,
@@ -23,16 +23,10 @@ from tuition.render.modelfiles import (
     shards_of,
 )
 
-_OBJECTS = (
-    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "processor_config.json", "preprocessor_config.json", "chat_template.json",
-    "adapter_config.json",
-)  # fmt: skip
 _OF_NUMBERS = ("config.json", "generation_config.json", "adapter_config.json")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib", ".npy")
 _READ = (".json", ".safetensors", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _LARGEST = {".json": 256 << 20, ".jinja": 1 << 20, ".txt": 64 << 20, ".model": 64 << 20, ".py": 16 << 20}
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a file of the hub's cache is named by its hash
 # What a tokenizer and a configuration need; weights are fetched only where they are loaded.
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py"]
@@ -80,7 +74,7 @@ def open_model(
         path = _fetch(model, revision, weights=weights)
     check_entries(path)
     _check_objects(path)
-    code = _check_code(path, model, trusted)
+    code = may_run_code(path, model, trusted)
     if weights:
         check_weights(path)
     return Opened(path, code)
@@ -163,17 +157,6 @@ def unread_pickles(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES and p.is_file())
 
 
-def code_of(folder: Path) -> list[Path]:
-    """The programs in a model folder and in the folders directly below it."""
-    return sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])
-
-
-def code_sha256(folder: Path) -> str:
-    """One SHA-256 over the names and contents of a folder's programs."""
-    lines = (f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in code_of(folder))
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 # --- what may lie in the folder ---
 
 
@@ -248,7 +231,7 @@ def _holds_blobs(folder: Path) -> bool:
 
 
 def _check_objects(folder: Path) -> None:
-    for name in _OBJECTS:
+    for name in OBJECTS:
         path = folder / name
         if not path.exists():
             continue
@@ -294,61 +277,6 @@ def _refuse_kernels(path: Path, config: dict[str, Any]) -> None:
                 f"its weights point outside the model folder ({str(weights)[:80]})",
                 "Copy the model again",
             )
-
-
-# --- code ---
-
-
-def _check_code(folder: Path, model: str, trusted: str | None) -> bool:
-    """True where the folder asks for code that is trusted by name and content, False where it asks for none.
-
-    Raises:
-        UserError: it asks for code that is not trusted.
-    """
-    asks = next(_requests(folder), None)
-    programs = code_of(folder)
-    if asks is None:  # programs that nothing names are never run
-        return False
-    if "--" in asks[1]:
-        raise refuse(
-            asks[0],
-            f"asks to run code of another repository ({asks[1]})",
-            "Download that code into the model folder, read it, and name the file itself in auto_map",
-        )
-    named = f"{model}@{_identity(folder, model)}"
-    if programs and trusted == named:
-        return True
-    what = f"asks to run code ({asks[1]})"
-    if trusted is not None and programs:
-        what += f"; trust_remote_code is {trusted}, which is not this code"
-    step = "Use a model without code"
-    if programs:
-        step = (
-            f"Read the code; if you trust it: trust_remote_code: {named}. Otherwise use a model without code"
-        )
-    raise refuse(asks[0], what, step)
-
-
-def _identity(folder: Path, model: str) -> str:
-    """What pins the code: the commit of a hub name, the SHA-256 of a local folder's programs."""
-    of_the_hub = not Path(model).is_dir() and _COMMIT.fullmatch(folder.name)
-    return folder.name if of_the_hub else f"sha256:{code_sha256(folder)}"
-
-
-def _requests(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each place where a file of the folder names code to run."""
-    for name in _OBJECTS:
-        path = folder / name
-        content = read_object(path) if path.exists() else {}
-        for part in [content, *(value for value in content.values() if isinstance(value, dict))]:
-            for key in ("auto_map", "custom_pipelines", "custom_generate"):
-                if part.get(key):
-                    yield path, f"{key}: {_shown(part[key])}"
-
-
-def _shown(value: Any) -> str:
-    names = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return ", ".join(str(name) for name in names)[:120]
 
 
 # --- the hub ---

@@ -146,10 +146,11 @@ class Parity:
         if self._renderer.train_on == "all":
             if len(examples) > 1 or any(message.weight is not None for message in messages):
                 return True  # between the turns stands what another example learns, or what has a weight
-            odd = {id(examples[0]): examples[0].supervised != np.float32(row.conversation.weight)}
-            odd[id(examples[0])][: np.flatnonzero(examples[0].supervised)[0]] = (
-                False  # the template's own beginning
-            )
+            (example,) = examples
+            unlike = example.supervised != np.float32(row.conversation.weight)
+            templates_own_beginning = np.flatnonzero(example.supervised)[0]
+            unlike[:templates_own_beginning] = False
+            odd = {id(example): unlike}
         else:
             others = any(self._is_learned(message) for message in messages if message.role != "assistant")
             if others or messages[0].role == "assistant":

@@ -176,9 +176,8 @@ class ChatTemplate:
 
 
 def _literal(value: Any) -> str:
-    """A value as Jinja spells it."""
-    spelled = {True: "true", False: "false", None: "none"}
-    return spelled[value] if value is None or isinstance(value, bool) else json.dumps(value)
+    """A value as Jinja spells it: as JSON does, but for null, and for the signs that JSON would write in two halves."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def on_day(template: ChatTemplate | None, setting: str) -> ChatTemplate | None:

@@ -154,10 +154,10 @@ def _stand_apart(backend: Any, added: list[str]) -> bool:
     tokens = backend.get_added_tokens_decoder().values()
     if any(token.lstrip or token.rstrip or token.single_word or not token.content for token in tokens):
         return False
+    beginnings = {token[:at] for token in added for at in range(1, len(token))}
     return not any(
-        (a != b and b in a) or any(a.endswith(b[:at]) for at in range(1, len(b)))
+        any(a != b and b in a for b in added) or any(a[at:] in beginnings for at in range(len(a)))
         for a in added
-        for b in added
     )
 
 

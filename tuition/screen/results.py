@@ -15,6 +15,7 @@ from rich.text import Text
 from tuition.counting import counted
 from tuition.screen.findings import first_of_each, show_findings
 from tuition.screen.texts import highlighted, plain, printable, shorten
+from tuition.streams import holds_all_characters
 
 if TYPE_CHECKING:
     from tuition.conversation import Rendered
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """One line of JSON on stdout; on a terminal without anything that could steer it."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=not holds_all_characters(sys.stdout))
     if sys.stdout.isatty():  # JSON itself escapes most control characters, and not those above 127
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
     print(text)

@@ -20,7 +20,7 @@ from tuition.ship.gate import RoundTrip
 from tuition.ship.written import base_of_answerer, vocabulary_changed
 from tuition.train.adapters import save_adapter
 from tuition.train.folder import refuse_runs_own
-from tuition.train.writing import save_model, save_tokenizer, set_stop_tokens
+from tuition.train.writing import disk_faults_of, save_model, save_tokenizer, set_stop_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,8 @@ def export(
     temporary = files.fresh_folder(to.with_name(f".{to.name}.tmp"))
     try:
         options = Options(dtype, llama_cpp, name=to.resolve().name)
-        trip = EXPORTS[format](answerer, temporary, options)
+        with disk_faults_of(temporary):
+            trip = EXPORTS[format](answerer, temporary, options)
         write_card(temporary, answerer, trip, format=format, dtype=dtype, name=options.name)
         files.publish_folder(temporary, to)
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,10 @@ class Pushed:
 
 
 def check_name(to: str) -> None:
-    """Raises:
-    UserError: it is not owner/name as the hub allows it.
+    """Refuse a name that the hub would not take.
+
+    Raises:
+        UserError: it is not owner/name as the hub allows it.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -37,9 +39,8 @@ def check_name(to: str) -> None:
         if to.count("/") != 1:
             raise HFValidationError("it has no owner")
     except HFValidationError as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"is not a name on the hub ({reason})", where=to, next_step="Give owner/name"
+            f"is not a name on the hub ({one_line(error)})", where=to, next_step="Give owner/name"
         ) from None
 
 
@@ -96,10 +97,14 @@ def upload(folder: Path, to: str, *, token: str, private: bool) -> str:
         address = hub.create_repo(to, private=private, exist_ok=True)
         hub.upload_folder(repo_id=to, folder_path=folder, commit_message="Export by tuition")
     except Exception as error:  # its HTTP library's, its own, and those of the network
-        said = " ".join(str(error).split())[:300].replace(token, "…")
         raise UserError(
-            f"the hub refused ({said})",
+            f"the hub refused ({_without(token, error)})",
             where=to,
             next_step="See that the token may write there, and try again",
         ) from None
     return str(address)
+
+
+def _without(token: str, error: Exception) -> str:
+    """What the hub said, on one line; the token is taken out first, as a cut through it would show a part."""
+    return one_line(Exception(str(error).replace(token, "…")), 300)

@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import json
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -74,6 +75,11 @@ class Server(ThreadingHTTPServer):
                 where=f"{host}:{port}",
                 next_step="Name another --port",
             ) from None
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no fault to print; whatever else failed is."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
@@ -269,9 +275,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _json(self, status: int, value: Any) -> None:
-        self._send(
-            status, "application/json", json.dumps(value).encode()
-        )  # in ASCII: a request may hold half a character
+        in_ascii = json.dumps(value).encode()  # a request may hold half a character, which UTF-8 cannot say
+        self._send(status, "application/json", in_ascii)
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         more = {"Content-Length": str(len(body))}

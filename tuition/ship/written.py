@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from tuition.counting import counted
-from tuition.errors import UserError
+from tuition.errors import UserError, one_line
 from tuition.evaluate.load import Answerer
 from tuition.recipe import ModelSettings
 from tuition.render import load_tokenizer
@@ -28,8 +28,13 @@ _STORED = {
 
 
 def refuse(where: Path, what: str) -> NoReturn:
-    """Raises:
-    UserError: the export is not what was trained; `where` is the file that says so, or the whole folder.
+    """Say that an export is not what was trained.
+
+    Args:
+        where: the file that says so, or the whole folder.
+
+    Raises:
+        UserError: always.
     """
     raise UserError(
         what,
@@ -105,7 +110,7 @@ def _tensors_of(file: Path) -> Iterator[tuple[str, str]]:
             for name in tensors.keys():  # noqa: SIM118  it is no dictionary
                 yield name, tensors.get_slice(name).get_dtype()
     except Exception as error:  # damage ends in exceptions of several kinds
-        refuse(file, f"cannot be read ({' '.join(str(error).split())[:200]})")
+        refuse(file, f"cannot be read ({one_line(error)})")
 
 
 def _check_tokenizer_files(folder: Path, answerer: Answerer) -> None:

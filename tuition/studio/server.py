@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 _MOST_CONNECTIONS = 400
 _SECONDS_TO_FINISH = 5
+_THIS_MACHINE = {
+    "0.0.0.0": "127.0.0.1",
+    "": "127.0.0.1",
+    "::": "::1",
+}  # where one bound to all addresses is found
 
 
 def serve(
@@ -96,8 +101,8 @@ def _config(studio: Studio, certificate: str | Path | None, key: str | Path | No
 
 def address_of(studio: Studio) -> str:
     """Where a browser on this machine finds it."""
-    name = "127.0.0.1" if studio.host in ("0.0.0.0", "") else "[::1]" if studio.host == "::" else studio.host
-    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+    host = _THIS_MACHINE.get(studio.host, studio.host)
+    name = f"[{host}]" if ":" in host else host
     return f"{'https' if studio.secure else 'http'}://{name}:{studio.port}"
 
 

@@ -65,7 +65,7 @@ def talk_of(request: Request) -> api.talk.Talk:
 
 
 def me(request: Request) -> Person:
-    """Who asks. The door has let them in already: see `entrance.admit`."""
+    """Who asks. The door has let them in already: see `entrance.Door`."""
     person: Person = request.state.person
     return person
 

@@ -16,6 +16,7 @@ from tuition.errors import UserError, one_line
 from tuition.recipe import AdapterSettings, LearnedSettings
 from tuition.train.adapterfolder import WEIGHTS, check_adapter, fault_of_pattern
 from tuition.train.libraries import peft
+from tuition.train.model import refuse_no_numbers
 from tuition.train.quantised import quantise
 from tuition.train.tensorfile import tensor_pieces
 from tuition.train.writing import set_stop_tokens
@@ -162,6 +163,8 @@ def load_adapter(model: Any, folder: Path) -> Any:
             where=str(folder),
             next_step="Copy it again; they would be left at their start values",
         )
+    laid_over = (entry for entry in adapted.named_parameters() if "lora_" in entry[0] or "token" in entry[0])
+    refuse_no_numbers(laid_over, str(folder))
     return adapted
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuition import files
-from tuition.errors import UserError
+from tuition.errors import UserError, typed
 from tuition.foreign import OBJECT_BYTES, fault_of, leads_out
 from tuition.recipe import read_settings
 
@@ -125,6 +125,11 @@ class RunFolder:
     def name(self) -> str:
         return self.path.resolve().name
 
+    @property
+    def resume_command(self) -> str:
+        """What is typed to go on with the run."""
+        return f"tuition train {typed(self.path)} --resume"
+
     def holds_a_run(self) -> bool:
         """True when a run was begun here. run.json is the last thing that beginning one writes."""
         return os.path.lexists(self.facts)
@@ -140,7 +145,7 @@ class RunFolder:
             raise UserError(
                 "the run has no model yet",
                 where=str(self.path),
-                next_step=f"Finish it: tuition train {self.path} --resume",
+                next_step=f"Finish it: {self.resume_command}",
             )
         return kept
 

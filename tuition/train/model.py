@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,7 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
             next_step="It needs config.json and *.safetensors of a causal language model",
         ) from error
     _refuse_incomplete(settings.model, report)
+    refuse_no_numbers(model.named_parameters(), settings.model)
     return model.to(device)
 
 
@@ -147,6 +148,23 @@ def _refuse_incomplete(model: str, report: Mapping[str, Any]) -> None:
             where=model,
             next_step="Copy or download the model again; it would be filled with random numbers",
         )
+
+
+def refuse_no_numbers(parameters: Iterable[tuple[str, torch.nn.Parameter]], where: str) -> None:
+    """Refuse weights that are NaN or infinite: every loss and every answer would be nonsense.
+
+    Raises:
+        UserError: naming the first such tensor.
+    """
+    for name, parameter in parameters:
+        values = parameter.detach()
+        # a sum takes no memory; where it is not finite it may only have grown too large itself
+        if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
+            raise UserError(
+                f"{name} holds NaN or infinite numbers",
+                where=where,
+                next_step="The file is damaged, or its training failed: copy or download it again, or take another",
+            )
 
 
 def set_dropout(config: Any, rate: float) -> None:

@@ -15,6 +15,7 @@ from tuition import files
 from tuition.errors import Interrupted, UserError
 from tuition.train.checkpoint import Identity, Progress, Snapshot, take_snapshot, write_snapshot
 from tuition.train.distributed import ALONE, Ranks
+from tuition.train.folder import RunFolder
 from tuition.train.journal import Journal
 from tuition.train.shelf import rotate
 
@@ -145,11 +146,13 @@ class Saver:
 
 def trouble(error: OSError, run: Path) -> UserError:
     """What a failed write means to the user: the cause, what still stands, and what to do."""
+    gone = not run.is_dir()
+    mend = "Put the folder back where it was" if gone else "Make room or mend the disk"
     return UserError(
         f"{error.filename or 'a file of the run'} could not be written ({error.strerror or error}); "
         "the run stops, and older checkpoints stand",
         where=str(run),
-        next_step=f"Make room or mend the disk, then go on: tuition train {run} --resume",
+        next_step=f"{mend}, then go on: {RunFolder(run).resume_command}",
     )
 
 

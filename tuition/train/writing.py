@@ -5,12 +5,17 @@ Into a folder that `files.publish_folder` makes appear; nothing here is durable 
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tuition import files
+from tuition.errors import one_line
 from tuition.train.model import attention_of, ordinary_attention
 from tuition.train.tokenizerfiles import make_readable_by_version_4
 
@@ -20,6 +25,18 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
 )  # fmt: skip
+
+
+@contextmanager
+def disk_faults_of(folder: Path) -> Iterator[None]:
+    """Other libraries write into the folder inside; what a disk refuses them becomes an OSError that names it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+    except SafetensorError as error:
+        raise OSError(errno.EIO, one_line(error), str(folder)) from error
 
 
 def stop_tokens_of(model: Any) -> list[int]:

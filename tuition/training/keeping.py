@@ -53,13 +53,16 @@ def write_samples(ready: Ready, folder: RunFolder, which: str) -> None:
 
 def write_model(ready: Ready, folder: RunFolder) -> None:
     """The model as it is now becomes model/ or adapter/, whole or not at all."""
+    from tuition.train.writing import disk_faults_of
+
     ready.learner.masters.settle()
     adapted = ready.recipe.adapted
     final = folder.adapter if adapted else folder.model
     if final.exists():  # a sitting that was killed after this point
         files.remove_folder(final)
     temporary = files.fresh_folder(final.with_name(f".{final.name}.tmp"))
-    (_write_adapter if adapted else _write_whole)(ready, temporary)
+    with disk_faults_of(temporary):
+        (_write_adapter if adapted else _write_whole)(ready, temporary)
     files.publish_folder(temporary, final)
 
 

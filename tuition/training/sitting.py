@@ -116,7 +116,7 @@ class Sitting:
         if self.signals.count < 2:
             return Interrupted(str(self.folder.path))
         return KeyboardInterrupt(
-            f"left at once. Go on from the last checkpoint with: tuition train {self.folder.path} --resume"
+            f"left at once. Go on from the last checkpoint with: {self.folder.resume_command}"
         )
 
     def _begin(self) -> None:

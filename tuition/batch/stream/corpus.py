@@ -92,6 +92,9 @@ def _see_all(
             where=str(units[missing[0]]),
             next_step="Put TUITION_CACHE on a disk that all machines see",
         )
+    if missing:
+        unknown = counted(len(missing), "file is", "files are")
+        tell(f"{unknown} not known in {folder}: every row is read now, which may take a while")
     key_of = {keys[number].name: keys[number] for number in missing}
     asked = [(units[number], keys[number].name) for number in missing]
     made: dict[str, Kept] = {}
