@@ -138,12 +138,14 @@ def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def row_lines(rows: Sequence[RowMarks]) -> Iterator[str]:
     """Demonstrations that were not learned or look wrong, the worst first."""
-    from tuition.evaluate.demonstrations import worst_rows
+    from tuition.evaluate.demonstrations import summary_of, worst_rows
 
-    not_learned, suspicious = sum(not row.learned for row in rows), sum(bool(row.suspicions) for row in rows)
+    found = summary_of(rows)
+    learned = found["rows"] - found["held_out"] - found["not_learned"]
+    held_out = f"{found['held_out']:,} held out, " if found["held_out"] else ""
     yield (
-        f"{counted(len(rows), 'demonstration')}: {len(rows) - not_learned:,} learned, {not_learned:,} not, "
-        f"{counted(suspicious, 'looks', 'look')} wrong; none is dropped"
+        f"{counted(found['rows'], 'demonstration')}: {learned:,} learned, {found['not_learned']:,} not, {held_out}"
+        f"{counted(found['suspicious'], 'looks', 'look')} wrong; none is dropped"
     )
     for row, reason in worst_rows(rows):
         yield f"  {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}  {reason}"
