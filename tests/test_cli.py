@@ -296,8 +296,10 @@ def test_prepared_data_loads_in_datasets_and_is_found_again(
         ]
         assert row["labels"] == labels
     assert json.loads(run(*words)[1]) == first
-    data.write_text(data.read_text().replace("What", "Who ", 1))
-    assert json.loads(run(*words)[1])["folder"] != first["folder"]
+    data.write_text(data.read_text().replace("What", "Who ", 1) + "[1]\n")
+    code, out, errors = run(*words)
+    assert json.loads(out)["folder"] != first["folder"]
+    assert (code, json.loads(out)["rejected"]) == (0, 1) and "without an example: 1 of 61 rows" in errors
 
 
 def test_the_estimate_is_of_the_examples_there_are_and_not_of_a_batch_that_they_do_not_fill(

@@ -173,7 +173,7 @@ def test_by_default_looking_takes_at_most_a_fifth_of_the_run() -> None:
         ({"val_split": 0.0, "early_stopping_patience": 2}, r"early_stopping_patience: no row is held out"),
         ({"eval_metrics": "exactmatch"}, "there is no metric 'exactmatch'"),
         ({"eval_metrics": "choice"}, "'choice' scores no written answers"),
-        ({"general": "nowhere.txt"}, "nowhere.txt: cannot be read"),
+        ({"general": "nowhere.txt"}, "nowhere.txt: there is no such file"),
         ({"metric_for_best_model": "loss"}, "here it is 'best_by'"),
         ({"loss": "dft"}, r"dft is a value of 'token_loss'"),
         ({"packing": False}, r"never changes the result; micro_batch_size: 1"),

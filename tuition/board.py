@@ -87,6 +87,7 @@ class Scored:
 
     Attributes:
         line: in the file; in a store, which demonstration it is.
+        held_out: the run did not learn from its prompt.
         suspicions: why it looks wrong; nothing is dropped for it.
     """
 
@@ -97,6 +98,7 @@ class Scored:
     before: float | None
     after: float | None
     learned: bool
+    held_out: bool
     suspicions: list[str]
 
 
@@ -283,6 +285,7 @@ def scored_demonstrations(folder: Path) -> list[Scored]:
             before=number(row, "before"),
             after=number(row, "after"),
             learned=row.get("learned") is True,
+            held_out=row.get("held_out") is True,
             suspicions=[str(reason) for reason in listed(row.get("suspicions"))],
         )
         for row in read_rows(RunFolder(folder).demonstrations, [])

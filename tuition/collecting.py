@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tuition.collect import Store, batches, losses, prompts
+from tuition.collect import Store, batches, demonstrations, losses, prompts
 from tuition.collect.accepted import read_accepted
 from tuition.collect.texts import plain_text
 from tuition.conversation import Message
@@ -265,6 +265,16 @@ def ask_service(service: Service, messages: Sequence[Message], *, max_new_tokens
 
 
 # --- losses of runs ---
+
+
+def authors(store: Store, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """File and line of each row that came from this store → who wrote it; rows of other files are left out."""
+    here = store.path.resolve()
+    own = [
+        (name, line) for name, line in places if is_store_name(name) and store_path(name)[0].resolve() == here
+    ]
+    names = demonstrations.authors_of(store, [line for _, line in own])
+    return {place: names[place[1]] for place in own if place[1] in names}
 
 
 def note_losses(rows: Iterable[RowMarks], run: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tuition.batch import make_plan
 from tuition.batch.balance import Work
 from tuition.batch.corpus import Corpus, prepare_corpus
 from tuition.batch.stream import batch_of, stream_corpus
+from tuition.batch.stream.worker import _end
 from tuition.data import find_sources
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, ModelSettings, RenderSettings, make_recipe
@@ -219,6 +221,15 @@ def test_a_killed_process_that_prepares_files_ends_the_run_by_name(written: Path
                 batch_of(corpus.train, plan, step)
     finally:
         workers._processes.clear()  # others are started when they are needed
+
+
+def test_a_process_that_went_away_with_a_question_unsent_is_ended_without_a_word() -> None:
+    process = subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    process.wait()
+    process.stdin.write("a unit")
+    _end(process)
+    assert process.stdin.closed and process.stdout.closed
 
 
 def test_too_little_room_is_refused_with_what_is_needed(written: Path, corpus: Corpus) -> None:

@@ -176,17 +176,19 @@ def test_every_demonstration_is_shown_before_and_after(trained, tmp_path, rows):
             {"role": "assistant", "content": "zq Xj é %"},
         ]
     }
-    data = write_jsonl(tmp_path / "rows.jsonl", [*rows[:12], wrong, {"messages": []}])
+    fresh = {"prompt": "Whose is the lamp by the old harbour?", "completion": "Mine."}
+    data = write_jsonl(tmp_path / "rows.jsonl", [*rows[:12], wrong, fresh, {"messages": []}])
     found = trained.evaluate(rows=str(data))
     shown = found.demonstrations
-    assert [row.line for row in shown] == list(range(1, 14))
-    assert [entry["line"] for entry in found.rejected] == [14]
+    assert [row.line for row in shown] == list(range(1, 15))
+    assert [entry["line"] for entry in found.rejected] == [15]
     assert all(row.learned and row.after < row.before for row in shown[:12])
     assert [row.line for row in shown if any("answers otherwise" in why for why in row.suspicions)] == [4, 13]
     assert any("loss after training" in why for why in shown[12].suspicions)
     assert f"{data}:4 asks nearly the same and answers otherwise" in shown[12].suspicions
     lines = (trained.path / "demonstrations.jsonl").read_text().splitlines()
-    assert len(lines) == 13
+    assert len(lines) == 14
+    assert [row.line for row in shown if row.held_out] == [14], "of its prompt nothing was learned"
     place = f"{data}:13"
     assert any(place in line and "answers otherwise" in line for line in all_lines(found))
     assert place in (trained.path / "report.html").read_text(), "the report shows the row with its place"

@@ -138,6 +138,7 @@ def test_a_seed_fixes_what_is_drawn_and_another_draws_otherwise(server: Server) 
         ({"max_completion_tokens": 0}, 400, "max_completion_tokens"),
         ({"temperature": 3}, 400, "temperature"),
         ({"temperature": float("nan")}, 400, "temperature"),
+        ({"temperature": ""}, 400, "temperature"),
         ({"top_p": -1}, 400, "top_p"),
         ({"seed": 1.5}, 400, "seed"),
         ({"stop": [""]}, 400, "stop"),

@@ -18,6 +18,7 @@ from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
 from tuition.errors import UserError
 from tuition.studio.confine import refuse_paths_elsewhere
+from tuition.studio.pages.start import _start
 from tuition.studio.web import Studio
 
 
@@ -173,6 +174,18 @@ def test_over_the_network_only_files_of_the_working_folder_are_named(
     for name in ("/etc/passwd", "../x", "link/passwd", "a/../../b"):
         with pytest.raises(UserError, match="outside"):
             refuse_paths_elsewhere(far, [name])
+
+
+@pytest.mark.parametrize("setting", ["model", "data", "val_data", "replay", "general", "chat_template"])
+def test_over_the_network_no_setting_of_a_recipe_names_files_elsewhere(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    far = Studio(store=None, runs=Path("outputs"), open_to_others=True)  # type: ignore[arg-type]
+    settings = {"model": "base", "data": "rows.jsonl", setting: "/etc/passwd"}
+    with pytest.raises(UserError, match="/etc/passwd is outside"):
+        _start(far, settings, "reaching-out")
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_several_greedy_answers_are_refused_by_the_page_as_by_the_command(

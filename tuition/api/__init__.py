@@ -19,7 +19,16 @@ from tuition.api.rows import (
     quarantine,
 )
 from tuition.api.shipping import export, preferences, push, serve
-from tuition.api.training import Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
+from tuition.api.training import (
+    Run,
+    dry_run,
+    figure_before,
+    plan,
+    read_report_facts,
+    read_samples,
+    run_folder,
+    train,
+)
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -53,6 +62,7 @@ from tuition.collecting import (
     add_test_prompt,
     add_typed_prompt,
     ask_service,
+    authors,
     import_prompts,
     note_losses,
     set_suggestion_service,
@@ -82,6 +92,7 @@ __all__ = [
     "answer",
     "ask_service",
     "at_checkpoint",
+    "authors",
     "batches",
     "beside",
     "board",
@@ -96,6 +107,7 @@ __all__ = [
     "explain",
     "export",
     "exports",
+    "figure_before",
     "fix",
     "generate_file",
     "gold",

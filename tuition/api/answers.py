@@ -169,7 +169,8 @@ def evaluate(
 
     Args:
         model: a run folder, an adapter, a model folder or a hub name.
-        data: files of rows with the answers expected, or rows themselves, as `train` takes them; none, and no `general` or `rows`: those that a run held out.
+        data: files of rows with the answers expected, or rows themselves, as `train` takes them; where none are
+            given, and no `general` or `rows`: those that a run held out.
         baseline: another model, prompted in the same way; it answers the same prompts, and the comparison
             is paired.
         metric: one or several, see docs/evaluation.md; None scores the loss only.

@@ -158,8 +158,9 @@ def export(
         if export_id is None:
             split = api.exports.Split(validation, test, seed)
             drawn = api.exports.make(opened, kind, split, made_by=f"tuition {_version()}", by=None)
+            note = api.exports.unfilled(drawn, split)
         else:
-            drawn = api.exports.export(opened, export_id)
+            drawn, note = api.exports.export(opened, export_id), ""
         folder = api.exports.write(opened, drawn.id, to)
     if as_json:
         print_json({"id": drawn.id, "kind": drawn.kind, "folder": str(folder), "lines": drawn.files})
@@ -167,6 +168,8 @@ def export(
         for name, count in drawn.files.items():
             print(f"{counted(count, 'line ', 'lines'):>15}  {folder / name}")
         print(f"export {drawn.id}; the same bytes again: tuition collect export --id {drawn.id} --to FOLDER")
+    if note:
+        print(note, file=sys.stderr)
     if drawn.refused:
         refused = counted(drawn.refused, "row is refused", "rows are refused")
         print(f"{refused}; refused.jsonl says why", file=sys.stderr)

@@ -233,13 +233,20 @@ def prepare(
         val_split=val_split,
         seed=seed,
     )
+    (summary,) = prepared.records("summary")
+    totals = summary["totals"]
     counts: dict[str, Any] = {
         "folder": str(prepared.folder),
         "train_examples": len(prepared.train),
         "validation_examples": len(prepared.validation),
         "tokens": prepared.train.tokens + prepared.validation.tokens,
         "learned_tokens": prepared.train.learned_tokens + prepared.validation.learned_tokens,
+        "rows_in": totals["rows_in"],
+        "rejected": totals["rejected"],
     }
+    if totals["rejected"]:
+        aside = f"{totals['rejected']:,} of {counted(totals['rows_in'], 'row')}"
+        complain(f"without an example: {aside}; `tuition check DATA --model {model}` says why")
     if as_json:
         print_json(counts)
         return

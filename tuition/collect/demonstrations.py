@@ -282,6 +282,14 @@ def find(
         return [demonstration(store, found) for found in ids]
 
 
+def authors_of(store: Store, ids: Sequence[int]) -> dict[int, str]:
+    """Who wrote each of these demonstrations; one that is not there is left out."""
+    query = """SELECT d.id, p.name FROM demonstration d JOIN person p ON p.id = d.person_id
+        WHERE d.id IN (SELECT value FROM json_each(?))"""
+    with store.reading() as db:
+        return {row[0]: row[1] for row in db.execute(query, (json.dumps(list(ids)),))}
+
+
 def returned_to(store: Store, person_id: int) -> list[Demonstration]:
     """What reviewers gave back to the person, the latest first."""
     return find(store, status="returned", person_id=person_id)

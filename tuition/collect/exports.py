@@ -85,6 +85,20 @@ def make(store: Store, kind: str, split: Split, *, made_by: str, by: int | None)
         return export(store, export_id)
 
 
+def unfilled(drawn: Export, split: Split) -> str:
+    """A sentence about sides that were asked for and got no row; empty where there is none.
+
+    Each group falls on a side by itself, so of few groups a small share may get none.
+    """
+    wanted = {"validation": split.validation, "test": split.test}
+    empty = [
+        f"{side} ({share:.0%})"
+        for side, share in wanted.items()
+        if share and f"{side}.jsonl" not in drawn.files
+    ]
+    return f"No group fell into {' and '.join(empty)}: they are few. Ask for a larger share." if empty else ""
+
+
 def _digest(kind: str, split: Split, lines: Iterator[Line]) -> str:
     digest = hashlib.sha256(as_json([kind, asdict(split)]).encode())
     for line in lines:

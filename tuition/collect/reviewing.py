@@ -22,6 +22,8 @@ from tuition.errors import UserError
 DECISIONS = ("accepted", "edited", "returned")
 _SHARE = "second readings"
 _OF_A_MILLION = 1_000_000
+_MAY_READ_AGAIN = """d.person_id <> ?1 AND NOT EXISTS (
+    SELECT 1 FROM review r WHERE r.demonstration_id = d.id AND r.person_id = ?1)"""
 
 
 def next_to_review(store: Store, person_id: int, *, after: int = 0) -> Demonstration | None:
@@ -147,19 +149,19 @@ def next_second_reading(store: Store, person_id: int) -> int | None:
         NotAllowedError: the person may not review.
     """
     people.require(store, person_id, "review")
-    query = """SELECT id FROM demonstration d WHERE second_rev IS NOT NULL AND person_id <> ?1 AND NOT EXISTS (
-        SELECT 1 FROM review r WHERE r.demonstration_id = d.id AND r.person_id = ?1) ORDER BY id LIMIT 1"""
+    query = f"SELECT id FROM demonstration d WHERE second_rev IS NOT NULL AND {_MAY_READ_AGAIN} ORDER BY id LIMIT 1"
     with store.reading() as db:
         row = db.execute(query, (person_id,)).fetchone()
     return None if row is None else int(row["id"])
 
 
-def second_readings_wanted(store: Store) -> int:
-    """How many texts wait for another reader."""
+def second_readings_wanted(store: Store, person_id: int | None = None) -> int:
+    """How many texts wait for another reader; of these, those that a person may read, where one is named."""
+    query = "SELECT count(*) FROM demonstration d WHERE second_rev IS NOT NULL"
+    if person_id is not None:
+        query += f" AND {_MAY_READ_AGAIN}"
     with store.reading() as db:
-        return int(
-            db.execute("SELECT count(*) FROM demonstration WHERE second_rev IS NOT NULL").fetchone()[0]
-        )
+        return int(db.execute(query, () if person_id is None else (person_id,)).fetchone()[0])
 
 
 def text_to_read_again(store: Store, demonstration_id: int, person_id: int) -> Revision:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from tuition.conversation import Conversation, Message
-from tuition.data import near_pairs
+from tuition.data import LearnedFrom, near_pairs, prompt_key
 from tuition.errors import Origin
 from tuition.evaluate.generate import question_of
 from tuition.evaluate.heldout import ExampleMarks
@@ -40,6 +40,7 @@ class RowMarks:
         after: loss of the tuned model.
         token_accuracy: share of its learned tokens that the tuned model finds most likely.
         learned: the loss fell by more than a tenth.
+        held_out: the run did not learn from its prompt.
         suspicions: why the row looks wrong; empty where it does not.
     """
 
@@ -52,17 +53,25 @@ class RowMarks:
     token_accuracy: float
     learned: bool
     suspicions: tuple[str, ...] = ()
+    held_out: bool = False
 
 
 def row_marks(
-    conversations: Sequence[Conversation], base: Sequence[Placed], tuned: Sequence[Placed]
+    conversations: Sequence[Conversation],
+    base: Sequence[Placed],
+    tuned: Sequence[Placed],
+    learned_from: LearnedFrom | None = None,
 ) -> list[RowMarks]:
-    """Every row that both models read, in the order of the file."""
+    """Every row that both models read, in the order of the file.
+
+    Args:
+        learned_from: the prompts that the run learned from; None where nothing says it.
+    """
     before, after = _by_row(base), _by_row(tuned)
     shown = {_place(c): c for c in reversed(conversations)}
-    suspicions = suspicions_of(
-        [c for place, c in shown.items() if place in after], {p: m.loss for p, m in after.items()}
-    )
+    fresh = {p for p, c in shown.items() if learned_from is not None and prompt_key(c) not in learned_from}
+    losses = {place: marks.loss for place, marks in after.items()}
+    suspicions = suspicions_of([c for place, c in shown.items() if place in after], losses, fresh)
     rows = []
     for place in after.keys() & before.keys() & shown.keys():
         question, old, new = question_of(shown[place]), before[place], after[place]
@@ -76,6 +85,7 @@ def row_marks(
                 token_accuracy=(new.hits or 0) / new.tokens,
                 learned=new.loss < LEARNED * old.loss,
                 suspicions=tuple(suspicions.get(place, ())),
+                held_out=place in fresh,
             )
         )
     order = {place: n for n, place in enumerate(map(_place, conversations))}
@@ -83,11 +93,16 @@ def row_marks(
 
 
 def suspicions_of(
-    conversations: Sequence[Conversation], losses: Mapping[Place, float]
+    conversations: Sequence[Conversation], losses: Mapping[Place, float], held_out: Container[Place] = ()
 ) -> dict[Place, list[str]]:
-    """Why rows look wrong: a loss far above the others', or another answer to nearly the same question."""
+    """Why rows look wrong: a loss far above the others', or another answer to nearly the same question.
+
+    Args:
+        held_out: rows that were not learned from, whose losses are compared with one another only.
+    """
     found: dict[Place, list[str]] = defaultdict(list)
-    for place, reason in [*_outliers(losses), *_contradictions(conversations)]:
+    sides = [{p: loss for p, loss in losses.items() if (p in held_out) is side} for side in (False, True)]
+    for place, reason in [*_outliers(sides[0]), *_outliers(sides[1]), *_contradictions(conversations)]:
         if reason not in found[place]:
             found[place].append(reason)
     return dict(found)
@@ -160,7 +175,7 @@ def _by_row(placed: Sequence[Placed]) -> dict[Place, ExampleMarks]:
 
 def worst_rows(rows: Sequence[RowMarks]) -> list[tuple[RowMarks, str]]:
     """What a person looks at first: rows that were not learned, then rows that look wrong, each with the reason."""
-    missed = [row for row in rows if not row.learned]
+    missed = [row for row in rows if not row.learned and not row.held_out]
     wrong = [row for row in rows if row.suspicions]
     return [
         *((row, "not learned") for row in sorted(missed, key=_least_learned)[:_ROWS_SHOWN]),
@@ -173,10 +188,11 @@ def _least_learned(row: RowMarks) -> float:
 
 
 def summary_of(rows: Sequence[RowMarks]) -> dict[str, Any]:
-    """How many rows were learned, were not, and look wrong; and the worst of them."""
+    """How many rows were learned, were not, were held out, and look wrong; and the worst of them."""
     return {
         "rows": len(rows),
-        "not_learned": sum(not row.learned for row in rows),
+        "held_out": sum(row.held_out for row in rows),
+        "not_learned": sum(not row.learned and not row.held_out for row in rows),
         "suspicious": sum(bool(row.suspicions) for row in rows),
         "worst": [{**asdict(row), "reason": reason} for row, reason in worst_rows(rows)],
     }

@@ -123,13 +123,18 @@ def forgetting_lines(found: Forgetting) -> Iterator[str]:
         yield found.advice
 
 
-def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What came of a run, from its run.json: the checkpoint that was best, the average, what was forgotten."""
+def run_lines(facts: Mapping[str, Any], before: float | None = None) -> Iterator[str]:
+    """What came of a run, from its run.json: the checkpoint that was best, the average, what was forgotten.
+
+    Args:
+        before: the base model's figure of the kind that the best checkpoint was chosen by, where it was measured.
+    """
     result, forgetting = facts["result"], facts.get("forgetting")
     if result.get("best_value") is not None:
         name = {"loss": "held-out loss"}.get(result["best_by"], result["best_by"])
         early = f", stopped early at step {result['step']}" if result["stopped_early"] else ""
-        yield f"best {name} {result['best_value']:.4f} at step {result['best_step']}{early}"
+        was = "" if before is None else f"; the base model's is {before:.4f}"
+        yield f"best {name} {result['best_value']:.4f} at step {result['best_step']}{early}{was}"
     if result.get("kept") and result["kept"]["sentence"]:
         yield result["kept"]["sentence"]
     if forgetting:
@@ -138,12 +143,14 @@ def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def row_lines(rows: Sequence[RowMarks]) -> Iterator[str]:
     """Demonstrations that were not learned or look wrong, the worst first."""
-    from tuition.evaluate.demonstrations import worst_rows
+    from tuition.evaluate.demonstrations import summary_of, worst_rows
 
-    not_learned, suspicious = sum(not row.learned for row in rows), sum(bool(row.suspicions) for row in rows)
+    found = summary_of(rows)
+    learned = found["rows"] - found["held_out"] - found["not_learned"]
+    held_out = f"{found['held_out']:,} held out, " if found["held_out"] else ""
     yield (
-        f"{counted(len(rows), 'demonstration')}: {len(rows) - not_learned:,} learned, {not_learned:,} not, "
-        f"{counted(suspicious, 'looks', 'look')} wrong; none is dropped"
+        f"{counted(found['rows'], 'demonstration')}: {learned:,} learned, {found['not_learned']:,} not, {held_out}"
+        f"{counted(found['suspicious'], 'looks', 'look')} wrong; none is dropped"
     )
     for row, reason in worst_rows(rows):
         yield f"  {row.file}:{row.line}  loss {row.before:.3f} → {row.after:.3f}  {reason}"

@@ -43,9 +43,23 @@ def overlap_of(model: str, test_set: TestSet, marks: Marks) -> Overlap | None:
     Raises:
         UserError: the file that says it is damaged.
     """
+    learned = learned_by(model)
+    if learned is None:
+        return None
+    scored = {place[:2] for place in marks.scored}
+    rows = [c for c in test_set.conversations if (c.origin.file, c.origin.line) in scored]
+    return Overlap(len(rows), sum(prompt_key(conversation) in learned for conversation in rows))
+
+
+def learned_by(model: str) -> LearnedFrom | None:
+    """The prompts that a run learned from; None where nothing says what it did.
+
+    Raises:
+        UserError: the file that says it is damaged.
+    """
     file = run_of(model).prompts
     try:
-        learned = LearnedFrom(file)
+        return LearnedFrom(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -54,6 +68,3 @@ def overlap_of(model: str, test_set: TestSet, marks: Marks) -> Overlap | None:
             where=str(file),
             next_step="Remove it: then nothing is said of what was trained on",
         ) from None
-    scored = {place[:2] for place in marks.scored}
-    rows = [c for c in test_set.conversations if (c.origin.file, c.origin.line) in scored]
-    return Overlap(len(rows), sum(prompt_key(conversation) in learned for conversation in rows))

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuition import files
 from tuition.batch.corpus import cache_folder
+from tuition.data import LearnedFrom
 from tuition.errors import UserError
 from tuition.evaluate.demonstrations import RowMarks, row_marks, summary_of
 from tuition.evaluate.forgetting import MOST_FORGOTTEN, Forgetting, General, forgetting_of, general_marks
@@ -20,7 +21,7 @@ from tuition.evaluate.judge import Judge, Verdicts, judge_pairs
 from tuition.evaluate.load import Answerer, base_named_by, load_answerer, span_markers_of
 from tuition.evaluate.marks import Marks, Placed, Progress, examine, place_marks, rendered
 from tuition.evaluate.measures import Metric, find_metric
-from tuition.evaluate.overlap import overlap_of
+from tuition.evaluate.overlap import learned_by, overlap_of
 from tuition.evaluate.report import write_report
 from tuition.evaluate.score import Evaluation, answers_of, evaluation_of, record
 from tuition.evaluate.testset import TestSet, read_test_set
@@ -236,7 +237,7 @@ def _written(
     evaluation = replace(
         evaluation,
         forgetting=_forgetting(base, tuned, wishes),
-        demonstrations=_demonstrations(material, base, tuned),
+        demonstrations=_demonstrations(material, base, tuned, learned_by(model)),
         judge=_judged(material, before, tuned.marks, wishes, folder, on_progress),
     )
     if material.demonstrations is not None:
@@ -260,11 +261,16 @@ def _forgetting(base: _Seen | None, tuned: _Seen, wishes: Wishes) -> Forgetting 
     return forgetting_of(base.general, tuned.general, most=wishes.most_forgotten)
 
 
-def _demonstrations(material: _Material, base: _Seen | None, tuned: _Seen) -> list[RowMarks] | None:
+def _demonstrations(
+    material: _Material, base: _Seen | None, tuned: _Seen, learned: LearnedFrom | None
+) -> list[RowMarks] | None:
     if material.demonstrations is None or base is None:
         return None
     return row_marks(
-        material.demonstrations.conversations, base.demonstrations or [], tuned.demonstrations or []
+        material.demonstrations.conversations,
+        base.demonstrations or [],
+        tuned.demonstrations or [],
+        learned,
     )
 
 

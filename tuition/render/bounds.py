@@ -16,9 +16,8 @@ from typing import Any
 from jinja2.utils import Cycler, Joiner, Namespace
 
 LIMIT_SECONDS = 0.05  # of one text, compiled or written; an ordinary one takes a fiftieth of that
-_SECONDS_PER_CHARACTER = (
-    20e-6  # more for each that the template was given: some look at all turns for each turn
-)
+# more for each that the template was given: some look at all turns for each turn
+_SECONDS_PER_CHARACTER = 20e-6
 _MOST_SECONDS = 2.0  # whatever it was given
 LIMIT_CHARACTERS = 1_000_000  # of one text; and 64 for each that the template was given
 _LIMIT_BYTES = 64 << 20  # of all that is made on the way; and 1,024 for each character given

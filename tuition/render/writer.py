@@ -13,9 +13,8 @@ from tuition.render.template import ChatTemplate, TemplateRefusal
 
 _PATIENCE_SECONDS = 1.0  # for what a template is stopped in, of a whole run
 _MANY_TURNS = 8  # from which on two runs for each cost more than those that tell all
-_ORDINARY_CHARACTERS = (
-    500_000  # the bound of a text is higher, and for all messages higher than for the first
-)
+# the bound of a text is higher, and for all messages higher than for the first
+_ORDINARY_CHARACTERS = 500_000
 _SOON_SECONDS = 0.01  # a template that refuses a conversation in its own words has done so by then
 
 _T = TypeVar("_T")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 import yaml
+from pydantic.fields import FieldInfo
 
 from tuition.errors import UserError
 from tuition.recipe import Recipe, make_recipe, parse_yaml
@@ -101,16 +102,15 @@ def filled_of(settings: Mapping[str, Any]) -> dict[str, str]:
     filled = {}
     for name, value in settings.items():
         field = Recipe.model_fields.get(name)
-        if (
-            field is None
-            or name == _PLACED
-            or (not field.is_required() and _plain(field.get_default()) == _plain(value))
-        ):
+        if field is None or name == _PLACED or _is_default(field, value):
             continue
-        filled[name] = (
-            "\n".join(map(str, value)) if _several(name) and isinstance(value, list | tuple) else _word(value)
-        )
+        by_lines = _several(name) and isinstance(value, list | tuple)
+        filled[name] = "\n".join(map(str, value)) if by_lines else _word(value)
     return filled
+
+
+def _is_default(field: FieldInfo, value: Any) -> bool:
+    return not field.is_required() and _plain(field.get_default()) == _plain(value)
 
 
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:

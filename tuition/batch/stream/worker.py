@@ -118,7 +118,8 @@ class _Process:
 def _end(process: Any) -> None:
     process.kill()  # what it was writing appears whole or not at all
     process.wait()
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # what it was asked last may still wait to be sent
+        process.stdin.close()
     process.stdout.close()
 
 

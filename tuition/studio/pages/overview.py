@@ -128,15 +128,17 @@ def make_export(
     test: Share = 0.0,
 ) -> Response:
     """Draw an export; it is kept, and its files are downloaded from the list."""
-    drawn = api.exports.make(
-        studio.store, kind, api.exports.Split(validation, test), made_by=f"tuition {__version__}", by=me.id
-    )
+    split = api.exports.Split(validation, test)
+    drawn = api.exports.make(studio.store, kind, split, made_by=f"tuition {__version__}", by=me.id)
     refused = (
         f" {counted(drawn.refused, 'row is', 'rows are')} refused; refused.jsonl says why."
         if drawn.refused
         else ""
     )
-    return redirect("/overview#exports", f"Export {drawn.id} is drawn.{refused}")
+    return redirect(
+        "/overview#exports",
+        f"Export {drawn.id} is drawn. {api.exports.unfilled(drawn, split)}{refused}".rstrip(),
+    )
 
 
 @router.get("/export/{export_id}/{name}")

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from tuition import api
 from tuition.errors import UserError
+from tuition.studio.editor import turns_of
 from tuition.studio.reading import unix_lines
 from tuition.studio.web import Here, Me, Studio, redirect, render, status_of
 
@@ -29,6 +30,7 @@ def show(request: Request, studio: Here, me: Me, filter: str = "waiting", before
         "review.html",
         progress=api.overview.progress(studio.store),
         again=api.reviewing.next_second_reading(studio.store, me.id),
+        again_waiting=api.reviewing.second_readings_wanted(studio.store, me.id),
         next=api.reviewing.next_to_review(studio.store, me.id),
         filters=_FILTERS,
         chosen=chosen,
@@ -177,8 +179,7 @@ def decide(
     comment: Annotated[str, Form(max_length=10_000)] = "",
 ) -> Response:
     """Store the decision and show the next that waits."""
-    texts = [unix_lines(text) for text in turns]
-    typed = [{"role": "user" if n % 2 else "assistant", "content": text} for n, text in enumerate(texts)]
+    typed = turns_of(turns)
     try:
         api.reviewing.review(
             studio.store, demonstration, me.id, decision, rev=rev, comment=unix_lines(comment),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,9 +60,9 @@ def show_run(request: Request, studio: Here, name: Name) -> Response:
     view = api.board.view_run(folder, api.jobs.at_work)
     return render(
         request, "run.html", view=view, exports=EXPORTS, first=FIRST_DEMONSTRATIONS,
-        shown=SHOWN_DEMONSTRATIONS,
+        shown=SHOWN_DEMONSTRATIONS, authors=_authors(studio, view.demonstrations[:SHOWN_DEMONSTRATIONS]),
         report=_own_file(folder, "report.html") is not None, exported=str(_free_folder(name)),
-        alone=False, store=str(studio.store.path), compare_command=api.jobs.shown(_compare_arguments(studio, folder, view.line.base)),
+        alone=False, compare_command=api.jobs.shown(_compare_arguments(studio, folder, view.line.base)),
         **_live(studio, folder),
     )  # fmt: skip
 
@@ -170,6 +171,10 @@ def _live(studio: Studio, folder: Path) -> dict[str, Any]:
 
 def _compare_arguments(studio: Studio, folder: Path, other: str, limit: int = 50) -> list[str]:
     return ["compare", str(folder), other, "--store", str(studio.store.path), "--limit", str(limit)]
+
+
+def _authors(studio: Studio, rows: Sequence[api.board.Scored]) -> dict[tuple[str, int], str]:
+    return api.authors(studio.store, ((row.file, row.line) for row in rows))
 
 
 def _measure_arguments(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ async def texts_of_form(request: Request) -> dict[str, str]:
 
 
 Filled = Annotated[dict[str, str], Depends(texts_of_form)]
-_PATHS = ("model", "data", "val_data", "replay", "chat_template")
+_PATHS = ("model", "data", "val_data", "replay", "general", "chat_template")
 
 
 @router.get("")

@@ -114,7 +114,7 @@ def change_turns(
 ) -> Response:
     """Let the conversation go on by a question and an answer, or take the last two away."""
     texts = [turn["content"] for turn in typed.turns]
-    texts = [*texts, "", ""] if more else texts[:1] if len(texts) < 3 else texts[:-2]
+    texts = [*texts, "", ""] if more else texts[: max(1, len(texts) - 2)]
     refused = saved(request, studio, me.id, task, Typed(turns_of(texts), typed.rev))
     return refused or redirect(f"/write/{task}#turn-{len(texts) - 1}")
 
