@@ -31,6 +31,14 @@ def test_type_checkers_of_others_see_the_types() -> None:
     assert "data" in inspect.signature(tuition.train).parameters
 
 
+@pytest.mark.parametrize("given", ["stop, parity", ["stop", "parity"], ("stop,parity",)])
+def test_names_may_be_joined_by_commas_with_spaces(given: Any) -> None:
+    assert make_recipe({"model": "m", "data": "d", "allow_unproved": given}).allow_unproved == (
+        "stop",
+        "parity",
+    )
+
+
 def test_paths_are_names(tmp_path: Path) -> None:
     recipe = make_recipe({"model": tmp_path, "data": [tmp_path / "a.jsonl"], "output_dir": tmp_path / "run"})
     assert recipe.output_dir == str(tmp_path / "run")

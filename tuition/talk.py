@@ -73,7 +73,10 @@ class Talk:
 
     def _load(self, name: str) -> Answerer:
         run = board.find_run(self._runs, name.removeprefix(BASE_OF))
-        key = (name, RunFolder(run).facts.stat().st_mtime)  # a run that was resumed is another model
+        facts = RunFolder(run).facts
+        if not facts.is_file():
+            raise UserError("has no model yet", where=name, next_step="Wait until its run has ended")
+        key = (name, facts.stat().st_mtime)  # a run that was resumed is another model
         if key not in self._loaded:
             tuned = self._load(run.name) if name.startswith(BASE_OF) else None
             while len(self._loaded) >= self._most:

@@ -94,6 +94,12 @@ def test_a_minimal_folder_gives_a_report(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_run_that_was_not_compared_says_how_to_know(tmp_path):
+    facts = {"status": "finished", "model": {"name": "base"}}
+    text = report(write_run(tmp_path, metrics=training(3), run=facts)).text
+    assert f"tuition evaluate {tmp_path} --data YOUR_TEST_FILE --baseline base" in text
+
+
 def test_a_run_without_a_step_says_so(tmp_path):
     assert "No training step is recorded yet" in report(write_run(tmp_path)).text
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tuition
 from tests.conftest import make_model
-from tuition.ship.card import licence_of
+from tuition.recipe import make_recipe
+from tuition.ship.card import _licences, licence_of
 
 
 def test_a_card_holds_recipe_ledger_figures_and_what_was_checked(
@@ -45,6 +46,15 @@ def test_a_card_holds_recipe_ledger_figures_and_what_was_checked(
     assert "greedy answers the same" in card
     assert "more information needed" not in card.lower()
     assert 'AutoModelForCausalLM.from_pretrained("helper")' in card
+
+
+def test_whoever_knows_all_licences_is_not_sent_to_ask(tmp_path: Path) -> None:
+    data = tmp_path / "piano pieces"
+    data.mkdir()
+    (data / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
+    recipe = make_recipe({"model": "m", "data": str(data)})
+    assert _licences(recipe, "mit").endswith("The card of `piano pieces` states `cc0-1.0`.")
+    assert _licences(recipe, None).endswith("before you pass this model on.")
 
 
 def test_the_licence_is_the_one_that_the_base_s_card_states(tmp_path: Path) -> None:

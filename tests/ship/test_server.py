@@ -119,6 +119,7 @@ def test_a_seed_fixes_what_is_drawn_and_another_draws_otherwise(server: Server) 
     assert len({drawn(seed=seed) for seed in range(5)}) > 1
     greedy = chat(server, max_tokens=24)[1]["choices"][0]["message"]["content"]
     assert drawn(seed=1, top_p=0) == greedy
+    assert chat(server, max_tokens=24, temperature=1e-300)[1]["choices"][0]["message"]["content"] == greedy
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,7 @@ def test_a_seed_fixes_what_is_drawn_and_another_draws_otherwise(server: Server) 
         ({"max_completion_tokens": 0}, 400, "max_completion_tokens"),
         ({"temperature": 3}, 400, "temperature"),
         ({"temperature": float("nan")}, 400, "temperature"),
+        ({"temperature": ""}, 400, "temperature"),
         ({"top_p": -1}, 400, "top_p"),
         ({"seed": 1.5}, 400, "seed"),
         ({"stop": [""]}, 400, "stop"),

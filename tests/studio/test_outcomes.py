@@ -14,11 +14,12 @@ import pytest
 from tests.patience import wait_for
 from tests.studio.conftest import Running
 from tests.studio.runfolders import write_run
-from tuition import __version__, board, jobs
+from tuition import __version__, board, jobs, talk
 from tuition.collect import Store, batches, judging, people, prompts, queue, reviewing
 from tuition.collect import demonstrations as demos
 from tuition.conversation import Message
 from tuition.errors import UserError
+from tuition.evaluate.drawing import Drawing
 from tuition.studio.outcomes import outcome_of
 
 
@@ -110,6 +111,12 @@ def test_a_run_that_never_began_stands_where_its_folder_was_made(tmp_path: Path)
         (tmp_path / name / "jobs").mkdir(parents=True)
         os.utime(tmp_path / name, (day, day))
     assert [line.name for line in board.list_runs(tmp_path)] == ["newer", "trained", "older"]
+
+
+def test_a_run_that_never_began_is_not_talked_to(tmp_path: Path) -> None:
+    (tmp_path / "lost" / "jobs").mkdir(parents=True)
+    with pytest.raises(UserError, match="lost: has no model yet"):
+        next(talk.Talk(tmp_path).answer("lost", [{"role": "user", "content": "Hi"}], Drawing(4)))
 
 
 def test_an_export_stays_on_the_page_and_a_free_folder_is_proposed(

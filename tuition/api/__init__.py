@@ -19,7 +19,16 @@ from tuition.api.rows import (
     quarantine,
 )
 from tuition.api.shipping import export, preferences, push, serve
-from tuition.api.training import Run, dry_run, plan, read_report_facts, read_samples, run_folder, train
+from tuition.api.training import (
+    Run,
+    dry_run,
+    figure_before,
+    plan,
+    read_report_facts,
+    read_samples,
+    run_folder,
+    train,
+)
 from tuition.collect import (
     ConflictError,
     NotAllowedError,
@@ -98,6 +107,7 @@ __all__ = [
     "explain",
     "export",
     "exports",
+    "figure_before",
     "fix",
     "generate_file",
     "gold",

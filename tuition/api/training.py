@@ -230,3 +230,12 @@ def read_report_facts(folder: str | Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     return RunFolder(Path(folder)).read_facts()
+
+
+def figure_before(folder: str | Path, facts: Mapping[str, Any]) -> float | None:
+    """What the base model scored by the figure that the run's best checkpoint was chosen by; None: not measured."""
+    from tuition.curves import read_curves
+    from tuition.evaluate.report.facts import number
+
+    first = next((row for row in read_curves(Path(folder)).held_out if row.get("step") == 0), {})
+    return number(first, f"eval_{facts['result'].get('best_by')}")

@@ -54,7 +54,7 @@ def _print_result(folder: Path, facts: dict[str, Any]) -> None:
 
     prompts = "held-out prompts" if facts["data"]["validation_examples"] else "prompts that were learned from"
     show_samples(api.read_samples(folder), f"before and after, on {prompts}")
-    for line in run_lines(facts):
+    for line in run_lines(facts, api.figure_before(folder, facts)):
         print(line)
 
 

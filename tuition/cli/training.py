@@ -255,7 +255,7 @@ def demo(
         print_json({"run": str(run.path), **result.to_json(), "forgetting": facts["forgetting"]})
         return
     show_evaluation(result)
-    for line in run_lines(facts):
+    for line in run_lines(facts, api.figure_before(run.path, facts)):
         print(line)
     print(f"report: {run.path / 'report.html'}")
     print("next:")
@@ -300,7 +300,7 @@ def plan(
     """What a run will take on other hardware: memory by part, time, what to change.
 
     Calculated, not measured: from the model's configuration, and from rows and tokens that the first rows and the
-    sizes of the files suggest. Nothing is rendered.
+    sizes of the files suggest. Nothing is rendered. For this machine, measured: tuition train … --dry-run.
     """
     from tuition import api
 

@@ -123,13 +123,18 @@ def forgetting_lines(found: Forgetting) -> Iterator[str]:
         yield found.advice
 
 
-def run_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What came of a run, from its run.json: the checkpoint that was best, the average, what was forgotten."""
+def run_lines(facts: Mapping[str, Any], before: float | None = None) -> Iterator[str]:
+    """What came of a run, from its run.json: the checkpoint that was best, the average, what was forgotten.
+
+    Args:
+        before: the base model's figure of the kind that the best checkpoint was chosen by, where it was measured.
+    """
     result, forgetting = facts["result"], facts.get("forgetting")
     if result.get("best_value") is not None:
         name = {"loss": "held-out loss"}.get(result["best_by"], result["best_by"])
         early = f", stopped early at step {result['step']}" if result["stopped_early"] else ""
-        yield f"best {name} {result['best_value']:.4f} at step {result['best_step']}{early}"
+        was = "" if before is None else f"; the base model's is {before:.4f}"
+        yield f"best {name} {result['best_value']:.4f} at step {result['best_step']}{early}{was}"
     if result.get("kept") and result["kept"]["sentence"]:
         yield result["kept"]["sentence"]
     if forgetting:

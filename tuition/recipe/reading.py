@@ -157,7 +157,11 @@ def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader."""
+    """The mapping in a YAML file. Tags that would build Python objects are refused by the safe loader.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping.
+    """
     _refuse_no_recipe(path)
     try:
         require_readable(path, LARGEST_BYTES, "Name the .yaml file with the settings", no_other="recipe")
@@ -203,7 +207,10 @@ def _unknown_keys(keys: list[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for key in keys:
         alike.setdefault(_meant(key), []).append(f"'{key}'")
-    return [f"unknown key{'s'[: len(same) - 1]} {', '.join(same)}{meant}" for meant, same in alike.items()]
+    return [
+        f"unknown {'key' if len(same) == 1 else 'keys'} {', '.join(same)}{meant}"
+        for meant, same in alike.items()
+    ]
 
 
 def _meant(key: str) -> str:

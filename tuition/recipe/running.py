@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from tuition.recipe.values import Name, Section, Steps, Texts, as_texts
+from tuition.recipe.values import Name, Section, Steps, Texts, as_texts, between_commas
 
 TRACKER_NAMES = ("tensorboard", "trackio", "wandb", "mlflow")
 _CHECKS = ("ledger", "learned", "stop", "vocabulary", "control", "parity", "disk")
@@ -52,11 +52,8 @@ class RunSettings(Section):
     @field_validator("report_to", mode="before")
     @classmethod
     def _trackers_may_be_joined_by_commas(cls, value: Any) -> Any:
-        texts = as_texts(value)
-        if texts is None:
-            return value
-        names = [part.strip() for text in texts for part in text.split(",")]
-        return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
+        names = between_commas(value)
+        return tuple(name for name in names if name != "none") if isinstance(names, tuple) else names
 
     @field_validator("report_to")
     @classmethod
@@ -68,8 +65,8 @@ class RunSettings(Section):
 
     @field_validator("allow_unproved", mode="before")
     @classmethod
-    def _one_check_is_a_list(cls, value: Any) -> Any:
-        return tuple(value.split(",")) if isinstance(value, str) else value
+    def _checks_may_be_joined_by_commas(cls, value: Any) -> Any:
+        return between_commas(value)
 
     @field_validator("allow_unproved")
     @classmethod

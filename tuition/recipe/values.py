@@ -55,6 +55,15 @@ def as_texts(value: Any) -> list[str] | None:
     return list(value) if is_list else None
 
 
+def between_commas(value: Any) -> Any:
+    """The names in one text or several, `a,b` as a flag is typed; anything else as it is."""
+    texts = as_texts(value)
+    if texts is None:
+        return value
+    names = [part.strip() for text in texts for part in text.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
 def pairs(value: Any, *, parse: bool = False) -> Any:
     """`name=value,name=value`, as a flag is typed, as a dictionary; anything else as it is.
 

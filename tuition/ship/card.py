@@ -156,17 +156,14 @@ def _data(recipe: Recipe, facts: Mapping[str, Any]) -> str:
 def _licences(recipe: Recipe | None, base: str | None) -> str:
     """What the cards of base and data state; where they state nothing, that."""
     said = [f"The base model's card states `{base}`." if base else "The base model's card states no licence."]
-    for source in (*recipe.data, *recipe.replay) if recipe else ():
-        found = _dataset_licence(source)
-        said.append(
-            f"The card of `{_public(source)}` states `{found}`."
-            if found
-            else f"`{_public(source)}` has no card."
-        )
-    unknown = (
-        " Ask whoever gave them to you before you pass this model on." if "no " in " ".join(said) else ""
-    )
-    return f"## Licences\n\n{' '.join(said)}{unknown}"
+    sources = (*recipe.data, *recipe.replay) if recipe else ()
+    stated = {source: _dataset_licence(source) for source in sources}
+    for source, licence in stated.items():
+        name = _public(source)
+        said.append(f"The card of `{name}` states `{licence}`." if licence else f"`{name}` has no card.")
+    if base is None or None in stated.values():
+        said.append("Ask whoever gave them to you before you pass this model on.")
+    return f"## Licences\n\n{' '.join(said)}"
 
 
 def _public(source: str) -> str:

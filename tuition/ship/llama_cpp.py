@@ -24,20 +24,14 @@ def find_converter(given: Path | None) -> Path:
     Raises:
         UserError: it is in none of them.
     """
-    folders = (
-        [given]
-        if given is not None
-        else [Path(os.environ["LLAMA_CPP"])]
-        if os.environ.get("LLAMA_CPP")
-        else []
-    )
-    for folder in folders:
-        if (folder / CONVERTER).is_file():
-            return folder / CONVERTER
-    on_path = None if given is not None else shutil.which(CONVERTER)
+    from_environment = os.environ.get("LLAMA_CPP")
+    named = Path(from_environment) if given is None and from_environment else given
+    if named is not None and (named / CONVERTER).is_file():
+        return named / CONVERTER
+    on_path = shutil.which(CONVERTER) if given is None else None
     if on_path:
         return Path(on_path)
-    looked = f"{folders[0]} has none" if folders else "neither $LLAMA_CPP nor PATH has it"
+    looked = f"{named} has none" if named is not None else "neither $LLAMA_CPP nor PATH has it"
     raise UserError(
         f"llama.cpp's {CONVERTER} was not found ({looked})",
         where="--llama-cpp",

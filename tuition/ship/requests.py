@@ -84,7 +84,9 @@ def read_request(body: bytes) -> ChatRequest:
             max_new_tokens=MOST_TOKENS
             if limit is None
             else int(_number(limit, limited_by, 1, 10**6, whole=True)),
-            temperature=_number(value.get("temperature") or 0, "temperature", 0, 2),
+            temperature=_number(
+                0 if value.get("temperature") is None else value["temperature"], "temperature", 0, 2
+            ),
             top_p=_number(1 if value.get("top_p") is None else value["top_p"], "top_p", 0, 1),
             seed=None if seed is None else int(_number(seed, "seed", -(2**63), 2**63 - 1, whole=True)),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuition.counting import counted
+from tuition.errors import typed
 from tuition.evaluate.report.comparison import comparison_rows, headline, verdict_badge
 from tuition.evaluate.report.conditions import (
     conditions_not_met,
@@ -65,16 +66,27 @@ def badge(run: Run) -> tuple[str, str]:
 
 
 def detail(run: Run) -> str:
-    """The sentence under the verdict: how sure it is, and what lies behind it."""
+    """The sentence under the verdict: how sure it is, and what lies behind it; or how that would be known."""
     judged = headline(run)
     if not judged:
-        return ""
+        return _how_to_know(run)
     interval = judged["difference_interval"]
     between = f" (95 % interval {interval})" if interval else ", too few prompts for an interval"
     return (
         f"Paired difference {judged['difference']}{between}: "
         f"{judged['wins']:,} better than before, {judged['losses']:,} worse, "
         f"{judged['both_right']:,} right both times, {judged['both_wrong']:,} equal and not right."
+    )
+
+
+def _how_to_know(run: Run) -> str:
+    """The way from a loss to answers, for a run that is finished and was never compared."""
+    base = inside(run.facts, "model", "name")
+    if run.facts.get("status") != "finished" or run.comparisons or not base:
+        return ""
+    return (
+        "Lower is better, and no proof of better answers. To know: tuition evaluate "
+        f"{typed(run.folder)} --data YOUR_TEST_FILE --baseline {typed(str(base))}"
     )
 
 
