@@ -11,6 +11,7 @@ import pytest
 
 from tuition.collect import demonstrations as demos
 from tuition.collect import drafts, overview, people, prompts, results
+from tuition.collect import store as store_module
 from tuition.collect.accepted import usable
 from tuition.collect.schema import APPLICATION_ID, MIGRATIONS, migrate
 from tuition.collect.store import Store
@@ -207,3 +208,25 @@ def test_a_store_and_its_backup_are_their_owners_alone(store: Store, tmp_path: P
 def test_a_store_where_nothing_may_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
         Store(tmp_path / "no such folder" / "team.db")
+
+
+def test_writers_do_not_wait_one_after_the_other_for_a_program_that_holds_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.3)
+    ticks = iter([0.0, 0.2])
+    with (
+        Store(tmp_path / "team.db") as store,
+        closing(sqlite3.connect(store.path, isolation_level=None)) as other,
+    ):
+        monkeypatch.setattr(store_module, "monotonic", lambda: next(ticks))
+        with store.writing() as db:  # its turn came after 0.2 seconds
+            assert db.execute("PRAGMA busy_timeout").fetchone()[0] == 100
+        monkeypatch.undo()
+        monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.01)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match=r"database is locked.*Nothing was stored: another program holds"):
+            store.set_setting("a", 1, by=None)
+        other.execute("ROLLBACK")
+        store.set_setting("a", 2, by=None)
+        assert store.setting("a", 0) == 2

@@ -25,6 +25,7 @@ from tests.prove import (
     fuzz,
     interruptions,
     lanes,
+    models,
     oddrows,
     operations,
     page,
@@ -173,14 +174,19 @@ def rows() -> Result:
     return oddrows.prove(scaled("ROWS", 5000), setting("SEED", 0), tell=say)
 
 
+def other_models() -> Result:
+    """Every kind of model that transformers knows."""
+    return models.prove(SCALE, say)
+
+
 # Kills come first: they fork, and nothing here has run a backward pass by then.
 PARTS: dict[str, Callable[[], Result]] = {
     "kills": kills, "kinds": other_kinds, "ranks": of_ranks, "losses": losses_of_ranks, "commands": other_commands,
     "sends": sends, "disk": disk, "damage": damaged, "memory": memory, "time": time, "parsers": parsers,
-    "requests": studio, "rows": rows,
+    "requests": studio, "rows": rows, "models": other_models,
 }  # fmt: skip
 LONGEST_FIRST = (
-    "ranks", "parsers", "kills", "losses", "kinds", "rows", "sends", "memory", "disk", "commands", "requests", "damage"
+    "ranks", "parsers", "kills", "losses", "kinds", "rows", "models", "sends", "memory", "disk", "commands", "requests", "damage"
 )  # fmt: skip
 ALONE = ("time",)
 SCALE = float(os.environ.get("SCALE", "1"))

@@ -119,6 +119,7 @@ def test_a_seed_fixes_what_is_drawn_and_another_draws_otherwise(server: Server) 
     assert len({drawn(seed=seed) for seed in range(5)}) > 1
     greedy = chat(server, max_tokens=24)[1]["choices"][0]["message"]["content"]
     assert drawn(seed=1, top_p=0) == greedy
+    assert chat(server, max_tokens=24, temperature=1e-300)[1]["choices"][0]["message"]["content"] == greedy
 
 
 @pytest.mark.parametrize(

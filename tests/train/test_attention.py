@@ -16,14 +16,19 @@ from tuition.train.attention_products import attention_by_products
 HEADS, GROUPS, WIDTH = 6, 2, 8
 
 
-def textbook(q: Tensor, k: Tensor, v: Tensor, window: int | None, softcap: float | None) -> Tensor:
+def textbook(
+    q: Tensor, k: Tensor, v: Tensor, window: int | None, softcap: float | None, sinks: Tensor | None = None
+) -> Tensor:
     """(tokens, heads, width) each; the last query sees the last key."""
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q, k) * WIDTH**-0.5
     scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
     back = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))[None]
     seen = (back >= 0) & (back < (window or len(k)))
-    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v)
+    scores = scores.masked_fill(~seen, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat([scores, sinks[:, None, None].expand(-1, len(q), 1)], dim=-1)
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1)[..., : len(k)], v)
 
 
 def tensors(tokens: int, keys: int | None = None) -> list[Tensor]:
@@ -56,6 +61,20 @@ def test_products_equal_the_textbook(
         ),
         lambda q, k, v: textbook(q[0], k[0], v[0], window, softcap)[None],
         inputs,
+        slope,
+    )
+
+
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("window", [None, 20])
+def test_a_sink_takes_its_share_of_every_query_and_learns(window: int | None, softcap: float | None) -> None:
+    *inputs, slope = tensors(150, 300)
+    compare(
+        lambda q, k, v, sinks: attention_by_products(
+            q, k, v, (150,), scale=WIDTH**-0.5, window=window, softcap=softcap, sinks=sinks
+        ),
+        lambda q, k, v, sinks: textbook(q[0], k[0], v[0], window, softcap, sinks)[None],
+        [*inputs, torch.randn(HEADS)],
         slope,
     )
 
@@ -102,7 +121,7 @@ def by_chain(window: int | None, softcap: float | None = None) -> Any:
 def packed(window: int | None, softcap: float | None = None, parents: tuple[int, ...] | None = None) -> Any:
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         turned = (t.transpose(1, 2) for t in (q, k, v))
-        return segment_attention(
+        attended, _ = segment_attention(
             torch.nn.Identity(),
             *turned,
             None,
@@ -110,7 +129,9 @@ def packed(window: int | None, softcap: float | None = None, parents: tuple[int,
             segment_parents=parents,
             sliding_window=window,
             softcap=softcap,
-        )[0]
+        )
+        assert attended.is_contiguous()  # some models take views of it
+        return attended
 
     return run
 
@@ -175,6 +196,23 @@ def test_gradients_of_many_descendants_are_added_up_in_float32() -> None:
     assert v.grad[0, 0, 0].tolist() == [256.0] * WIDTH  # 1 of its own and 512 halves, rounded once
 
 
+@pytest.mark.parametrize("way", ["products", "a call a segment", "kernel"])
+def test_values_may_be_narrower_than_keys(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """As where keys carry their positions beside the content (DeepSeek)."""
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, *ends: Any, scale: float, window: int | None) -> Tensor:
+        assert q.shape[-1] == k.shape[-1] == v.shape[-1]
+        spans = [slice(*span) for span in pairwise(ends[0].tolist())]
+        return torch.cat([textbook(q[own], k[own], v[own], window, None) for own in spans])
+
+    if way == "kernel":
+        monkeypatch.setattr(attention_varlen, "kernel_for", lambda *args, **kwargs: kernel)
+    if way == "a call a segment":
+        monkeypatch.setattr(attention, "_LONGEST_REACH_BY_PRODUCTS", 0)
+    q, k, v, slope = tensors(sum(LENGTHS))
+    compare(packed(None), by_segment(None), [q, k, v[..., :5]], slope[..., :5])
+
+
 @pytest.mark.parametrize("parents", [None, PARENTS])
 @pytest.mark.parametrize("window", [None, 20, 140])
 def test_the_variable_length_path_gives_a_kernel_what_flash_attention_expects(
@@ -222,4 +260,4 @@ def test_torchs_own_kernel_takes_what_it_is_given() -> None:
 
 def test_only_what_flash_kernels_compute_exactly_goes_to_them() -> None:
     row = torch.zeros(1, HEADS, 4, WIDTH, dtype=torch.bfloat16)
-    assert attention_varlen.kernel_for(row, dropout=0.0, softcap=None) is None  # not on CUDA
+    assert attention_varlen.kernel_for(row, row, dropout=0.0, softcap=None, sinks=None) is None  # not on CUDA

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.conftest import make_model
 from tests.train.families import FAMILIES, largest_gap
 from tuition.batch import make_packs
 from tuition.conversation import Rendered
@@ -233,6 +234,27 @@ def test_a_model_that_knows_no_segments_is_seen_and_still_learned_exactly(config
         learned = torch.from_numpy(example.supervised[1:] > 0)
         expected.append(F.cross_entropy(logits[learned], ids[0, 1:][learned], reduction="none"))
     torch.testing.assert_close(losses, torch.cat(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_where_length_turns_positions_a_long_example_stands_alone(tmp_path: Path) -> None:
+    """LongRoPE (Phi-3.5, Phi-4-mini) has other frequencies for all of a pass that holds a position beyond the first context."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 20,
+            "short_factor": [1.0] * 4, "long_factor": [3.0] * 4}  # fmt: skip
+    folder = make_model(tmp_path, family="phi3", rope_parameters=rope, original_max_position_embeddings=20)
+    loaded = load(folder, packed=True)
+    check = selfcheck.choose_path(loaded, examples((1, 7, 2)))
+    assert loaded.packed and loaded.longest_alike == 20 and "more than 20 tokens alone" in check.how
+    rows = examples((7, 30, 3, 15, 17, 1))
+    packs = make_packs(
+        rows, LOSSES["token_mean"], max_examples=None, token_budget=10**6, share_prefixes=True,
+        share_trunks=True, longest_alike=loaded.longest_alike,
+    )  # fmt: skip
+    assert [pack.lengths for pack in packs] == [(11,), (34,), (7, 19), (21,), (5,)]
+    whole_step_weight = sum(pack.weight for pack in packs)
+    for pack in packs:
+        step_loss(loaded, pack, whole_step_weight).backward()
+    found = {name: p.grad for name, p in loaded.model.named_parameters()}
+    assert largest_gap(found, reference(folder, "token_mean", rows)) < 1e-5
 
 
 def test_a_model_that_sees_what_it_should_predict_is_refused() -> None:

@@ -3,8 +3,9 @@ several examples have in common at the start once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,7 @@ def make_packs(
     share_trunks: bool = False,
     lanes: int = 1,
     work: Work = BY_LENGTH,
+    longest_alike: int | None = None,
 ) -> list[Pack]:
     """Lay the examples of one step into packs: in the order given, or those that share a prefix together.
 
@@ -94,8 +96,22 @@ def make_packs(
         lanes: so many packs will be run at once: they cost about the same, and hold no more than the budget
             together.
         work: what an example costs.
+        longest_alike: an example of more tokens changes what is computed beside it, and gets a pack of its own;
+            None: none does.
     """
     inputs = _inputs(examples)
+    if longest_alike is not None and len(examples) > 1 and max(map(len, inputs)) > longest_alike:
+        lay = partial(
+            make_packs,
+            weigh=weigh,
+            max_examples=max_examples,
+            token_budget=token_budget,
+            share_prefixes=share_prefixes,
+            share_trunks=share_trunks,
+            lanes=lanes,
+            work=work,
+        )
+        return [pack for group in _apart_where_longer(examples, inputs, longest_alike) for pack in lay(group)]
     forests = shared_forests(inputs, max_examples, token_budget) if share_prefixes and inputs else []
     first_rows = _first_rows(examples) if forests and share_trunks else None
     if not forests:
@@ -109,6 +125,23 @@ def make_packs(
     if first_rows:
         trunks = find_trunks(forests, inputs, first_rows, lanes)
     return _lay_all_flat(forests, trunks, examples, inputs, weigh)
+
+
+def _apart_where_longer(
+    examples: Sequence[Rendered], inputs: Sequence[Ids], longest: int
+) -> Iterator[list[Rendered]]:
+    """Neighbours whose inputs are not longer stay together; each longer one stands alone."""
+    together: list[Rendered] = []
+    for example, ids in zip(examples, inputs, strict=True):
+        if len(ids) <= longest:
+            together.append(example)
+            continue
+        if together:
+            yield together
+        yield [example]
+        together = []
+    if together:
+        yield together
 
 
 def packs_on_a_trunk(examples: Sequence[Rendered], weigh: Weigh) -> list[Pack]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from tuition.collect.schema import APPLICATION_ID, MIGRATIONS, migrate
 from tuition.errors import UserError
 
 BUSY_SECONDS = 20.0  # how long a writer waits for others before it gives up
+_LEAST_SECONDS = 0.1  # for SQLite, where the turn alone took that long
 _HEADER = b"SQLite format 3\0"
 
 
@@ -97,7 +99,9 @@ class Store:
                 raise RuntimeError("nothing is written inside a reading")
             yield db
             return
-        with self._turn():
+        began = monotonic()
+        # where another program holds the file, those behind must not wait for it one after the other
+        with self._turn(), _patient(db, max(_LEAST_SECONDS, BUSY_SECONDS - (monotonic() - began))):
             yield from self._transaction(db, "FULL" if durable else "NORMAL")
 
     def _transaction(self, db: sqlite3.Connection, synchronous: str) -> Iterator[sqlite3.Connection]:
@@ -109,9 +113,7 @@ class Store:
             db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise UserError(
-                f"the store could not be written ({error})",
-                where=str(self.path),
-                next_step="Nothing was stored; check the disk's free space and permissions, then try again",
+                f"the store could not be written ({error})", where=str(self.path), next_step=_mend_of(error)
             ) from error
         finally:
             self._of_thread.writes = False
@@ -305,6 +307,23 @@ class Store:
                 where=str(self.path),
                 next_step="Name a store that tuition wrote, and nothing else changed",
             )
+
+
+@contextmanager
+def _patient(db: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Inside, the connection waits no longer than this for another program that writes."""
+    db.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
+    try:
+        yield
+    finally:
+        db.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
+
+
+def _mend_of(error: sqlite3.OperationalError) -> str:
+    """What to do where nothing could be written."""
+    if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "Nothing was stored: another program holds the file, such as a browser of databases. Close it, and try again"
+    return "Nothing was stored; check the disk's free space and permissions, then try again"
 
 
 def _make_private(path: Path) -> None:

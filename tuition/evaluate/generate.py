@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tuition.conversation import Conversation, Message
-from tuition.evaluate.drawing import Drawing
+from tuition.evaluate.drawing import LEAST_TEMPERATURE, Drawing
 from tuition.render import Renderer
 from tuition.train.distributed import ALONE, Ranks
 from tuition.train.loss import within
@@ -156,7 +156,8 @@ def draw(
     if room < 1:
         return [Generated("", 0, stopped=False)] * drawing.samples
     batch = torch.tensor([ids] * drawing.samples, device=model.device)
-    how = {"do_sample": True, "temperature": drawing.temperature, "top_p": drawing.top_p, "top_k": 0}
+    temperature = max(drawing.temperature, LEAST_TEMPERATURE)
+    how = {"do_sample": True, "temperature": temperature, "top_p": drawing.top_p, "top_k": 0}
     devices = [model.device] if model.device.type == "cuda" else []
     with evaluating(model), attention_of(model, ordinary_attention(model)), torch.random.fork_rng(devices):
         torch.seed() if drawing.seed is None else torch.manual_seed(drawing.seed)

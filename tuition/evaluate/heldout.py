@@ -91,7 +91,12 @@ def held_out_loss(
     most_examples = packing[0] if loaded.packed else 1
     with evaluating(loaded.model):
         some = _packs(
-            examples, most_examples, packing[1], share_prefixes=loaded.shares, share_trunks=loaded.trunks
+            loaded,
+            examples,
+            most_examples,
+            packing[1],
+            share_prefixes=loaded.shares,
+            share_trunks=loaded.trunks,
         )
         for pack, nats in _scored(loaded, some, partial(_nats, loaded, go_on)):
             total += nats
@@ -197,7 +202,7 @@ def score_examples(
     waiting = iter(examples)
     with evaluating(loaded.model):
         # each example on its own: a prefix that several share belongs to none of them
-        some = _packs(examples, most_examples, packing[1], share_prefixes=False)
+        some = _packs(loaded, examples, most_examples, packing[1], share_prefixes=False)
         for pack, (nats, hits) in _scored(loaded, some, score):
             marks += _by_example(list(islice(waiting, len(pack.lengths))), nats, hits, pack)
     return marks
@@ -247,6 +252,7 @@ class _Remembering(Head):
 
 
 def _packs(
+    loaded: LoadedModel,
     examples: Sequence[Rendered],
     most_examples: int | None,
     token_budget: int,
@@ -264,6 +270,7 @@ def _packs(
             token_budget=token_budget,
             share_prefixes=share_prefixes,
             share_trunks=share_trunks,
+            longest_alike=loaded.longest_alike,
         )
 
 

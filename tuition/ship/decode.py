@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from tuition.evaluate.drawing import Drawing
+from tuition.evaluate.drawing import LEAST_TEMPERATURE, Drawing
 from tuition.evaluate.load import Answerer
 from tuition.train.model import base_of
 
@@ -91,7 +91,7 @@ def _tokens(model: Any, prompt: Sequence[int], drawing: Drawing) -> Iterator[int
 
 
 def _draw(logits: torch.Tensor, drawing: Drawing, generator: torch.Generator) -> int:
-    if drawing.temperature == 0:
+    if drawing.temperature < LEAST_TEMPERATURE:
         return int(logits.argmax())
     chances, order = torch.softmax(logits / drawing.temperature, -1).sort(descending=True)
     before = chances.cumsum(-1) - chances

@@ -48,6 +48,7 @@ def segment_attention(
     segments_before: Before | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each segment, and to all of the segments that it continues.
@@ -55,42 +56,48 @@ def segment_attention(
     Args:
         module: the attention layer, as transformers passes it.
         query: (1, heads, tokens, head_dim).
-        key: (1, key_value_heads, tokens, head_dim); value likewise.
+        key: (1, key_value_heads, tokens, head_dim).
+        value: (1, key_value_heads, tokens, value_dim).
         attention_mask: ignored where `segment_lengths` is given.
         segment_lengths: tokens of each segment; they sum to `tokens`.
         segment_parents: the segment that each continues, an earlier one, or −1; None: none continues another.
         segments_before: what those without a parent continue; None: they begin examples.
         sliding_window: most tokens that a token looks back on, itself included.
         softcap: scores are squashed to this range before the softmax (Gemma 2).
+        s_aux: (heads,) scores of a key that every token sees and whose value is 0 (GPT-OSS).
 
     Returns:
-        (1, tokens, heads, head_dim), and None for the attention weights.
+        (1, tokens, heads, value_dim), contiguous, and None for the attention weights.
     """
     if segment_lengths is None:
+        if softcap is not None or s_aux is not None:
+            raise NotImplementedError("without segments softcaps and sinks are for the model's own attention")
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    if kwargs.get("s_aux") is not None:
-        raise NotImplementedError("attention sinks are not known to packed attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
     if segments_before is not None:
         k, v = segments_before.extend(module, k, v)
     before = k.shape[1] - q.shape[1]
-    kernel = attention_varlen.kernel_for(query, dropout=dropout, softcap=softcap)
+    kernel = attention_varlen.kernel_for(query, value, dropout=dropout, softcap=softcap, sinks=s_aux)
     if kernel is not None:
         return _by_kernel(kernel, q, k, v, segment_lengths, segment_parents, scale, sliding_window), None
     seen = _keys_seen(before, segment_lengths, segment_parents)
-    if softcap is not None or all(
-        _is_short(query, tokens, keys, sliding_window, dropout)
-        for tokens, keys in zip(segment_lengths, seen, strict=True)
+    if (
+        softcap is not None
+        or s_aux is not None
+        or all(
+            _is_short(query, tokens, keys, sliding_window, dropout)
+            for tokens, keys in zip(segment_lengths, seen, strict=True)
+        )
     ):
         return attention_by_products(
             q, k, v, segment_lengths, segment_parents,
-            scale=scale, window=sliding_window, softcap=softcap, dropout=dropout,
+            scale=scale, window=sliding_window, softcap=softcap, sinks=s_aux, dropout=dropout,
         ), None  # fmt: skip
     return _one_by_one(q, k, v, segment_lengths, segment_parents, scale, dropout, sliding_window), None
 
@@ -109,9 +116,13 @@ def _by_kernel(
     key_lengths, before = lengths, key.shape[1] - query.shape[1]
     if parents is not None or before:
         key, value, key_lengths = attention_varlen.with_ancestors(key, value, lengths, parents, before)
-    return attention_varlen.attend(
+    width = value.shape[-1]
+    if width < query.shape[-1]:  # kernels take one width: zeros make none of the outputs other than 0
+        value = F.pad(value, (0, query.shape[-1] - width))
+    attended = attention_varlen.attend(
         kernel, query, key, value, lengths, key_lengths, scale=scale, window=window
     )
+    return attended[..., :width].contiguous()
 
 
 def _one_by_one(
@@ -134,7 +145,7 @@ def _one_by_one(
             strict=True,
         )
     ]
-    return torch.cat(pieces, dim=1)
+    return torch.cat(pieces, dim=1).contiguous()
 
 
 def _with_ancestors(row: Tensor, lengths: tuple[int, ...], parents: tuple[int, ...] | None) -> list[Tensor]:

@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _BLOCK = 128  # queries, about: 64 and 256 were slower from 400 tokens up
@@ -29,28 +30,31 @@ def attention_by_products(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention within each segment, and to all of the segments that it continues.
 
     Args:
         query: (1, tokens, heads, head_dim).
-        key: (1, keys, key_value_heads, head_dim), keys ≥ tokens; value likewise. Keys before the first query's
-            are what all segments without a parent continue.
+        key: (1, keys, key_value_heads, head_dim), keys ≥ tokens. Keys before the first query's are what all
+            segments without a parent continue.
+        value: (1, keys, key_value_heads, value_dim).
         lengths: tokens of each segment; they sum to `tokens`.
         parents: the segment that each continues, an earlier one, or −1; None: none continues another.
         scale: of the scores.
         window: most keys that a query sees, its own included; None: all before it.
         softcap: scores are squashed to ±softcap by tanh.
+        sinks: (heads,) scores of a key that every query sees and whose value is 0 (GPT-OSS).
         dropout: share of the weights that are dropped.
 
     Returns:
-        (1, tokens, heads, head_dim).
+        (1, tokens, heads, value_dim).
     """
     sharing = query.shape[2] // key.shape[2]
     parents = parents or (-1,) * len(lengths)
     blocks = _blocks(lengths, parents, key.shape[1] - query.shape[1], window, sharing, query.device)
-    output: Tensor = _ByProducts.apply(query, key, value, blocks, scale, softcap, dropout)
+    output: Tensor = _ByProducts.apply(query, key, value, sinks, blocks, scale, softcap, dropout)
     return output
 
 
@@ -87,6 +91,7 @@ class _ByProducts(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
+        sinks: Tensor | None,
         blocks: tuple[Block, ...],
         scale: float,
         softcap: float | None,
@@ -98,7 +103,8 @@ class _ByProducts(torch.autograd.Function):
             key[0].transpose(0, 1).float(),
             value[0].transpose(0, 1),
         )
-        output = torch.empty(q.shape, dtype=query.dtype, device=query.device)
+        sink = None if sinks is None else _sink_of_each_row(sinks.float(), groups, query.shape[1])
+        output = torch.empty((*q.shape[:2], v.shape[2]), dtype=query.dtype, device=query.device)
         kept: list[Tensor] = []
         for block in blocks:
             seen = block.of(k).transpose(1, 2)
@@ -107,8 +113,12 @@ class _ByProducts(torch.autograd.Function):
             else:
                 squashed = torch.bmm(q[:, block.rows], seen).mul_(scale / softcap).tanh_()
                 scores = block.hidden + softcap * squashed
+            if sink is not None:
+                scores = torch.cat([scores, sink[:, block.rows]], dim=-1)
             weights = scores.softmax(-1).to(query.dtype)
             kept.append(weights)
+            if sink is not None:
+                weights = weights[..., :-1]
             if softcap is not None:
                 kept.append(squashed.square_().neg_().add_(1.0).to(query.dtype))
             if dropout:
@@ -117,13 +127,13 @@ class _ByProducts(torch.autograd.Function):
                 weights = weights * kept[-1]
             output[:, block.rows] = torch.bmm(weights, block.of(v))
         ctx.save_for_backward(query, key, value, *kept)
-        ctx.settings = (scale, softcap, dropout, blocks)
+        ctx.settings = (scale, softcap, None if sinks is None else sinks.dtype, dropout, blocks)
         return _by_token(output, query.shape)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
-        scale, softcap, dropout, blocks = ctx.settings
+        scale, softcap, sinks_dtype, dropout, blocks = ctx.settings
         groups, left = key.shape[2], iter(kept)
         k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
         q, slopes = _by_group(query, groups), _by_group(upstream, groups)
@@ -131,8 +141,10 @@ class _ByProducts(torch.autograd.Function):
         # Float32, in which the gradients of many that continue a segment are added up
         d_key = torch.zeros(k.shape, device=query.device)
         d_value = torch.zeros(v.shape, device=query.device)
+        d_sink = None if sinks_dtype is None else torch.empty((*q.shape[:2], 1), device=query.device)
         for block in blocks:
-            weights = next(left)
+            with_sink = next(left)
+            weights = with_sink if d_sink is None else with_sink[..., :-1]
             bend = next(left) if softcap is not None else None
             stays = next(left) if dropout else None
             used = weights if stays is None else weights * stays
@@ -140,7 +152,11 @@ class _ByProducts(torch.autograd.Function):
             d_weights = torch.bmm(slopes[:, block.rows], block.of(v).transpose(1, 2))
             if stays is not None:
                 d_weights.mul_(stays)
-            d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            if d_sink is not None:
+                d_weights = F.pad(d_weights, (0, 1))  # its value is 0, and so is what its weight brings
+            d_scores = torch.ops.aten._softmax_backward_data(d_weights, with_sink, -1, weights.dtype)
+            if d_sink is not None:
+                d_sink[:, block.rows], d_scores = d_scores[..., -1:], d_scores[..., :-1]
             if bend is not None:
                 d_scores.mul_(bend)
             d_query[:, block.rows] = torch.bmm(d_scores, block.of(k))
@@ -149,6 +165,7 @@ class _ByProducts(torch.autograd.Function):
             _by_token(d_query.mul_(scale), query.shape),
             d_key.mul_(scale).to(key.dtype).transpose(0, 1)[None],
             d_value.to(value.dtype).transpose(0, 1)[None],
+            None if d_sink is None else _by_head(d_sink, query.shape[2]).to(sinks_dtype),
             *(None,) * 4,
         )
 
@@ -162,10 +179,22 @@ def _by_group(tensor: Tensor, groups: int, dtype: torch.dtype | None = None) -> 
 
 
 def _by_token(grouped: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `_by_group`."""
-    _, tokens, heads, head_dim = shape
-    groups = grouped.shape[0]
-    return grouped.view(groups, tokens, heads // groups, head_dim).transpose(0, 1).reshape(shape)
+    """The inverse of `_by_group`, for rows of any width."""
+    _, tokens, heads, _ = shape
+    groups, _, width = grouped.shape
+    apart = grouped.view(groups, tokens, heads // groups, width).transpose(0, 1)
+    return apart.reshape(1, tokens, heads, width).contiguous()
+
+
+def _sink_of_each_row(sinks: Tensor, groups: int, tokens: int) -> Tensor:
+    """(heads,) → (groups, tokens × heads / groups, 1)."""
+    return sinks.view(groups, 1, -1).expand(groups, tokens, -1).reshape(groups, -1, 1)
+
+
+def _by_head(rows: Tensor, heads: int) -> Tensor:
+    """Its inverse for gradients: the sum over all tokens, (heads,)."""
+    groups = rows.shape[0]
+    return rows.view(groups, -1, heads // groups).sum(1).flatten()
 
 
 # --- which queries see which keys ---

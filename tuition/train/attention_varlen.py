@@ -25,13 +25,17 @@ its last key; `window`: tokens seen, None for all."""
 _LARGEST_HEAD, _HEAD_STEP = 256, 8
 
 
-def kernel_for(query: Tensor, *, dropout: float, softcap: float | None) -> Kernel | None:
+def kernel_for(
+    query: Tensor, value: Tensor, *, dropout: float, softcap: float | None, sinks: Tensor | None
+) -> Kernel | None:
     """The kernel that computes this exactly, or None."""
     width = query.shape[-1]
     fits = (
-        query.dtype in (torch.bfloat16, torch.float16) and width <= _LARGEST_HEAD and not width % _HEAD_STEP
+        query.dtype in (torch.bfloat16, torch.float16)
+        and value.shape[-1] <= width <= _LARGEST_HEAD
+        and not width % _HEAD_STEP
     )
-    if query.device.type != "cuda" or not fits or dropout or softcap is not None:
+    if query.device.type != "cuda" or not fits or dropout or softcap is not None or sinks is not None:
         return None
     found = working_kernel(query.device)
     return found and found[1]

@@ -142,6 +142,7 @@ def packs_of(
         share_trunks=learner.trunks,
         lanes=learner.lanes,
         work=learner.work,
+        longest_alike=learner.longest_alike,
     )
     mine = lay(learner.ranks.share(batch, learner.work))
     return learner.ranks.even(mine, lambda: lay(batch[:1])[0])

@@ -77,6 +77,19 @@ def context_length(config: Any) -> int | None:
     return None
 
 
+def longest_alike(config: Any) -> int | None:
+    """Tokens up to which positions are turned alike: beyond, LongRoPE turns all positions of a pass in another way."""
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [
+        parameters,
+        *(kind for kind in parameters.values() if isinstance(kind, dict)),
+    ]  # or one for each kind of layer
+    limits = [
+        kind.get("original_max_position_embeddings") for kind in kinds if kind.get("rope_type") == "longrope"
+    ]
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
 def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The causal language model, its dropout set, its weights in the dtype given.
 
@@ -220,6 +233,7 @@ class LoadedModel:
         trunks: and so is what the examples of several packs have in common.
         lanes: so many packs of a step are run at the same time, each on cores of its own.
         work: what an example costs, to share a step out.
+        longest_alike: a pass over more tokens of one example computes all in it in another way; None: none does.
         offloads: what the backward pass needs waits for it in the memory of the CPU.
         head: its linear head, for the chunked loss; None: the model's own head is called.
         noise: on its embeddings while it learns; None: there is none.
@@ -236,6 +250,7 @@ class LoadedModel:
     trunks: bool = False
     lanes: int = 1
     work: Work = BY_LENGTH
+    longest_alike: int | None = None
     offloads: bool = False
     head: Head | None = None
     noise: EmbeddingNoise | None = None

@@ -31,6 +31,7 @@ from tuition.train.model import (
     base_of,
     context_length,
     evaluating,
+    longest_alike,
     ordinary_attention,
 )
 from tuition.train.quantised import parameters_of
@@ -100,29 +101,34 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
 
 
 def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> None:
-    """Change the end of an example to see that no loss before it moves.
+    """Change the end of an example, and leave it off, to see that no loss before it moves.
 
     Raises:
         UserError: one did: this model would learn to copy the tokens that it is shown, and its loss mean nothing.
     """
     whole = _probed(examples)[-1]
     middle = len(whole) // 2
+    watched = slice(max(1, middle - _LOOKED_AT), middle)
+    if watched.start >= middle:
+        return
     supervised = np.zeros(len(whole), dtype=np.float32)
-    supervised[max(1, middle - _LOOKED_AT) : middle] = 1.0
+    supervised[watched] = 1.0
+    start = replace(whole, ids=whole.ids[:middle], supervised=supervised[:middle])
     supervised[-1] = 1.0  # a pass ends before what is learned last
     whole = replace(whole, supervised=supervised)
+    tried = [whole, _other_tokens(whole, middle)]
+    if loaded.longest_alike is None or len(whole) <= loaded.longest_alike:
+        tried.append(start)
     with evaluating(loaded.model), attention_of(loaded.model, ordinary_attention(loaded.model)):
-        losses, others = (
-            token_losses(replace(loaded, packed=False), pack)[pack.rows][:-1]
-            for pack in make_packs(
-                [whole, _other_tokens(whole, middle)], token_mean, max_examples=1, token_budget=UNBOUNDED
-            )
+        first, *others = (
+            token_losses(replace(loaded, packed=False), pack)[pack.rows][: middle - watched.start]
+            for pack in make_packs(tried, token_mean, max_examples=1, token_budget=UNBOUNDED)
         )
-    moved = float((losses - others).abs().max()) if len(losses) else 0.0
+    moved = max(float((first - other).abs().max()) for other in others)
     if moved > _TOLERANCE[loaded.dtype]:
         raise UserError(
             f"{type(base_of(loaded.model)).__name__} sees the tokens that it should predict: "
-            f"changing the end of an example moved a loss before it by {moved:.2g} nats",
+            f"what ends an example moved a loss before it by {moved:.2g} nats",
             where="model",
             next_step="Choose a causal language model, or set is_decoder to true in config.json where it is one",
         )
@@ -274,6 +280,7 @@ def choose_path(
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
         head = find_head(base, shortest)
     loaded.head, loaded.work = head if isinstance(head, Head) else None, _work_of(base)
+    loaded.longest_alike = longest_alike(base.config)
     refuse_to_see_ahead(loaded, examples)
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
@@ -305,6 +312,8 @@ def _passes_in_words(loaded: LoadedModel, obstacle: str | None) -> Iterator[str]
     once = f"prefixes that they share computed once {'an update' if loaded.trunks else 'a pass'}"
     prefixes = f"shared prefixes computed for each, because {obstacle}" if obstacle else once
     yield f"examples side by side without padding, {prefixes}"
+    if loaded.longest_alike is not None:
+        yield f"those of more than {loaded.longest_alike:,} tokens alone, because LongRoPE turns all of a pass alike"
     if loaded.device.type == "cuda" and loaded.dtype == torch.bfloat16:
         kernel = working_kernel(loaded.device)
         yield f"attention by {kernel[0] if kernel else 'a call a segment, as no flash kernel runs here'}"
