@@ -118,11 +118,8 @@ def _answers(
         return [[one] for one in given]
     drawn = []
     for number, question in enumerate(questions):
-        drawn.append(
-            draw(
-                network, renderer, question, replace(drawing, seed=(drawing.seed or 0) + number)
-            )
-        )  # fmt: skip
+        of_this = replace(drawing, seed=(drawing.seed or 0) + number)
+        drawn.append(draw(network, renderer, question, of_this))
         on_answer(model, number + 1, len(asked))
     return drawn
 

@@ -74,22 +74,14 @@ def _packages() -> list[dict[str, Any]]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
+        fix = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
-            checks.append(
-                _check(
-                    requirement.name,
-                    "missing",
-                    False,
-                    f"pip install '{requirement.name}{requirement.specifier}'",
-                )
-            )
+            checks.append(_check(requirement.name, "missing", False, fix))
             continue
         ok = requirement.specifier.contains(found, prereleases=True)
-        checks.append(
-            _check(requirement.name, found, ok, f"pip install '{requirement.name}{requirement.specifier}'")
-        )
+        checks.append(_check(requirement.name, found, ok, fix))
     return checks
 
 

@@ -193,6 +193,13 @@ def test_tuples_lists_and_dictionaries_are_rows_from_python() -> None:
     assert [str(c.origin) for c in conversations] == ["<python>:1", "<python>:2", "<python>:3"]
 
 
+def test_rows_that_are_tokens_already_are_asked_for_their_text() -> None:
+    reading = Reading(rows=[{"input_ids": [1, 2], "labels": [-100, 2]}])
+    assert list(reading) == []
+    (finding,) = reading.ledger.findings
+    assert finding.code == "D001" and "token ids" in finding.message and "Give the text" in finding.fix
+
+
 def test_a_row_of_no_shape_shows_its_keys_and_the_nearest_shape() -> None:
     reading = Reading(rows=[{"Prompt": "Hi", "completions": "Yo"}])
     assert list(reading) == []
@@ -211,6 +218,10 @@ def test_id_group_and_weight_of_a_row_are_honoured() -> None:
 def test_the_weights_of_messages_are_kept() -> None:
     (conversation,) = read({"messages": [HI[0], {**HI[1], "weight": 0}, HI[0], {**HI[1], "weight": 1}]})
     assert [message.weight for message in conversation.messages] == [None, 0.0, None, 1.0]
+    (conversation,) = read({"messages": [HI[0], {**HI[1], "train": False}, HI[0], {**HI[1], "loss": True}]})
+    assert [message.weight for message in conversation.messages] == [None, 0.0, None, 1.0]
+    for marks in ({"train": 1}, {"train": True, "weight": 1}, {"train_detail": [{"begin_offset": 0}]}):
+        assert codes({"messages": [HI[0], {**HI[1], **marks}]}) == ["D010"]
 
 
 def test_assistant_turns_inside_a_prompt_are_context() -> None:

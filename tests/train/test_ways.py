@@ -18,7 +18,7 @@ from tuition.conversation import Rendered
 from tuition.errors import Origin, UserError
 from tuition.recipe import AdapterSettings, LearnedSettings, ModelSettings, OptimizerSettings, make_recipe
 from tuition.train import loop
-from tuition.train.adapters import ADAPTERS, choose_learned, load_adapter, save_adapter
+from tuition.train.adapters import ADAPTERS, choose_learned, load_adapter, round_frozen, save_adapter
 from tuition.train.checkpoint import Identity, Progress, load_checkpoint, take_snapshot, write_snapshot
 from tuition.train.cross_entropy import TokenLoss, linear_cross_entropy
 from tuition.train.journal import Position
@@ -89,6 +89,31 @@ def take(learner: Learner, steps: range, **settings: Any) -> list[float]:
 def logits_of(model: Any) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(input_ids=torch.arange(20, 60)[None]).logits.float()
+
+
+def test_frozen_weights_are_computed_in_the_dtype_of_those_that_learn(folder: Path) -> None:
+    model = base(folder)
+    choose_learned(model, LearnedSettings(freeze=["mlp", "norm", "embed"]))
+    round_frozen(model, BF16)
+    learner = make_learner(model, CPU, BF16, settings_of())
+    choose_path(learner, examples())
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    losses = take(learner, range(1, 4))
+    assert losses[-1] < losses[0]
+    assert {p.dtype for p in model.parameters()} == {BF16}
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and not [name for name in moved if "mlp" in name or "norm" in name or "embed" in name]
+
+
+def test_a_model_that_does_not_run_as_it_is_set_up_is_an_error_that_names_the_setting(folder: Path) -> None:
+    model = base(folder)
+    model.model.norm.weight.requires_grad_(False)  # left in float32, which no setting does
+    model.lm_head.weight.requires_grad_(False)
+    learner = make_learner(model, CPU, BF16, settings_of())
+    with pytest.raises(
+        UserError, match=r"dtype: LlamaForCausalLM does not run as it is set up.*dtype: float32"
+    ):
+        choose_path(learner, examples())
 
 
 # --- adapters ---

@@ -68,6 +68,9 @@ def no_shape(row: Fields, origin: Origin) -> Finding:
     if _is_turn(row):
         step = 'Write the turns of a conversation as one row: {"messages": [...]}.'
         return finding("D001", origin, message + "the row is a single turn", step)
+    if "input_ids" in row:
+        step = "Give the text that they were made from: learned tokens are found, and proved, by making them anew."
+        return finding("D001", origin, f"{message}the row holds token ids", step)
     lists = [key for key in keys if isinstance(row.get(key), list) and row[key]]
     if turns := next((key for key in lists if all(map(_is_turn, row[key]))), None):
         step = f"Say so: --mapping messages={shlex.quote(turns)}."

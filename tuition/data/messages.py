@@ -37,8 +37,19 @@ ROLE_NAMES: dict[str, Role] = {
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _CONTENT_KEYS = ("content", "value", "text")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_YES_OR_NO = ("train", "loss")
 _TURN_KEYS = frozenset(
-    {"role", "from", "weight", "name", "tool_calls", "function_call", "tool_call_id"}
+    {
+        "role",
+        "from",
+        "weight",
+        *_YES_OR_NO,
+        "train_detail",
+        "name",
+        "tool_calls",
+        "function_call",
+        "tool_call_id",
+    }
     | {*_CONTENT_KEYS, *_REASONING_KEYS}
 )
 
@@ -160,10 +171,25 @@ def _message(turn: object, position: int, origin: Origin) -> Message:
         "" if name == "function_call" else _content(turn, bool(calls), position, origin),
         tool_calls=calls,
         reasoning=_reasoning(turn, position, origin),
-        weight=read_weight(turn.get("weight"), origin, f"the weight of turn {position}"),
+        weight=_weight(turn, position, origin),
         name=_optional_text(turn, "name", origin),
         tool_call_id=_optional_text(turn, "tool_call_id", origin),
     )
+
+
+def _weight(turn: Mapping[str, Any], position: int, origin: Origin) -> float | None:
+    """OpenAI's `weight`, or Axolotl's `train` and ms-swift's `loss`: false is context, true is learned whoever speaks."""
+    if turn.get("train_detail"):
+        step = "Put markers around what is to be learned, and set train_on: spans."
+        raise refused("D010", origin, f"turn {position} has train_detail, which is not read", step)
+    marks = {name: turn[name] for name in ("weight", *_YES_OR_NO) if turn.get(name) is not None}
+    if len(marks) > 1:
+        step = "Leave one of them."
+        raise refused("D010", origin, f"turn {position} has {' and '.join(marks)}", step)
+    name, marked = next(iter(marks.items()), ("weight", None))
+    if name in _YES_OR_NO and not isinstance(marked, bool):
+        raise refused("D010", origin, f"{name} of turn {position} is {quote(marked)}", "Write true or false.")
+    return read_weight(marked, origin, f"the weight of turn {position}")
 
 
 def _nearest_role(name: object) -> str:

@@ -94,7 +94,7 @@ class Meter:
             self._extend()
         if used >= self._seconds:
             if not self._was_held_up():
-                self._refuse(f"it takes longer than {self._seconds:.2g} seconds")
+                self.refuse(f"it takes longer than {self._seconds:.2g} seconds")
             self._began, used = time.thread_time(), 0.0
         self._deadline = time.monotonic() + self._seconds - used
 
@@ -108,7 +108,7 @@ class Meter:
         if length > self._longest:
             self._extend()
             if length > self._longest:
-                self._refuse(f"it writes {length:,} characters, far more than it was given")
+                self.refuse(f"it writes {length:,} characters, far more than it was given")
 
     def spend(self, size: int) -> None:
         """Count memory that was taken."""
@@ -116,7 +116,7 @@ class Meter:
         if self._bytes_left < 0:
             self._extend()
             if self._bytes_left < 0:
-                self._refuse(f"it makes more than {_LIMIT_BYTES >> 20} MiB on the way to its text")
+                self.refuse(f"it makes more than {_LIMIT_BYTES >> 20} MiB on the way to its text")
 
     def made(self, value: Any) -> Any:
         """Count a value that an operation has made."""
@@ -170,15 +170,20 @@ class Meter:
     def refuse_wide(self, width: Any) -> None:
         """Refuse a number of places that no conversation needs."""
         if isinstance(width, int) and abs(width) > _WIDEST:
-            self._refuse(f"it pads to {width:,} places" if abs(width) < 10**15 else "it pads without bound")
+            self.refuse(f"it pads to {width:,} places" if abs(width) < 10**15 else "it pads without bound")
 
     def refuse_address(self) -> None:
         """Refuse to write out where an object lies in memory: chance, by which a template could act otherwise later."""
-        self._refuse("it writes an object that is no value")
+        self.refuse("it writes an object that is no value")
 
     def refuse(self, what: str) -> None:
-        """Refuse for another reason."""
-        self._refuse(what)
+        """Stop the template, and remember why.
+
+        Raises:
+            OutOfBounds: always.
+        """
+        self.broken = OutOfBounds(what)
+        raise self.broken
 
     def _extend(self) -> None:
         """Allow for what the template was given."""
@@ -187,10 +192,6 @@ class Meter:
             self._bytes_left += 1024 * given
             self._longest += 64 * given
             self._seconds = min(_MOST_SECONDS, LIMIT_SECONDS + _SECONDS_PER_CHARACTER * given)
-
-    def _refuse(self, what: str) -> None:
-        self.broken = OutOfBounds(what)
-        raise self.broken
 
 
 # --- operators ---
@@ -355,10 +356,8 @@ def _refuse_filter(meter: Meter, name: str, args: list[Any], kwargs: Mapping[str
         items = len(args[0]) if hasattr(args[0], "__len__") else 0
         meter.fits(weight + items * sum(len(o) for o in options if isinstance(o, str)))
     elif name == "replace" and len(args) + len(kwargs) > 2:
-        old, new = (
-            str(args[1] if len(args) > 1 else kwargs["old"]),
-            str(args[2] if len(args) > 2 else kwargs["new"]),
-        )
-        meter.fits(_replaced(str(args[0]), old, new))
+        old = args[1] if len(args) > 1 else kwargs["old"]
+        new = args[2] if len(args) > 2 else kwargs["new"]
+        meter.fits(_replaced(str(args[0]), str(old), str(new)))
     elif name == "format" and args:
         _refuse_percent(meter, str(args[0]), [*args[1:], *kwargs.values()])

@@ -25,23 +25,8 @@ from tuition.render.onebyone import Along, loop_of
 
 _PROGRAMS_KEPT = 8
 _COMPARING_TESTS = (
-    "eq",
-    "==",
-    "equalto",
-    "ne",
-    "!=",
-    "gt",
-    ">",
-    "greaterthan",
-    "ge",
-    ">=",
-    "lt",
-    "<",
-    "lessthan",
-    "le",
-    "<=",
-    "in",
-)
+    "eq", "==", "equalto", "ne", "!=", "gt", ">", "greaterthan", "ge", ">=", "lt", "<", "lessthan", "le", "<=", "in",
+)  # fmt: skip
 _MOST_SOURCE = 100_000  # characters; the longest known template has a fifth of that
 _TEXT_METHODS = frozenset(name for name in dir(str) if name[0] != "_") - {"format", "format_map"}
 _MAPPING_NAMES = frozenset(dir(dict))

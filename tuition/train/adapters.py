@@ -99,6 +99,13 @@ def choose_learned(model: Any, settings: LearnedSettings) -> None:
         raise UserError("no weight is left to learn", where="freeze", next_step="Name fewer weights")
 
 
+def round_frozen(model: Any, dtype: torch.dtype) -> None:
+    """Weights that do not learn need no masters: from here on they are what the model computes with."""
+    for p in model.parameters():
+        if not p.requires_grad and p.is_floating_point():
+            p.data = p.data.to(dtype)
+
+
 def _named(learning: Mapping[str, Any], patterns: Sequence[str], key: str) -> set[str]:
     """The weights whose names any of the patterns fits."""
     chosen: set[str] = set()
@@ -133,7 +140,11 @@ def _with_peft(model: Any, new_tokens: Sequence[int], **config: Any) -> Any:
         raise UserError(
             f"the adapter does not fit the model ({one_line(error)})",
             where="target_modules",
-            next_step="Set target_modules: all-linear, or names of linear layers in this model",
+            next_step=(
+                "Name linear layers of this model, without those"
+                if config.get("target_modules") == "all-linear"
+                else "Set target_modules: all-linear, or names of linear layers in this model"
+            ),
         ) from error
 
 

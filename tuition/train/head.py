@@ -89,7 +89,8 @@ def find_head(base: Any, probe: Tensor) -> Head | str:
             return "its decoder cannot be called alone"
         expected = base(input_ids=probe, use_cache=False).logits[0].float()
         for head in _candidates(layer, base.config.get_text_config()):
-            if any(x.shape[-1] != weight.shape[-1] for x, weight in head.terms(hidden)):
+            terms = head.terms(hidden)
+            if any(x.shape[-1] != weight.shape[-1] or x.dtype != weight.dtype for x, weight in terms):
                 return "its head reads other rows than its decoder's last"
             got = head.logits(hidden).float()
             if got.shape == expected.shape and _equal(got, expected, hidden.dtype):

@@ -104,7 +104,8 @@ def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> No
     """Change the end of an example, and leave it off, to see that no loss before it moves.
 
     Raises:
-        UserError: one did: this model would learn to copy the tokens that it is shown, and its loss mean nothing.
+        UserError: one did: this model would learn to copy the tokens that it is shown, and its loss mean nothing. Or
+            the model does not run.
     """
     whole = _probed(examples)[-1]
     middle = len(whole) // 2
@@ -119,11 +120,17 @@ def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> No
     tried = [whole, _other_tokens(whole, middle)]
     if loaded.longest_alike is None or len(whole) <= loaded.longest_alike:
         tried.append(start)
+    plain = replace(loaded, packed=False, head=None)
     with evaluating(loaded.model), attention_of(loaded.model, ordinary_attention(loaded.model)):
-        first, *others = (
-            token_losses(replace(loaded, packed=False), pack)[pack.rows][: middle - watched.start]
-            for pack in make_packs(tried, token_mean, max_examples=1, token_budget=UNBOUNDED)
-        )
+        try:
+            first, *others = (
+                token_losses(plain, pack)[pack.rows][: middle - watched.start]
+                for pack in make_packs(tried, token_mean, max_examples=1, token_budget=UNBOUNDED)
+            )
+        except _CANNOT_RUN as error:
+            if is_out_of_memory(error):
+                raise
+            raise _does_not_run(loaded, error) from error
     moved = max(float((first - other).abs().max()) for other in others)
     if moved > _TOLERANCE[loaded.dtype]:
         raise UserError(
@@ -132,6 +139,19 @@ def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> No
             where="model",
             next_step="Choose a causal language model, or set is_decoder to true in config.json where it is one",
         )
+
+
+def _does_not_run(loaded: LoadedModel, error: BaseException) -> UserError:
+    """What is most likely to blame: the adapter, the dtype, or the model's own code."""
+    where, next_step = "model", "Try another version of transformers, or another model"
+    if loaded.model is not base_of(loaded.model):
+        where, next_step = "target_modules", "Name layers that this model calls with nothing but their input"
+    elif loaded.dtype != torch.float32:
+        where, next_step = "dtype", "Set dtype: float32"
+    name = type(base_of(loaded.model)).__name__
+    return UserError(
+        f"{name} does not run as it is set up ({one_line(error)})", where=where, next_step=next_step
+    )
 
 
 def _probed(examples: Sequence[Rendered]) -> list[Rendered]:
@@ -276,12 +296,12 @@ def choose_path(
     """
     base = base_of(loaded.model)
     make_lean(base)
+    loaded.longest_alike = longest_alike(base.config)
+    refuse_to_see_ahead(loaded, examples)
     shortest = torch.from_numpy(min(examples[:256], key=len).ids.astype(np.int64))[None].to(loaded.device)
     with attention_of(loaded.model, ordinary_attention(loaded.model)):
         head = find_head(base, shortest)
     loaded.head, loaded.work = head if isinstance(head, Head) else None, _work_of(base)
-    loaded.longest_alike = longest_alike(base.config)
-    refuse_to_see_ahead(loaded, examples)
     check = check_packing(loaded, examples)
     base.set_attn_implementation(NAME if check.packed else ordinary_attention(loaded.model))
     loaded.packed, loaded.shares, loaded.trunks, loaded.lanes = check.packed, False, False, 1

@@ -166,7 +166,7 @@ def load_learned(material: Material, ranks: Ranks) -> tuple[Any, torch.device, t
     """The model with what learns in it, its device and its dtype. New weights come from the seed."""
     import torch
 
-    from tuition.train.adapters import ADAPTERS, choose_learned
+    from tuition.train.adapters import ADAPTERS, choose_learned, round_frozen
     from tuition.train.model import choose_device, choose_dtype, fit_embeddings, load_model
 
     recipe = material.recipe
@@ -180,6 +180,8 @@ def load_learned(material: Material, ranks: Ranks) -> tuple[Any, torch.device, t
     fit_embeddings(model, material.tokenizer)
     model = ADAPTERS[recipe.method](model, recipe.section(AdapterSettings), material.new_tokens)
     choose_learned(model, recipe.section(LearnedSettings))
+    if not (recipe.adapted or ranks.sharded):  # shards are rounded as they are gathered
+        round_frozen(model, dtype)
     return model if ranks.sharded else model.to(device), device, dtype
 
 
