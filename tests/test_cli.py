@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tests.conftest import CHAT, make_model, make_tokenizer, write_jsonl
 from tuition import cli
+from tuition.cli import entry
 from tuition.errors import Finding, Origin
 from tuition.screen import Terminal, show_samples
 from tuition.train.reports import EvalReport, StepReport
@@ -91,6 +92,7 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["generate", "hollow"], ["--prompt"]),
         (["explain", "D999"], ["there is no code 'D999'"]),
         (["train", "axolotl.yaml"], ["'base_model': here it is 'model'\n", "'packing', 'sample_packing': examples", "'flash_attention': the fastest"]),
+        (["train", "--model", "m", "--data", "good.jsonl", "--dtype", "bf16"], ["'auto', 'float32' or 'bfloat16' (here it is 'bfloat16')"]),
         (["train", "--model", "m", "--train-on-inputs", "false"], ["there is no --train-on-inputs: here it is 'train_on'"]),
         (["train", "hollow", "--resume"], ["hollow"]),
         (["trian"], ["Did you mean 'train'"]),
@@ -517,3 +519,17 @@ def test_check_and_train_show_the_same_findings_and_the_same_unread_files(run: A
     for said in (check[1] + check[2], train[2]):
         assert set(re.findall(r"[DR]0\d\d(?= (?:info|warning))", said)) == {"D077", "R028"}
         assert f"they name no split beside files that do: {folder / 'more.jsonl'}" in said.replace("\n", "")
+
+
+def test_memory_that_runs_out_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_much() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(entry, "app", too_much)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which the command sets
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("tuition: memory ran out")

@@ -37,6 +37,11 @@ def main() -> None:
             raise
         complain(f"{error.filename or 'a file'}: {error.strerror or error}. Mend that, or name another path.")
         sys.exit(2)
+    except MemoryError:
+        if debug:
+            raise
+        complain("memory ran out, or a limit on it (ulimit -v) did. Free some, or take a smaller model.")
+        sys.exit(2)
     except Exception as error:
         if debug:
             raise

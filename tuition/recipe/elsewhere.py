@@ -150,6 +150,15 @@ _NO_SETTING: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+# Their values of settings that are called as ours → ours.
+VALUES: dict[str, str] = {
+    "adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw",
+    "adamw_bnb_8bit": "adamw_8bit", "paged_adamw_8bit": "adamw_8bit",
+    "constant_with_warmup": "constant",
+    "bf16": "bfloat16", "fp32": "float32",
+}  # fmt: skip
+
+
 def by_name(sentences: dict[str, tuple[str, ...]]) -> dict[str, str]:
     """Each name with the sentence that it stands below."""
     return {name: sentence for sentence, names in sentences.items() for name in names}

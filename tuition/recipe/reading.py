@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 
 from tuition.errors import UserError
 from tuition.foreign import require_readable
-from tuition.recipe.elsewhere import ALIASES, said_here
+from tuition.recipe.elsewhere import ALIASES, VALUES, said_here
 from tuition.recipe.running import JudgingSettings, RunSettings
 from tuition.recipe.sections import (
     AdapterSettings,
@@ -248,7 +248,9 @@ def _wrong_value(fault: Any) -> str:
 
 
 def _value_of_another(key: str, value: Any) -> str:
-    """Where a value is one of another setting's choices and of no third one's: that one is meant."""
+    """Where a value is another tool's, ours; where it is a choice of one other setting, that one is meant."""
+    if isinstance(value, str) and value in VALUES:
+        return f" (here it is '{VALUES[value]}')"
     fields = Recipe.model_fields.items()
     others = [name for name, field in fields if name != key and value in get_args(field.annotation)]
     return f" ({value} is a value of '{others[0]}')" if isinstance(value, str) and len(others) == 1 else ""

@@ -12,7 +12,10 @@ from tuition.render.template import ChatTemplate
 from tuition.render.tokens import Tokens
 
 _LARGEST_BYTES = 1 << 20
-_NAME_A_TEMPLATE = "Give auto, none, or the path of a Jinja file"
+_NAME_A_TEMPLATE = (
+    "Give auto (the tokenizer's own, or ChatML where it has none), none, or the path of a Jinja file: "
+    "templates have no names here"
+)
 
 # What a base model without a template of its own gets: ChatML, the most widely served format.
 CHATML = (
