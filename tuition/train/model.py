@@ -22,6 +22,7 @@ from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
 from tuition.train.quantised import parameters_of
 from tuition.train.skeleton import refuse_larger_than_its_weights
+from tuition.train.stored import refuse_other_numbers
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -97,7 +98,8 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
     transformers would fill a missing one with random numbers.
 
     Raises:
-        UserError: the folder has no safetensors, or the weights do not fit the configuration.
+        UserError: the folder has no safetensors, the weights do not fit the configuration, or transformers has filled
+            one with other numbers than its file holds.
     """
     from transformers import AutoModelForCausalLM
 
@@ -124,6 +126,7 @@ def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dt
         ) from error
     _refuse_incomplete(settings.model, report)
     refuse_no_numbers(model.named_parameters(), settings.model)
+    refuse_other_numbers(model, opened.path, settings.model)
     return model.to(device)
 
 
