@@ -39,8 +39,9 @@ from tuition.train.trunk import over_trunks
 
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
-# Another example's change may move a loss by no more than the order of additions does.
-_LEAK = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+# Another example's change may move no loss. On a CPU the same shapes are added up in the same order, in bfloat16 too,
+# and it does not; kernels of a GPU may choose another order where experts get other numbers of tokens.
+_LEAK, _LEAK_OF_ANOTHER_ORDER = 1e-5, 0.02
 # What a model raises that takes no segments, or no more tokens in a pass than one example may have.
 _CANNOT_RUN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 _LONGEST_PROBED = 1024
@@ -86,7 +87,7 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
     gap = float((together - alone).abs().max())
     first = probed[0].learned_tokens
     leak = float((together[first:] - disturbed[first:]).abs().max()) if len(together) > first else 0.0
-    if not leak <= _LEAK[loaded.dtype]:
+    if not leak <= _most_leak(loaded):
         return PathCheck(
             False, f"one example at a time: in a pack, examples reach one another ({leak:.2g} nats)"
         )
@@ -98,6 +99,11 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
     return PathCheck(
         True, f"packed = alone on the first examples (largest difference {gap:.1e} nats{rounded})"
     )
+
+
+def _most_leak(loaded: LoadedModel) -> float:
+    exact = loaded.dtype == torch.float32 or loaded.device.type == "cpu"
+    return _LEAK if exact else _LEAK_OF_ANOTHER_ORDER
 
 
 def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> None:
@@ -199,7 +205,7 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
             return f"this model cannot run them ({one_line(error, 120)})"
     first = family[0].learned_tokens
     gap, leak = float((shared - apart).abs().max()), float((shared - beside)[first:].abs().max())
-    if not leak <= _LEAK[loaded.dtype]:
+    if not leak <= _most_leak(loaded):
         return f"continuations of a prefix reach one another ({leak:.2g} nats)"
     if not gap <= _TOLERANCE[loaded.dtype]:
         return f"computed once and computed for each differ by {gap:.2g} nats on this model"
