@@ -29,6 +29,7 @@ settings.load_profile("suite")
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup has the terminal's end ignored
 
 # Servers of the tests are on this machine, whatever proxy the machine uses for others.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
