@@ -38,15 +38,21 @@ def test_a_signal_before_the_first_step_leaves_nothing(settings: dict[str, Any])
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(settings: dict[str, Any]) -> None:
-    class Twice(Watcher):
-        def step(self, report: Any) -> None:
-            if report.step == 6:
-                signal.raise_signal(signal.SIGTERM)
-                signal.raise_signal(signal.SIGINT)
+class Signalled(Watcher):
+    """Gets these signals, one behind the other, when update 6 was taken."""
 
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def step(self, report: Any) -> None:
+        if report.step == 6:
+            for number in self.numbers:
+                signal.raise_signal(number)
+
+
+def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(settings: dict[str, Any]) -> None:
     with pytest.raises(KeyboardInterrupt, match=r"left at once.*--resume"):
-        tuition.train(**settings, watcher=Twice())
+        tuition.train(**settings, watcher=Signalled(signal.SIGTERM, signal.SIGINT))
     folder = Path(settings["output_dir"])
     assert not (folder / "checkpoints" / "step-6").exists()
     resumed = tuition.train(folder, resume=True)
@@ -56,14 +62,8 @@ def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(settings: dic
 
 
 def test_a_closed_terminal_saves_however_often_it_is_said(settings: dict[str, Any]) -> None:
-    class Closed(Watcher):
-        def step(self, report: Any) -> None:
-            if report.step == 6:
-                signal.raise_signal(signal.SIGHUP)
-                signal.raise_signal(signal.SIGHUP)
-
     with pytest.raises(Interrupted):
-        tuition.train(**settings, watcher=Closed())
+        tuition.train(**settings, watcher=Signalled(signal.SIGHUP, signal.SIGHUP))
     assert (Path(settings["output_dir"]) / "checkpoints" / "step-6").exists()
 
 

@@ -129,7 +129,7 @@ class NewFile:
         data = memoryview(piece).cast("B")
         self._digest.update(data)
         self._bytes += len(data)
-        with _named(self._path):
+        with named(self._path):
             _write_all(self._descriptor, data)
 
     def tell(self) -> int:
@@ -139,7 +139,7 @@ class NewFile:
     def finish(self) -> Sum:
         """Sync and close; what the manifest will say of it, summed in memory and not from the disk."""
         assert self._descriptor is not None
-        with _named(self._path):
+        with named(self._path):
             disk.sync(self._descriptor)
         self.close()
         return {"sha256": self._digest.hexdigest(), "bytes": self._bytes}
@@ -215,7 +215,7 @@ def append_line(path: Path, line: str) -> None:
     """Add one line to `path`. It lasts through a kill at once, and through a power cut after `sync`."""
     descriptor = disk.append(path)
     try:
-        with _named(path):
+        with named(path):
             _write_all(descriptor, memoryview((line + "\n").encode("utf-8")))
     finally:
         disk.close(descriptor)
@@ -240,7 +240,7 @@ def remove_file(path: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """A descriptor has no name: what fails inside says which file it was."""
     try:
         yield

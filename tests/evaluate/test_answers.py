@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import make_model, write_jsonl
 from tuition.conversation import Message
+from tuition.errors import UserError
 from tuition.evaluate.answers import answer_all, answer_book, weights_digest
 from tuition.evaluate.generate import generate
 from tuition.evaluate.heldout import score_examples
@@ -29,6 +30,16 @@ def test_a_batch_answers_as_one_prompt_alone_would(tmp_path, family):
 @pytest.fixture
 def answerer(llama):
     return load_answerer(str(llama), device="cpu")
+
+
+def test_a_model_that_transformers_cannot_answer_with_is_named(answerer, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ValueError("its cache knows no lengths")
+
+    model = answerer.loaded.model
+    monkeypatch.setattr(type(model), "prepare_inputs_for_generation", broken)
+    with pytest.raises(UserError, match=r"cannot answer with LlamaForCausalLM \(its cache knows no lengths"):
+        generate(model, answerer.renderer, PROMPTS, max_new_tokens=2)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tuition.train.loss import step_loss, token_loss_of, token_mean
 from tuition.train.selfcheck import PathCheck, choose_path
 from tuition.train.trunk import over_trunks
 
-_SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
+SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
 _BUDGET = 190  # tokens of a pass: each example has one, and what three begin with is a trunk
 _MOST_WEIGHTS = 20_000_000
 _LARGEST_GAP = 1e-5
@@ -116,7 +116,7 @@ def prove(share: float, tell: Callable[[str], None]) -> Result:
     for kind in list(KINDS)[:: max(1, round(1 / share))]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _try(kind, tally)
+            try_kind(kind, tally)
     tell(
         "\n".join(
             [*(f"wrong: {line}" for line in tally.wrong), *(f"not built: {line}" for line in tally.not_built)]
@@ -136,7 +136,8 @@ def _notes(tally: Tally) -> Iterator[str]:
     yield f"Not built from the sizes at hand, and not tried: {', '.join(names) or 'none'}."
 
 
-def _try(kind: str, tally: Tally) -> None:
+def try_kind(kind: str, tally: Tally) -> None:
+    """Build a model of a kind, and tell what came of it."""
     try:
         model = tiny(kind)
         expected = reference(model)
@@ -259,7 +260,7 @@ def rounding(model: Any, expected: dict[str, torch.Tensor]) -> float:
 def learned(model: Any) -> tuple[PathCheck, dict[str, torch.Tensor]]:
     """The gradient of the same update as a run computes it."""
     learner, rows = (
-        make_learner(copy.deepcopy(model), torch.device("cpu"), torch.float32, _SETTINGS),
+        make_learner(copy.deepcopy(model), torch.device("cpu"), torch.float32, SETTINGS),
         examples(),
     )
     check = choose_path(learner, rows)
@@ -267,7 +268,7 @@ def learned(model: Any) -> tuple[PathCheck, dict[str, torch.Tensor]]:
     weight = sum(pack.weight for pack in packs)
 
     def forward_and_backward(lane: Any, pack: Any) -> torch.Tensor:
-        loss = step_loss(lane, pack, weight, token_loss_of(_SETTINGS))
+        loss = step_loss(lane, pack, weight, token_loss_of(SETTINGS))
         loss.backward()
         return loss.detach()
 

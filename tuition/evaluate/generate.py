@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tuition.conversation import Conversation, Message
+from tuition.errors import UserError, one_line
 from tuition.evaluate.drawing import LEAST_TEMPERATURE, Drawing
 from tuition.render import Renderer
 from tuition.train.distributed import ALONE, Ranks
@@ -186,6 +187,12 @@ def _decode(
             generation_config=plain,
             stopping_criteria=[partial(_ask, go_on)],
         )
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise UserError(
+            f"transformers cannot answer with {type(base_of(model)).__name__} ({one_line(error)})",
+            where="model",
+            next_step="Try another version of transformers, or another model",
+        ) from error
     finally:
         base_of(model).generation_config = shipped
     return [row[batch.shape[1] :] for row in output.tolist()]

@@ -82,7 +82,7 @@ def find_head(base: Any, probe: Tensor) -> Head | str:
     if reason:
         return reason
     probe = probe[:, :_TOKENS_PROBED]
-    with _evaluating(base), torch.no_grad():
+    with in_eval_mode(base), torch.no_grad():
         try:
             hidden = decoder(input_ids=probe, use_cache=False).last_hidden_state[0]
         except (TypeError, AttributeError, ValueError):
@@ -99,14 +99,14 @@ def find_head(base: Any, probe: Tensor) -> Head | str:
 
 
 @contextmanager
-def _evaluating(base: Any) -> Iterator[None]:
-    """Dropout off inside."""
-    was_training = base.training
-    base.eval()
+def in_eval_mode(model: Any) -> Iterator[None]:
+    """Dropout off inside; the model's mode is put back after."""
+    was_training = model.training
+    model.eval()
     try:
         yield
     finally:
-        base.train(was_training)
+        model.train(was_training)
 
 
 def decoder_of(base: Any) -> Any | None:

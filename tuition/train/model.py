@@ -17,7 +17,7 @@ from tuition.render import open_model
 from tuition.render.modelfiles import POSITIONS
 from tuition.train import attention
 from tuition.train.distributed import ALONE, Ranks
-from tuition.train.head import Head
+from tuition.train.head import Head, in_eval_mode
 from tuition.train.noise import EmbeddingNoise
 from tuition.train.precision import faster_dtype
 from tuition.train.quantised import parameters_of
@@ -80,15 +80,16 @@ def context_length(config: Any) -> int | None:
 
 def longest_alike(config: Any) -> int | None:
     """Tokens up to which positions are turned alike: beyond, LongRoPE turns all positions of a pass in another way."""
-    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    kinds = [
-        parameters,
-        *(kind for kind in parameters.values() if isinstance(kind, dict)),
-    ]  # or one for each kind of layer
-    limits = [
-        kind.get("original_max_position_embeddings") for kind in kinds if kind.get("rope_type") == "longrope"
-    ]
-    return min((int(limit) for limit in limits if limit), default=None)
+    for_all = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    for_kinds_of_layers = [one for one in for_all.values() if isinstance(one, dict)]
+    return min(
+        (
+            int(one["original_max_position_embeddings"])
+            for one in (for_all, *for_kinds_of_layers)
+            if one.get("rope_type") == "longrope" and one.get("original_max_position_embeddings")
+        ),
+        default=None,
+    )
 
 
 def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dtype: torch.dtype) -> Any:
@@ -287,15 +288,10 @@ def attention_of(model: Any, name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """Dropout off and no gradients inside; the model's mode is put back after."""
-    was_training = model.training
-    model.eval()
     # what is gathered from ranks under inference mode could not take part in a backward pass later
     sharded = any(isinstance(p, DTensor) for p in model.parameters())
-    try:
-        with torch.no_grad() if sharded else torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
+    with in_eval_mode(model), torch.no_grad() if sharded else torch.inference_mode():
+        yield
 
 
 def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

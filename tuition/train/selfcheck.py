@@ -8,6 +8,7 @@ and right.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +21,10 @@ from tuition.conversation import Rendered
 from tuition.errors import UserError, one_line
 from tuition.train.attention import NAME
 from tuition.train.attention_varlen import working_kernel
-from tuition.train.head import Head, decoder_of, find_head
+from tuition.train.head import Head, decoder_of, find_head, in_eval_mode
 from tuition.train.lanes import lanes_of, replica_of
 from tuition.train.lean import make_lean
-from tuition.train.loss import token_losses, token_mean
+from tuition.train.loss import step_loss, token_losses, token_mean
 from tuition.train.memory import is_out_of_memory
 from tuition.train.model import (
     LoadedModel,
@@ -40,10 +41,11 @@ from tuition.train.trunk import over_trunks
 # The largest difference of a token's loss that rounding explains, in nats.
 _TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
 # Another example's change may move no loss. On a CPU the same shapes are added up in the same order, in bfloat16 too,
-# and it does not; kernels of a GPU may choose another order where experts get other numbers of tokens.
+# and it does not; kernels of a GPU may choose another order where experts get other numbers of tokens. Between the two,
+# gradients decide.
 _LEAK, _LEAK_OF_ANOTHER_ORDER = 1e-5, 0.02
-# What a model raises that takes no segments, or no more tokens in a pass than one example may have.
-_CANNOT_RUN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
+# What strangers' code raises, memory that runs out among it.
+_FAULTS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 _LONGEST_PROBED = 1024
 _LOOKED_AT = 64  # tokens before a change that no loss may follow
 _SHORTEST_FAMILY = 4 * SHORTEST_PREFIX  # tokens of the examples that the check of shared prefixes makes
@@ -66,6 +68,21 @@ class PathCheck:
     shares: bool = False
 
 
+class _CannotRun(Exception):
+    """What a model said that does not run in this way: it takes no segments, or no more tokens than an example may have."""
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """A model's own code runs inside, which may raise anything; memory that runs out says nothing about it."""
+    try:
+        yield
+    except _FAULTS as error:
+        if is_out_of_memory(error):
+            raise
+        raise _CannotRun(one_line(error)) from error
+
+
 def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathCheck:
     """Compare packed losses with those of each example alone, and change one example to see that no other moves."""
     probed = _probed(examples)
@@ -75,19 +92,17 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
             plain = replace(loaded, packed=False, head=None)
             alone = torch.cat([token_losses(plain, single) for single in singles])
         try:
-            with attention_of(loaded.model, NAME):
+            with _running(), attention_of(loaded.model, NAME):
                 together = _packed_losses(loaded, probed)
                 disturbed = _packed_losses(loaded, [_other_tokens(probed[0]), *probed[1:]])
-        except _CANNOT_RUN as error:
-            if is_out_of_memory(error):
-                raise
+        except _CannotRun as error:
             return PathCheck(
                 False, f"one example at a time: this model cannot run packed ({one_line(error, 120)})"
             )
     gap = float((together - alone).abs().max())
     first = probed[0].learned_tokens
     leak = float((together[first:] - disturbed[first:]).abs().max()) if len(together) > first else 0.0
-    if not leak <= _most_leak(loaded):
+    if not leak <= _most_leak(loaded) or (leak > _LEAK and _reach_one_another(loaded, probed)):
         return PathCheck(
             False, f"one example at a time: in a pack, examples reach one another ({leak:.2g} nats)"
         )
@@ -104,6 +119,30 @@ def check_packing(loaded: LoadedModel, examples: Sequence[Rendered]) -> PathChec
 def _most_leak(loaded: LoadedModel) -> float:
     exact = loaded.dtype == torch.float32 or loaded.device.type == "cpu"
     return _LEAK if exact else _LEAK_OF_ANOTHER_ORDER
+
+
+def _reach_one_another(loaded: LoadedModel, examples: Sequence[Rendered]) -> bool:
+    """Whether losses of the others depend on the first example of a pack: then they have a gradient there, however
+    small, which another order of additions has not. Where it cannot be computed, they may."""
+    (pack,) = make_packs(examples, token_mean, max_examples=None, token_budget=UNBOUNDED)
+    weights = pack.weights.copy()
+    weights[pack.rows[: examples[0].learned_tokens]] = 0.0
+    seen: list[torch.Tensor] = []
+
+    def learn_embeddings(module: torch.nn.Module, given: Any, embedded: torch.Tensor) -> torch.Tensor:
+        seen.append(embedded.detach().requires_grad_())
+        return seen[-1]
+
+    hook = base_of(loaded.model).get_input_embeddings().register_forward_hook(learn_embeddings)
+    try:
+        with in_eval_mode(loaded.model), attention_of(loaded.model, NAME):
+            others = step_loss(replace(loaded, packed=True, head=None), replace(pack, weights=weights), 1.0)
+            (slopes,) = torch.autograd.grad(others, seen[:1])
+    except _FAULTS:
+        return True
+    finally:
+        hook.remove()
+    return bool(slopes[:, : pack.lengths[0]].count_nonzero())
 
 
 def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> None:
@@ -129,15 +168,16 @@ def refuse_to_see_ahead(loaded: LoadedModel, examples: Sequence[Rendered]) -> No
     plain = replace(loaded, packed=False, head=None)
     with evaluating(loaded.model), attention_of(loaded.model, ordinary_attention(loaded.model)):
         try:
-            first, *others = (
-                token_losses(plain, pack)[pack.rows][: middle - watched.start]
-                for pack in make_packs(tried, token_mean, max_examples=1, token_budget=UNBOUNDED)
-            )
-        except _CANNOT_RUN as error:
-            if is_out_of_memory(error):
-                raise
+            with _running():
+                first, *others = (
+                    token_losses(plain, pack)[pack.rows][: middle - watched.start]
+                    for pack in make_packs(tried, token_mean, max_examples=1, token_budget=UNBOUNDED)
+                )
+        except _CannotRun as error:
             raise _does_not_run(loaded, error) from error
-    moved = max(float((first - other).abs().max()) for other in others)
+    moved = max(
+        float((first - other).abs().max()) for other in others
+    )  # NaN is left to step 1, which names rows
     if moved > _TOLERANCE[loaded.dtype]:
         raise UserError(
             f"{type(base_of(loaded.model)).__name__} sees the tokens that it should predict: "
@@ -197,11 +237,10 @@ def check_sharing(loaded: LoadedModel, examples: Sequence[Rendered]) -> str | No
     with evaluating(loaded.model), attention_of(loaded.model, NAME):
         apart = _packed_losses(loaded, family)
         try:
-            shared = _packed_losses(loaded, family, share_prefixes=True)
-            beside = _packed_losses(loaded, disturbed, share_prefixes=True)
-        except _CANNOT_RUN as error:
-            if is_out_of_memory(error):
-                raise
+            with _running():
+                shared = _packed_losses(loaded, family, share_prefixes=True)
+                beside = _packed_losses(loaded, disturbed, share_prefixes=True)
+        except _CannotRun as error:
             return f"this model cannot run them ({one_line(error, 120)})"
     first = family[0].learned_tokens
     gap, leak = float((shared - apart).abs().max()), float((shared - beside)[first:].abs().max())
@@ -221,11 +260,9 @@ def check_trunks(loaded: LoadedModel, examples: Sequence[Rendered]) -> bool:
     with evaluating(loaded.model), attention_of(loaded.model, NAME):
         apart = _packed_losses(loaded, family)
         try:
-            with torch.no_grad():
+            with _running(), torch.no_grad():
                 losses = over_trunks([replace(loaded, packed=True)], token_losses, packs)
-        except _CANNOT_RUN as error:
-            if is_out_of_memory(error):
-                raise
+        except _CannotRun:
             return False
     on_a_trunk = torch.cat([found[pack.rows] for found, pack in zip(losses, packs, strict=True)])
     return float((on_a_trunk - apart).abs().max()) <= _TOLERANCE[loaded.dtype]

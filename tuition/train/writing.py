@@ -31,10 +31,8 @@ TOKENIZER_FILES = (
 def disk_faults_of(folder: Path) -> Iterator[None]:
     """Other libraries write into the folder inside; what a disk refuses them becomes an OSError that names it."""
     try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(folder)
-        raise
+        with files.named(folder):
+            yield
     except SafetensorError as error:
         raise OSError(errno.EIO, one_line(error), str(folder)) from error
 
