@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 from tuition.cli import app
 from tuition.data import CODES
 from tuition.recipe import ALIASES, AS_HERE, NO_SETTING, Recipe, section_titles
+from tuition.recipe.values import as_written
 from tuition.render.codes import RENDER_CODES
 
 DOCS = Path(__file__).resolve().parent
@@ -29,7 +29,7 @@ def settings_page() -> str:
         parts.append(f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n")
         for name in names:
             field = Recipe.model_fields[name]
-            default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
+            default = "required" if field.is_required() else f"`{as_written(field.get_default())}`"
             parts.append(f"| `{name}` | {default} | {_cell(field.description or '')} |\n")
     parts.append("\n## What other tools call them\n\n")
     parts.append("`tuition explain NAME` says it too.\n\n| there | here | |\n|---|---|---|\n")
@@ -76,12 +76,6 @@ def _commands(group: Any) -> Iterator[tuple[str, Any]]:
 
 
 PAGES = {"settings.md": settings_page, "findings.md": findings_page, "commands.md": commands_page}
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, tuple | bool):
-        return json.dumps(value) if value != () else "null"
-    return "null" if value is None else str(value)
 
 
 def _cell(text: str) -> str:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 import tuition
 import tuition.api
-from tests.conftest import make_model, make_tokenizer, write_jsonl
+from tests.conftest import CHAT, make_model, make_tokenizer, write_jsonl
 from tests.patience import PATIENCE_SECONDS, wait_for
-from tuition import cli, files
+from tuition import api, cli, files
 from tuition.errors import Interrupted, UserError
 from tuition.screen import Watcher
 
@@ -152,9 +152,35 @@ def test_a_run_that_is_finished_is_left_as_it_is_and_a_part_that_is_missing_is_m
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     with pytest.raises(UserError, match="not the same run any more"):
         tuition.train(folder, resume=True, max_steps=4)
+    (folder / "recipe.yaml").rename(folder / "moved")
+    with pytest.raises(UserError):
+        tuition.train(folder, resume=True)
+    (folder / "moved").rename(folder / "recipe.yaml")
     flip_a_byte(folder / "model" / "model.safetensors")
     assert not tuition.train(folder, resume=True).was_finished
     assert files.manifest_faults(folder / "model") == []
+
+
+@pytest.mark.parametrize("figure", ["loss", "exact_match"])
+def test_the_base_models_figure_is_of_the_kind_that_the_best_was_chosen_by(
+    tmp_path: Path, figure: str
+) -> None:
+    rows = [{"step": 0, "eval_loss": 3.0, "eval_exact_match": 0.25}, {"step": 4, "eval_loss": 1.0}]
+    write_jsonl(tmp_path / "metrics.jsonl", rows)
+    expected = {"loss": 3.0, "exact_match": 0.25}[figure]
+    assert api.figure_before(tmp_path, {"result": {"best_by": figure}}) == expected
+
+
+def test_a_finished_run_whose_template_is_another_by_now_is_refused(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text(CHAT)
+    folder = tuition.train(**settings | {"max_steps": 1, "chat_template": str(template)}).path
+    assert tuition.train(folder, resume=True).was_finished
+    template.write_text(CHAT + "{# mended #}")
+    with pytest.raises(UserError, match=r"not the same run any more.*template was"):
+        tuition.train(folder, resume=True)
 
 
 def test_a_resume_with_other_data_is_refused_by_name(settings: dict[str, Any], data: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_model_that_transformers_cannot_answer_with_is_named(answerer, monkeyp
     model = answerer.loaded.model
     monkeypatch.setattr(type(model), "prepare_inputs_for_generation", broken)
     with pytest.raises(UserError, match=r"cannot answer with LlamaForCausalLM \(its cache knows no lengths"):
-        generate(model, answerer.renderer, PROMPTS, max_new_tokens=2)
+        generate(model, answerer.renderer, PROMPTS, max_new_tokens=2, batch_size=4)
 
 
 @pytest.fixture

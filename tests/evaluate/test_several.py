@@ -58,6 +58,34 @@ def test_losses_on_rows_that_are_not_the_same_are_said_not_to_compare(tmp_path: 
         path = folder / "recipe.yaml"
         path.write_text(f"{path.read_text()}\nval_data: [held-out.jsonl]\n")
     assert side_by_side(read_runs(folders)).held_out_by == []
+    api.report_several(folders, tmp_path / "runs.html")
+    assert "held-out losses compare" in (tmp_path / "runs.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("facts", "settings", "causes"),
+    [
+        ([{"validation_sha256": "a"}] * 2, ["seed: 0", "seed: 1"], []),
+        ([{"validation_sha256": "a"}, {"validation_sha256": "b"}], ["seed: 0", "seed: 1"], ["seed"]),
+        ([{"validation_sha256": "a"}, {"validation_sha256": "b"}], ["", ""], ["what was held out"]),
+        ([{"validation_examples": 0}] * 2, ["seed: 0", "seed: 1"], []),
+        (
+            [{}, {}],
+            ["val_data: [x.jsonl]", "val_data: [y.jsonl]"],
+            [],
+        ),  # renamed: the hash of all data is the same
+    ],
+    ids=["the same", "drawn anew", "unknown why", "nothing", "renamed"],
+)
+def test_what_was_held_out_is_told_by_its_hash(
+    tmp_path: Path, facts: list[dict[str, Any]], settings: list[str], causes: list[str]
+) -> None:
+    folders = [make_run(tmp_path / name, right=10) for name in ("a", "b")]
+    for folder, data, setting in zip(folders, facts, settings, strict=True):
+        (folder / "recipe.yaml").write_text(f"{(folder / 'recipe.yaml').read_text()}\n{setting}\n")
+        known = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(known | {"data": known["data"] | data}))
+    assert side_by_side(read_runs(folders)).held_out_by == causes
 
 
 def test_runs_that_answered_the_same_prompts_are_compared_in_pairs(tmp_path: Path) -> None:

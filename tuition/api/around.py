@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from tuition.api.answers import evaluate
 from tuition.api.training import Run, train
 from tuition.errors import UserError
 from tuition.recipe import Recipe
+from tuition.recipe.values import as_written
 from tuition.screen import Watcher
 
 if TYPE_CHECKING:
@@ -133,14 +133,9 @@ def explain(code: str) -> dict[str, str]:
 def _setting(name: str) -> tuple[str, str]:
     """What a setting does, and how it is given."""
     field = Recipe.model_fields[name]
-    default = "required" if field.is_required() else f"default {_typed(field.get_default())}"
+    default = "required" if field.is_required() else f"default {as_written(field.get_default())}"
     flag = name.replace("_", "-")
     return str(field.description), f"`--{flag}` on the command line, `{name}:` in a recipe ({default})."
-
-
-def _typed(default: object) -> str:
-    """A default as a recipe would have it."""
-    return "null" if default == () else json.dumps(default).strip('"')
 
 
 def _ours(name: str) -> str:

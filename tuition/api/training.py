@@ -234,8 +234,8 @@ def read_report_facts(folder: str | Path) -> dict[str, Any]:
 
 def figure_before(folder: str | Path, facts: Mapping[str, Any]) -> float | None:
     """What the base model scored by the figure that the run's best checkpoint was chosen by; None: not measured."""
-    from tuition.curves import read_curves
-    from tuition.evaluate.report.facts import number
+    from tuition.evaluate.report.facts import number, read_metrics, read_rows
 
-    first = next((row for row in read_curves(Path(folder)).held_out if row.get("step") == 0), {})
+    _, held_out = read_metrics(read_rows(RunFolder(Path(folder)).metrics, []))
+    first = next((row for row in held_out if row.get("step") == 0), {})
     return number(first, f"eval_{facts['result'].get('best_by')}")

@@ -18,7 +18,7 @@ from tuition.cli.shared import (
     render_settings,
 )
 from tuition.counting import counted
-from tuition.errors import UserError
+from tuition.errors import UserError, typed
 
 CheckedModel = Annotated[str | None, typer.Option(help="Also check what only its tokenizer shows.")]
 CheckedLength = Annotated[int | None, typer.Option(help="With --model: longest example, in tokens.")]
@@ -246,7 +246,7 @@ def prepare(
     }
     if totals["rejected"]:
         aside = f"{totals['rejected']:,} of {counted(totals['rows_in'], 'row')}"
-        complain(f"without an example: {aside}; `tuition check DATA --model {model}` says why")
+        complain(f"without an example: {aside}; `tuition check DATA --model {typed(model)}` says why")
     if as_json:
         print_json(counts)
         return

@@ -175,7 +175,6 @@ CODES: dict[str, Code] = {
         "The mapping names the column that holds the question or the answer, and the row does not have it.",
         f"Mend the mapping, or {_SET_ASIDE}.",
     ),
-    # --- rows that are kept, and deserve a look ---
     "D017": Code(
         "judged answer, not a demonstration",
         "error",
@@ -183,6 +182,7 @@ CODES: dict[str, Code] = {
         "Keep the rows that are judged true and drop the column, to learn them as demonstrations; keep all of them "
         "for the preference step.",
     ),
+    # --- rows that are kept, and deserve a look ---
     "D020": Code(
         "empty user turn",
         "warning",

@@ -11,7 +11,6 @@ from typing import Any
 
 from tuition import files
 from tuition.batch.corpus import cache_folder
-from tuition.data import LearnedFrom
 from tuition.errors import UserError
 from tuition.evaluate.demonstrations import RowMarks, row_marks, summary_of
 from tuition.evaluate.forgetting import MOST_FORGOTTEN, Forgetting, General, forgetting_of, general_marks
@@ -237,7 +236,7 @@ def _written(
     evaluation = replace(
         evaluation,
         forgetting=_forgetting(base, tuned, wishes),
-        demonstrations=_demonstrations(material, base, tuned, learned_by(model)),
+        demonstrations=_demonstrations(model, material, base, tuned),
         judge=_judged(material, before, tuned.marks, wishes, folder, on_progress),
     )
     if material.demonstrations is not None:
@@ -262,7 +261,7 @@ def _forgetting(base: _Seen | None, tuned: _Seen, wishes: Wishes) -> Forgetting 
 
 
 def _demonstrations(
-    material: _Material, base: _Seen | None, tuned: _Seen, learned: LearnedFrom | None
+    model: str, material: _Material, base: _Seen | None, tuned: _Seen
 ) -> list[RowMarks] | None:
     if material.demonstrations is None or base is None:
         return None
@@ -270,7 +269,7 @@ def _demonstrations(
         material.demonstrations.conversations,
         base.demonstrations or [],
         tuned.demonstrations or [],
-        learned,
+        learned_by(model),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,6 +54,13 @@ def as_texts(value: Any) -> list[str] | None:
         return [value]
     is_list = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
     return list(value) if is_list else None
+
+
+def as_written(default: object) -> str:
+    """A setting's default as a recipe would have it."""
+    if isinstance(default, tuple | bool):
+        return json.dumps(default)
+    return "null" if default is None else str(default)
 
 
 def between_commas(value: Any) -> Any:

@@ -82,14 +82,12 @@ def longest_alike(config: Any) -> int | None:
     """Tokens up to which positions are turned alike: beyond, LongRoPE turns all positions of a pass in another way."""
     for_all = getattr(config.get_text_config(), "rope_parameters", None) or {}
     for_kinds_of_layers = [one for one in for_all.values() if isinstance(one, dict)]
-    return min(
-        (
-            int(one["original_max_position_embeddings"])
-            for one in (for_all, *for_kinds_of_layers)
-            if one.get("rope_type") == "longrope" and one.get("original_max_position_embeddings")
-        ),
-        default=None,
-    )
+    limits = [
+        one.get("original_max_position_embeddings")
+        for one in (for_all, *for_kinds_of_layers)
+        if one.get("rope_type") == "longrope"
+    ]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
 def load_model(settings: ModelSettings, config: Any, *, device: torch.device, dtype: torch.dtype) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from tuition import files
 from tuition.batch.corpus import data_sha256_now
+from tuition.batch.prepared import tokenizer_sha256
 from tuition.errors import UserError
 from tuition.recipe import DataSettings, Recipe
-from tuition.train.fingerprint import changed_settings
+from tuition.train.fingerprint import changed_settings, model_sha256, text_sha256
 from tuition.train.folder import RunFolder
+from tuition.training.material import read_tokenizer
 
 
 def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
@@ -26,12 +30,17 @@ def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
         facts.get("status") == "finished"
         and _is_whole(folder, facts)
         and not _is_changed(folder, facts, recipe)
-        and not _has_other_data(facts, recipe)
+        and not _has_other_contents(facts, recipe)
     )
 
 
 def _is_whole(folder: RunFolder, facts: dict[str, Any]) -> bool:
-    parts = [folder.samples, folder.report, *([folder.general] if "forgetting" in facts else [])]
+    parts = [
+        folder.recipe,
+        folder.samples,
+        folder.report,
+        *([folder.general] if "forgetting" in facts else []),
+    ]
     kept = next((kept for kept in (folder.adapter, folder.model) if kept.exists()), None)
     return kept is not None and all(part.exists() for part in parts) and not files.manifest_faults(kept)
 
@@ -45,11 +54,20 @@ def _is_changed(folder: RunFolder, facts: dict[str, Any], recipe: Recipe) -> boo
     )
 
 
-def _has_other_data(facts: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether the data is no more what was learned from; where it is gone, nothing can be learned from it."""
-    try:
-        now = data_sha256_now(recipe.section(DataSettings))
-    except UserError:
-        return False
+def _has_other_contents(facts: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether data, template, tokenizer or model are no more what was learned from, by name the same or not."""
     hashes = facts.get("hashes")
-    return not isinstance(hashes, dict) or hashes.get("data") != now
+    if not isinstance(hashes, dict):
+        return True
+    return any(hashes.get(name) != now for name, now in _hashes_now(recipe))
+
+
+def _hashes_now(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Those of run.json that are known without rendering; of what is gone, nothing can be learned, and none is told."""
+    with suppress(UserError):
+        yield "data", data_sha256_now(recipe.section(DataSettings))
+    with suppress(UserError):
+        tokenizer, template, _ = read_tokenizer(recipe)
+        yield "template", text_sha256(template.source if template else "")
+        yield "tokenizer", tokenizer_sha256(tokenizer)
+        yield "model", model_sha256(recipe.model, recipe.revision)

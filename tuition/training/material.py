@@ -49,13 +49,9 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
 
     quiet_transformers()
     config = load_config(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
-    tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
-    template = on_day(
-        choose_template(recipe.chat_template, tokenizer, recipe.chat_template_kwargs), recipe.template_date
-    )
+    tokenizer, template, new_tokens = read_tokenizer(recipe)
     if template is not None and template.date is not None:
         recipe = recipe.replace(template_date=template.date.isoformat())
-    new_tokens = adopt_template(tokenizer, template)
     positions = context_length(config)
     recipe = recipe.replace(max_length=longest_example(recipe.max_length, positions))
     watcher.stage("reading and rendering the data")
@@ -74,6 +70,19 @@ def read_material(recipe: Recipe, watcher: Watcher, *, leads: bool = True) -> Ma
         renderer=renderer,
         corpus=corpus,
     )
+
+
+def read_tokenizer(recipe: Recipe) -> tuple[Any, ChatTemplate | None, list[int]]:
+    """The tokenizer, whose template is now the chosen one; that; and the ids of the tokens that it brought.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    tokenizer = load_tokenizer(recipe.model, recipe.revision, trusted=recipe.trust_remote_code)
+    template = on_day(
+        choose_template(recipe.chat_template, tokenizer, recipe.chat_template_kwargs), recipe.template_date
+    )
+    return tokenizer, template, adopt_template(tokenizer, template)
 
 
 def _corpus(recipe: Recipe, sources: Sources, renderer: Renderer, watcher: Watcher, leads: bool) -> Corpus:

@@ -47,8 +47,9 @@ class Pulse:
         # looks are counted, and not seconds, which pass too while a machine sleeps
         seen, looks_without_a_beat = self._beats, 0
         while not over.wait(self._seconds / _LOOKS):
-            looks_without_a_beat = looks_without_a_beat + 1 if self._beats == seen else 0
-            seen = self._beats
+            beats = self._beats
+            looks_without_a_beat = looks_without_a_beat + 1 if beats == seen else 0
+            seen = beats
             if looks_without_a_beat > _LOOKS:
                 sentence = f"tuition: rank {self._rank} has not got on for {self._seconds:g} s (heartbeat_seconds) and ends; it stood here:\n"
                 with suppress(OSError):  # nobody reads any more

@@ -129,9 +129,23 @@ def _short(key: str, value: Any) -> Any:
 
 
 def held_out_by(runs: Sequence[Run], differing: dict[str, list[Any]]) -> list[str]:
-    """Of what differs, what makes the runs hold out other rows, or score other tokens of them."""
+    """Of what differs, what makes the runs hold out other rows, or score other tokens of them.
+
+    Runs say by a hash what they held out; those of earlier versions do not, and settings and data are looked at.
+    """
+    if all(number(run.facts, "data", "validation_examples") == 0 for run in runs):
+        return []
+    sides = {inside(run.facts, "data", "validation_sha256") for run in runs}
+    if len(sides) == 1 and None not in sides:
+        return []
     drawn = any(not run.recipe.get("val_data") for run in runs)
-    return [key for key in differing if key in _HELD_OUT_BY or (drawn and key == "seed")]
+    decisive = {*_HELD_OUT_BY, *(("seed",) if drawn else ())}
+    if "hashes: data" not in differing and all(inside(run.facts, "hashes", "data") for run in runs):
+        decisive.discard("val_data")  # the same rows in files of other names
+    if not drawn and "val_data" not in differing:
+        decisive.discard("hashes: data")  # of the rows that are learned
+    causes = [key for key in differing if key in decisive]
+    return causes if causes or None in sides else ["what was held out"]
 
 
 def _unequal(mappings: Sequence[Row], prefix: str) -> dict[str, list[Any]]:

@@ -42,6 +42,7 @@ def view(runs: Sequence[Run], found: Several) -> Row:
         ],
         "differing": [(key, [setting(value) for value in row]) for key, row in found.differing.items()],
         "held_out_by": losses_do_not_compare(found),
+        "losses_compare": not found.held_out_by and "best held-out loss" in found.rows,
         "figures": [figure_row(figure) for figure in found.figures],
         "charts": charts(runs, found.names),
         "rows": [(label, list(map(cell, values))) for label, values in found.rows.items()],

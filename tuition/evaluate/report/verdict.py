@@ -82,7 +82,8 @@ def detail(run: Run) -> str:
 def _how_to_know(run: Run) -> str:
     """The way from a loss to answers, for a run that is finished and was never compared."""
     base = inside(run.facts, "model", "name")
-    if run.facts.get("status") != "finished" or run.comparisons or not base:
+    was_judged = run.comparisons or not (run.training or run.held_out)
+    if run.facts.get("status") != "finished" or was_judged or not base:
         return ""
     return (
         "Lower is better, and no proof of better answers. To know: tuition evaluate "
