@@ -93,6 +93,7 @@ def test_the_rooms_before_training_import_no_torch() -> None:
         (["explain", "D999"], ["there is no code 'D999'"]),
         (["train", "axolotl.yaml"], ["'base_model': here it is 'model'\n", "'packing', 'sample_packing': examples", "'flash_attention': the fastest"]),
         (["train", "--model", "m", "--data", "good.jsonl", "--dtype", "bf16"], ["'auto', 'float32' or 'bfloat16' (here it is 'bfloat16')"]),
+        (["train", "--model", "m", "--data", "good.jsonl", "--optimizer", "fp32"], ["'adamw_8bit' or 'muon'. Mend it"]),
         (["train", "--model", "m", "--train-on-inputs", "false"], ["there is no --train-on-inputs: here it is 'train_on'"]),
         (["train", "hollow", "--resume"], ["hollow"]),
         (["trian"], ["Did you mean 'train'"]),

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def gather(
     typed = {k: v for k, v in settings.items() if v is not None}
     written = _settings_of(recipe)
     if isinstance(recipe, str | Path):
-        _refuse_programs({k: v for k, v in written.items() if k not in typed}, str(recipe))
+        refuse_programs({k: v for k, v in written.items() if k not in typed}, str(recipe))
     given = {**written, **typed}
     rows = None
     if data is not None:
@@ -43,19 +43,28 @@ def gather(
     return given, rows
 
 
-def _refuse_programs(written: Mapping[str, Any], where: str) -> None:
-    """A metric that is a program runs where its user typed it, and never because a file says so."""
+def metrics_named(written: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The settings of a recipe that name metrics, and what they name."""
     for key in ("eval_metrics", "best_by"):
         value = written.get(key)
         names = re.split(r"[,\s]+", value) if isinstance(value, str) else value
-        names = names if isinstance(names, list | tuple) else ()
+        yield key, [str(name).strip() for name in names] if isinstance(names, list | tuple) else []
+
+
+def refuse_programs(written: Mapping[str, Any], where: str) -> None:
+    """A metric that is a program runs where its user typed it, and never because a file or a page says so.
+
+    Raises:
+        UserError: naming the metric.
+    """
+    for key, names in metrics_named(written):
         for name in names:
-            if str(name).strip().startswith("python:"):
-                typed = shlex.quote(f"{key}={','.join(map(str, names))}")
+            if name.startswith("python:"):
+                typed_again = shlex.quote(f"{key}={','.join(names)}")
                 raise UserError(
-                    f"{key} names a program to run ({name}), which a file may not",
+                    f"{key} names a program to run ({name}), which no file or page may",
                     where=where,
-                    next_step=f"Read the program; if you trust it, name it yourself: --set {typed}",
+                    next_step=f"Read the program; if you trust it, name it yourself: --set {typed_again}",
                 )
 
 

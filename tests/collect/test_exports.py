@@ -130,6 +130,26 @@ def test_only_accepted_demonstrations_and_no_gold_items_are_exported(
     assert make(store, validation=0.0).files == {"train.jsonl": 1, "train.provenance.jsonl": 1}
 
 
+def test_a_side_that_was_asked_for_and_got_no_group_is_said(
+    store: Store, writer: people.Person, reviewer: people.Person
+) -> None:
+    split = exports.Split(0.004, 0.0)
+    assert exports.unfilled(make(store, validation=0.004), split) == "", "there is nothing to fill it with"
+    prompts.add(
+        store,
+        [prompts.NewPrompt((Message("user", "Q"),), "m:0")],
+        source="s",
+        licence="x",
+        consent="y",
+        by=None,
+    )
+    done = write_and_accept(store, writer, reviewer)
+    drawn = make(store, validation=0.004)
+    assert exports.unfilled(drawn, split).startswith("No group fell into validation (0.4%)")
+    assert exports.unfilled(drawn, exports.Split(0.0, 0.0)) == ""
+    assert demos.authors_of(store, [*done, 999]) == {done[0]: writer.name}
+
+
 def test_nobody_and_no_group_stands_on_two_sides(
     store: Store, writer: people.Person, reviewer: people.Person, tmp_path: Path
 ) -> None:

@@ -60,6 +60,8 @@ def test_agreement_is_over_the_texts_that_two_read(
     found = reviewing.agreement_of_reviewers(store)
     assert found.items == 3 and found.share is not None and found.share.value == pytest.approx(2 / 3)
     assert reviewing.second_readings_wanted(store) == 1
+    of_each = [reviewing.second_readings_wanted(store, one.id) for one in (writer, reviewer, second)]
+    assert of_each == [0, 0, 1], "nobody reads again what he wrote or read"
 
 
 def test_about_the_share_that_was_asked_for_is_read_twice(

@@ -210,18 +210,25 @@ def test_a_store_where_nothing_may_be_written_is_refused(tmp_path: Path) -> None
         Store(tmp_path / "no such folder" / "team.db")
 
 
+def test_a_write_that_meets_a_text_that_is_none_is_refused_with_a_sentence(store: Store) -> None:
+    """Python's own errors carry no code of SQLite's."""
+    with pytest.raises(UserError, match=r"could not be written.*Nothing was stored"), store.writing() as db:
+        db.execute("SELECT CAST(x'ff' AS TEXT)").fetchone()
+
+
 def test_writers_do_not_wait_one_after_the_other_for_a_program_that_holds_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.3)
-    ticks = iter([0.0, 0.2])
+    monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.5)
+    ticks = iter([0.0, 0.2, 0.0, 9.0])
     with (
         Store(tmp_path / "team.db") as store,
         closing(sqlite3.connect(store.path, isolation_level=None)) as other,
     ):
         monkeypatch.setattr(store_module, "monotonic", lambda: next(ticks))
-        with store.writing() as db:  # its turn came after 0.2 seconds
-            assert db.execute("PRAGMA busy_timeout").fetchone()[0] == 100
+        for left in (300, 100):  # its turn came after 0.2 seconds, and after nine
+            with store.writing() as db:
+                assert db.execute("PRAGMA busy_timeout").fetchone()[0] == left
         monkeypatch.undo()
         monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.01)
         other.execute("BEGIN IMMEDIATE")

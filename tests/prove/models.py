@@ -34,7 +34,7 @@ from tuition.train.trunk import over_trunks
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_steps=0, lr_scheduler="constant")
 _BUDGET = 190  # tokens of a pass: each example has one, and what three begin with is a trunk
 _MOST_WEIGHTS = 20_000_000
-_LARGEST_GAP = 1e-5
+_LARGEST_GAP, _MOST_ROUNDING = 1e-5, 1e-4
 _VOCABULARY, _WIDTH, _HEADS, _HEAD, _POSITIONS, _WINDOW = 320, 64, 4, 16, 256, 24
 
 _SIZES: dict[str, Any] = {
@@ -155,7 +155,7 @@ def try_kind(kind: str, tally: Tally) -> None:
         return
     missing = {name for name, g in expected.items() if name not in got and float(g.abs().max()) > 0}
     gap = largest_gap(got, {name: g for name, g in expected.items() if name in got})
-    if missing or not gap <= max(_LARGEST_GAP, 2 * rounding(model, expected)):
+    if missing or not gap <= max(_LARGEST_GAP, min(2 * rounding(model, expected), _MOST_ROUNDING)):
         tally.wrong.append(
             f"{kind}: {gap:.1e} of the largest gradient; without one: {sorted(missing)[:3]}; {check.how}"
         )

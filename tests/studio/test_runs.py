@@ -176,13 +176,31 @@ def test_over_the_network_only_files_of_the_working_folder_are_named(
             refuse_paths_elsewhere(far, [name])
 
 
-@pytest.mark.parametrize("setting", ["model", "data", "val_data", "replay", "general", "chat_template"])
+@pytest.mark.parametrize("open_to_others", [True, False])
+@pytest.mark.parametrize("setting", ["eval_metrics", "best_by"])
+def test_no_page_starts_a_run_that_names_a_program(
+    setting: str, open_to_others: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    studio = Studio(store=None, runs=Path("outputs"), open_to_others=open_to_others)  # type: ignore[arg-type]
+    settings = {"model": "base", "data": "rows.jsonl", "eval_metrics": ["exact_match"]}
+    named = "python:own.py:score" if setting == "best_by" else ["exact_match", "python:own.py:score"]
+    with pytest.raises(UserError, match=f"{setting} names a program to run .python:own.py:score"):
+        _start(studio, settings | {setting: named}, "program")
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["model", "data", "val_data", "replay", "general", "chat_template", "eval_metrics"],
+)
 def test_over_the_network_no_setting_of_a_recipe_names_files_elsewhere(
     setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     far = Studio(store=None, runs=Path("outputs"), open_to_others=True)  # type: ignore[arg-type]
-    settings = {"model": "base", "data": "rows.jsonl", setting: "/etc/passwd"}
+    named = "json_schema:/etc/passwd" if setting == "eval_metrics" else "/etc/passwd"
+    settings = {"model": "base", "data": "rows.jsonl", setting: named}
     with pytest.raises(UserError, match="/etc/passwd is outside"):
         _start(far, settings, "reaching-out")
     assert not (tmp_path / "outputs").exists()

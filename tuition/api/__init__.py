@@ -69,7 +69,7 @@ from tuition.collecting import (
     suggestion_service,
 )
 from tuition.comparing import compare
-from tuition.door import Rows
+from tuition.door import Rows, metrics_named, refuse_programs
 from tuition.evaluate.drawing import Drawing
 from tuition.fewshot import add_few_shot
 
@@ -122,6 +122,7 @@ __all__ = [
     "losses",
     "make_render_settings",
     "make_renderer",
+    "metrics_named",
     "note_losses",
     "overview",
     "people",
@@ -137,6 +138,7 @@ __all__ = [
     "queue",
     "read_report_facts",
     "read_samples",
+    "refuse_programs",
     "report",
     "report_several",
     "results",

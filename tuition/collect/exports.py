@@ -90,9 +90,11 @@ def unfilled(drawn: Export, split: Split) -> str:
 
     Each group falls on a side by itself, so of few groups a small share may get none.
     """
+    if "train.jsonl" not in drawn.files:
+        return ""
     wanted = {"validation": split.validation, "test": split.test}
     empty = [
-        f"{side} ({share:.0%})"
+        f"{side} ({100 * share:.3g}%)"
         for side, share in wanted.items()
         if share and f"{side}.jsonl" not in drawn.files
     ]

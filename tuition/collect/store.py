@@ -321,7 +321,8 @@ def _patient(db: sqlite3.Connection, seconds: float) -> Iterator[None]:
 
 def _mend_of(error: sqlite3.OperationalError) -> str:
     """What to do where nothing could be written."""
-    if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    code = getattr(error, "sqlite_errorcode", 0)  # Python's own errors have none
+    if (code & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "Nothing was stored: another program holds the file, such as a browser of databases. Close it, and try again"
     return "Nothing was stored; check the disk's free space and permissions, then try again"
 

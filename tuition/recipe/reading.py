@@ -249,7 +249,8 @@ def _wrong_value(fault: Any) -> str:
 
 def _value_of_another(key: str, value: Any) -> str:
     """Where a value is another tool's, ours; where it is a choice of one other setting, that one is meant."""
-    if isinstance(value, str) and value in VALUES:
+    choices = get_args(Recipe.model_fields[key].annotation) if key in Recipe.model_fields else ()
+    if isinstance(value, str) and value in VALUES and VALUES[value] in choices:
         return f" (here it is '{VALUES[value]}')"
     fields = Recipe.model_fields.items()
     others = [name for name, field in fields if name != key and value in get_args(field.annotation)]

@@ -130,15 +130,10 @@ def make_export(
     """Draw an export; it is kept, and its files are downloaded from the list."""
     split = api.exports.Split(validation, test)
     drawn = api.exports.make(studio.store, kind, split, made_by=f"tuition {__version__}", by=me.id)
-    refused = (
-        f" {counted(drawn.refused, 'row is', 'rows are')} refused; refused.jsonl says why."
-        if drawn.refused
-        else ""
-    )
-    return redirect(
-        "/overview#exports",
-        f"Export {drawn.id} is drawn. {api.exports.unfilled(drawn, split)}{refused}".rstrip(),
-    )
+    said = [f"Export {drawn.id} is drawn.", api.exports.unfilled(drawn, split)]
+    if drawn.refused:
+        said.append(f"{counted(drawn.refused, 'row is', 'rows are')} refused; refused.jsonl says why.")
+    return redirect("/overview#exports", " ".join(filter(None, said)))
 
 
 @router.get("/export/{export_id}/{name}")

@@ -27,6 +27,7 @@ async def texts_of_form(request: Request) -> dict[str, str]:
 
 
 Filled = Annotated[dict[str, str], Depends(texts_of_form)]
+_SCHEMA = "json_schema:"  # a metric that reads a file
 _PATHS = ("model", "data", "val_data", "replay", "general", "chat_template")
 
 
@@ -88,6 +89,7 @@ def accepted(studio: Studio) -> bool:
 def _start(studio: Studio, settings: Mapping[str, Any], name: str) -> Response:
     folder = api.board.new_run_folder(studio.runs, name)
     recipe = recipeform.checked({**settings, "output_dir": str(folder)})
+    api.refuse_programs(recipe, "recipe")
     _refuse_reaching_out(studio, recipe)
     api.jobs.start(folder, "train", recipeform.arguments(recipe))
     return redirect(
@@ -104,7 +106,14 @@ def _refuse_reaching_out(studio: Studio, recipe: Mapping[str, Any]) -> None:
             next_step="Start this run from the command line of the machine",
         )
     values = [recipe.get(key) for key in _PATHS]
-    refuse_paths_elsewhere(studio, [str(n) for v in values if v for n in (v if isinstance(v, list) else [v])])
+    schemas = [
+        name.removeprefix(_SCHEMA)
+        for _, names in api.metrics_named(recipe)
+        for name in names
+        if name.startswith(_SCHEMA)
+    ]
+    named = [str(n) for v in values if v for n in (v if isinstance(v, list) else [v])]
+    refuse_paths_elsewhere(studio, [*named, *schemas])
 
 
 def _name_in(studio: Studio, folder: str) -> str:
