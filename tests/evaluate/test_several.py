@@ -68,6 +68,7 @@ def test_losses_on_rows_that_are_not_the_same_are_said_not_to_compare(tmp_path: 
         ([{"validation_sha256": "a"}] * 2, ["seed: 0", "seed: 1"], []),
         ([{"validation_sha256": "a"}, {"validation_sha256": "b"}], ["seed: 0", "seed: 1"], ["seed"]),
         ([{"validation_sha256": "a"}, {"validation_sha256": "b"}], ["", ""], ["what was held out"]),
+        ([{"validation_sha256": "a"}, {"validation_sha256": "b"}], ["", "stream: true"], []),
         ([{"validation_examples": 0}] * 2, ["seed: 0", "seed: 1"], []),
         (
             [{}, {}],
@@ -75,7 +76,7 @@ def test_losses_on_rows_that_are_not_the_same_are_said_not_to_compare(tmp_path: 
             [],
         ),  # renamed: the hash of all data is the same
     ],
-    ids=["the same", "drawn anew", "unknown why", "nothing", "renamed"],
+    ids=["the same", "drawn anew", "unknown why", "streamed", "nothing", "renamed"],
 )
 def test_what_was_held_out_is_told_by_its_hash(
     tmp_path: Path, facts: list[dict[str, Any]], settings: list[str], causes: list[str]

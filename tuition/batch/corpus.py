@@ -112,7 +112,6 @@ class Corpus:
             "examples": len(self.train) + len(self.validation),
             "train_examples": len(self.train),
             "validation_examples": len(self.validation),
-            "validation_sha256": self.validation.sha256,
             "tokens": self.tokens,
             "learned_tokens": self.learned_tokens,
             "longest_tokens": longest,

@@ -41,7 +41,7 @@ def facts_of(ready: Ready, folder: RunFolder, command: str) -> dict[str, Any]:
             "dtype": ready.recipe.dtype,
             "new_tokens": ready.new_tokens,
         },
-        "data": ready.corpus.facts(),
+        "data": ready.corpus.facts() | {"validation_sha256": ready.corpus.validation.sha256},
         "plan": {
             "steps": ready.plan.steps,
             "epochs": ready.plan.epochs,

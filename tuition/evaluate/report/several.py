@@ -135,8 +135,10 @@ def held_out_by(runs: Sequence[Run], differing: dict[str, list[Any]]) -> list[st
     """
     if all(number(run.facts, "data", "validation_examples") == 0 for run in runs):
         return []
-    sides = {inside(run.facts, "data", "validation_sha256") for run in runs}
-    if len(sides) == 1 and None not in sides:
+    # a stream's hash is of its files one by one, so it is compared with another stream's alone
+    sides = {(bool(run.recipe.get("stream")), inside(run.facts, "data", "validation_sha256")) for run in runs}
+    known = len({stream for stream, _ in sides}) == 1 and all(found for _, found in sides)
+    if known and len(sides) == 1:
         return []
     drawn = any(not run.recipe.get("val_data") for run in runs)
     decisive = {*_HELD_OUT_BY, *(("seed",) if drawn else ())}
@@ -145,7 +147,7 @@ def held_out_by(runs: Sequence[Run], differing: dict[str, list[Any]]) -> list[st
     if not drawn and "val_data" not in differing:
         decisive.discard("hashes: data")  # of the rows that are learned
     causes = [key for key in differing if key in decisive]
-    return causes if causes or None in sides else ["what was held out"]
+    return causes if causes or not known else ["what was held out"]
 
 
 def _unequal(mappings: Sequence[Row], prefix: str) -> dict[str, list[Any]]:
